@@ -123,8 +123,8 @@ def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
     if network.input_image_padding:
         options["input_image_padding"] = True
     card = ModelCard(
-        model=spec.name, num_outputs=num_outputs, options=options, norm_layer=layer.name,
-        preprocessing=preprocessing_of(network, registry))
+        model=registry.name_of(spec), num_outputs=num_outputs, options=options,
+        norm_layer=registry.name_of(layer), preprocessing=preprocessing_of(network, registry))
     stored = file_card(network.source, registry)
     if stored is not None and stored.num_outputs == num_outputs:
         return replace(card, class_names=stored.class_names, outputs=stored.outputs,

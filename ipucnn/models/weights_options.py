@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import expanded_path
+from ipucnn.core.names import key
 from ipucnn.core.options.composition import Given
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
@@ -53,8 +54,10 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
     if card is None:
         return given
     settled = _settled(card, training)
-    for name, value in settled.items():
-        if given.get(name) is not None and not _same(name, given[name], value, registry):
+    for name, value in list(settled.items()):
+        if _adds_distribution(name, given.get(name), value):
+            settled[name] = given[name]
+        elif given.get(name) is not None and not _same(name, given[name], value, registry):
             flag = "--" + name.replace("_", "-")
             raise UsageError(f"'{flag} {given[name]}' contradicts the weights in {weights!r}, "
                              f"whose {_WORDS[name]} is {value}",
@@ -124,6 +127,15 @@ def _settled(card: ModelCard, training: bool) -> Dict[str, Any]:
     if card.options.get("input_image_padding"):
         values["input_image_padding"] = True
     return values
+
+
+def _adds_distribution(name: str, given: Any, value: Any) -> bool:
+    """Return whether a given name is that of the weights and adds a distribution to it.
+
+    The name alone may be that of a plugin that was not there when the weights were written.
+    """
+    distribution, _, bare = str(given).rpartition(":")
+    return name in ("model", "normlayer") and bool(distribution) and key(bare) == key(value)
 
 
 def _same(name: str, given: Any, value: Any, registry: Registry) -> bool:

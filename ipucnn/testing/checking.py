@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Type
+from typing import Any, Dict, Mapping, Optional, Sequence, Type
 
 from ipucnn.core.errors import PluginError, UnknownNameError
 from ipucnn.core.names import did_you_mean
 from ipucnn.core.registry import registry as registries
 from ipucnn.core.registry.kinds import kind_named
-from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.registry import Registry, Row
 from ipucnn.testing.backends import BackendSuite
 from ipucnn.testing.datasets import DatasetSuite
 from ipucnn.testing.launchers import LauncherSuite
@@ -85,12 +85,28 @@ def check_distribution(name: str, registry: Optional[Registry] = None
             results[f"{row.kind or 'entry point'}/{row.provider.entry_point}"] = {
                 "loads": f"{row.state.value}: {row.cause}"}
             continue
+        title = title_of(row, mine, used)
         try:
-            results[f"{row.kind}/{row.name}"] = check_plugin(
+            results[title] = check_plugin(
                 row.kind, f"{row.provider.distribution}:{row.name}", used)
         except PluginError as error:  # two of its entry points provide the name
-            results[f"{row.kind}/{row.name}"] = {"loads": str(error)}
+            results[title] = {"loads": str(error)}
     return results
+
+
+def title_of(row: Row, rows: Sequence[Row], registry: Registry) -> str:
+    """Return ``kind/name`` of a row, with its qualified name where another row has this name.
+
+    Args:
+        row: one of the rows.
+        rows: the rows that it is distinguished from.
+        registry: where they are from.
+    """
+    name = row.name
+    if any((other.kind, other.name) == (row.kind, name) for other in rows if other is not row):
+        name = (f"{row.provider.distribution}:{name}" if row.spec is None
+                else registry.name_of(row.spec))
+    return f"{row.kind or 'plugin'}/{name}"
 
 
 def check_named(name: str, registry: Optional[Registry] = None) -> Dict[str, Dict[str, str]]:

@@ -15,8 +15,7 @@ from unittest import SkipTest
 
 from ipucnn.core.errors import UnknownNameError
 from ipucnn.core.registry import registry as registries
-from ipucnn.core.registry.discovery import Provider
-from ipucnn.core.registry.loading import LOCAL
+from ipucnn.core.registry.discovery import LOCAL, Provider
 from ipucnn.core.registry.registry import Registry
 from ipucnn.testing.suite import Checks, require
 

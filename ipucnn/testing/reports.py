@@ -11,12 +11,12 @@ from ipucnn.core.names import key
 from ipucnn.core.options.declaration import spellings
 from ipucnn.core.registry import registry as registries
 from ipucnn.core.registry.contract import PluginSpec
+from ipucnn.core.registry.discovery import LOCAL
 from ipucnn.core.registry.kinds import KINDS, kind_named
 from ipucnn.core.registry.listing import kinds_of
-from ipucnn.core.registry.loading import LOCAL
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import plain_table
-from ipucnn.testing.checking import SUITES, check_plugin
+from ipucnn.testing.checking import SUITES, check_plugin, title_of
 from ipucnn.testing.importing import ImportSuite, import_checks
 from ipucnn.testing.suite import checks
 
@@ -130,10 +130,11 @@ def _check_one(name: str, wishes: Wishes, used: Registry, results: Results,
     kind, colon, bare = name.partition(":")
     if colon and not _is_file(name):
         spec = used.get(kind, bare)
-        results[f"{kind_named(kind).name}/{spec.name}"] = _checked(
+        results[f"{kind_named(kind).name}/{used.name_of(spec)}"] = _checked(
             kind_named(kind).name, bare, spec, wishes, used, unused)
         return
-    rows = [row for row in used.rows()
+    all_rows = used.rows()
+    rows = [row for row in all_rows
             if row.provider.answers_to(name) or (
                 row.provider.entry_point == LOCAL and row.provider.value == name)]
     if not rows:
@@ -147,13 +148,12 @@ def _check_one(name: str, wishes: Wishes, used: Registry, results: Results,
     own = {} if any(row.provider.builtin for row in rows) else _excluding(wishes, ImportSuite)
     results[f"import/{name}"] = import_checks(name, used, exclude=own)
     for row in rows:
+        title = title_of(row, all_rows, used)
         if row.spec is None or row.state is registries.State.INCOMPATIBLE:
-            results[f"{row.kind or 'plugin'}/{row.name}"] = {
-                "loads": f"{row.state.value}: {row.cause}"}
+            results[title] = {"loads": f"{row.state.value}: {row.cause}"}
             continue
         qualified = f"{row.provider.distribution}:{row.name}"
-        results[f"{row.kind}/{row.name}"] = _checked(row.kind, qualified, row.spec, wishes, used,
-                                                     unused)
+        results[title] = _checked(row.kind, qualified, row.spec, wishes, used, unused)
 
 
 def _excluding(wishes: Wishes, suite: Any) -> Dict[str, str]:

@@ -47,7 +47,7 @@ class Checkpoint:
     """Everything that a restored training needs.
 
     Attributes:
-        model, dataset: canonical names.
+        model, dataset: canonical names; that of the model as `Registry.name_of` returns it.
         position: the position of the training.
         weights: weights by the model's own names.
         ema: weights of the moving average, if there is one.
@@ -92,7 +92,8 @@ def file_name(model: str, dataset: str, position: Position, extra: bool = False)
     """Return the name of the file of a checkpoint; see `Checkpoint.extra`."""
     within = extra or position.call
     where = f"{position.epoch + 1}.step{position.update}" if within else str(position.epoch)
-    return f"{model}_{dataset}_{where}.pt".replace(":", "-").replace("/", "-")
+    bare = model.rpartition(":")[2]  # that of a new checkpoint may have a distribution
+    return f"{bare}_{dataset}_{where}.pt".replace(":", "-").replace("/", "-")
 
 
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:

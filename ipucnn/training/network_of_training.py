@@ -69,8 +69,11 @@ def network_for(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
     network = options.network
     if restored is not None:
         network = replace(network, weights="random", num_classes=restored.num_outputs)
-        return replace(build_model(network, options.plugins, registry,
-                                   copies=_copies(options, network, registry)), card=restored)
+        built = build_model(network, options.plugins, registry,
+                            copies=_copies(options, network, registry))
+        # the names of a card depend on the plugins that were loaded when it was written
+        return replace(built, card=replace(restored, model=built.card.model,
+                                           norm_layer=built.card.norm_layer))
     network, names = with_classes(network, data, dataset), tuple(dataset.class_names)
     outputs = _outputs(network, names, registry)
     built = build_model(network, options.plugins, registry, outputs,

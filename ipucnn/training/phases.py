@@ -104,7 +104,7 @@ def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
                  ) -> Tuple[Callable[[StateDict], StateDict], Tuple[str, ...]]:
     """Return what estimates batch norm's statistics for weights, and notes about the images."""
     from ipucnn.training.saved_plugins import UNNEEDED
-    from ipucnn.training.stored import build_stored, load_stored, options_of
+    from ipucnn.training.stored import build_stored, load_state, load_stored, options_of
 
     stored = load_stored(checkpoint)
     training = options_of(stored, registry, {}, (), (*UNNEEDED, "loss", "backend"))
@@ -119,7 +119,7 @@ def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
     dataset = open_dataset(data, request, training.plugins, registry, options.data_dir)
 
     def estimated(weights: StateDict) -> StateDict:
-        built.module.load_state_dict(weights)
+        load_state(built.module, weights, shown_path(checkpoint))
         reestimate(built.module, _images(dataset, built.preprocessing, training,
                                          options.reestimate_batch_norm))
         return {name: value.detach().clone() for name, value in built.module.state_dict().items()}

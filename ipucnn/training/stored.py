@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Collection, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Collection, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.execution.training_session import StateDict
+from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import build_model
@@ -18,13 +19,17 @@ from ipucnn.models.weights_card import card_in, translated
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.saved_plugins import without_unusable
 
+if TYPE_CHECKING:
+    from torch import nn
+
 
 @dataclass(frozen=True)
 class StoredModel:
     """A model in a checkpoint of ipucnn or of the old applications.
 
     Attributes:
-        name, dataset: canonical names of the model and its data.
+        name, dataset: canonical names of the model and its data; that of the model with its
+            distribution where it is needed.
         epoch: number of epochs it was trained for, including the current one.
         weights: by the model's own names, float32.
         ema: those of the moving average, if there is one.
@@ -91,10 +96,18 @@ def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any
     Raises:
         UsageError: a plugin of the training cannot be used, but is needed.
     """
-    saved = {"data": stored.dataset, **stored.options, "model": stored.name, "weights": "random",
-             "checkpoint_save_steps": None, "checkpoint_save_minutes": None}
+    saved = {"data": stored.dataset, **stored.options, "model": _model_of(stored),
+             "weights": "random", "checkpoint_save_steps": None,
+             "checkpoint_save_minutes": None}
     return build(TrainOptions, without_unusable(saved, registry, chosen, replaceable, unneeded),
                  registry=registry)
+
+
+def _model_of(stored: StoredModel) -> str:
+    """Return the name of the model, with the distribution if the training was given one."""
+    given = str(stored.options.get("model"))  # only here in checkpoints of earlier versions
+    distribution, _, name = given.rpartition(":")
+    return given if distribution and key(name) == key(stored.name) else stored.name
 
 
 def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
@@ -105,6 +118,21 @@ def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
     outputs = card.num_outputs if card else options.network.num_classes
     built = build_model(replace(options.network, num_classes=outputs), options.plugins, registry)
     return built if card is None else replace(built, card=card)
+
+
+def load_state(module: nn.Module, weights: StateDict, place: str) -> None:
+    """Load the weights of a checkpoint into the network that was built for it.
+
+    Raises:
+        CheckpointError: they are of another network.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"the weights in '{place}' do not fit the network of its options: {reason}",
+            "use the plugins of its training, in the same versions") from error
 
 
 def _plain(weights: StateDict, values: Mapping[str, Any]) -> StateDict:

@@ -258,7 +258,7 @@ class Trainer:
     def checkpoint(self) -> Checkpoint:
         """Return everything that a restored training needs."""
         return Checkpoint(
-            model=self.prepared.built.spec.name, dataset=self.prepared.data.name,
+            model=self.prepared.built.card.model, dataset=self.prepared.data.name,
             position=self._position(), weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(), progress=self.figures.as_plain(self.instances),

@@ -30,6 +30,7 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
 from ipucnn.reports.evidence import Evidence, merged
 from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
+from ipucnn.training.stored import load_state
 
 
 class Interrupted(Exception):
@@ -193,10 +194,10 @@ class Evaluator:
         return {name: value.clone() for name, value in self.module.state_dict().items()}
 
     @contextmanager
-    def _session(self, weights: StateDict) -> Iterator[InferenceSession]:
+    def _session(self, weights: StateDict, checkpoint: str) -> Iterator[InferenceSession]:
         if self._kept is None:
             module = copy.deepcopy(self.module)
-            module.load_state_dict(weights)
+            load_state(module, weights, checkpoint)
             session = self.backend.inference(module, self.plan,
                                              self.plan.preprocessing.input_size)
             if not session.reloadable:
@@ -218,13 +219,14 @@ class Evaluator:
         Raises:
             Interrupted: the listener of any instance requests a stop.
             DataError: an image cannot be read, or has no label.
+            CheckpointError: the weights are of another network.
         """
         total = len(self.dataset)
         # images are interleaved over the instances, so that their parts differ by one at most
         own = self.plan.own(self.instances.index, total)
         count, stopped = _Count(self.loss), ""
         evidence = Evidence(self.card.names)
-        with self._session(weights) as session, \
+        with self._session(weights, checkpoint) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
                      workers=self.workers, skip_bad=self.skip_bad, cache=self.cache) as loader:
             for batch, logits in _classified(session, loader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -51,6 +52,16 @@ ALSO = {
                         "test_leaves_options_and_random_numbers_alone"},
     "adds_up_losses": {"test_mixed_labels_count_by_their_shares"},
 }
+PLUGIN_WITH_A_BAD_RECORD = """
+import ipucnn
+
+@ipucnn.hookimpl
+def ipucnn_lr_schedules():
+    yield ipucnn.ScheduleSpec(name="other", summary="s", target=lambda epoch: 1.0)
+    record = ipucnn.ScheduleSpec(name="planted", summary="s", target=len)
+    object.__setattr__(record, "summary", "")
+    yield record
+"""
 IMPORTS = [name for name, check in MISTAKES.items() if check.startswith("test_import")]
 
 
@@ -121,6 +132,22 @@ def test_a_file_may_be_named_with_others(copied):
     assert set(results) == {f"import/{path}", "lr-schedule/planted", "optimizer/sgd",
                             "lr-schedule/constant"}
     assert {plugin for plugin, _, _ in failures(results)} == {"lr-schedule/planted"}
+
+
+def test_equal_names_in_two_files_are_checked_both(cli, tmp_path):
+    paths = [tmp_path / place / "mine.py" for place in "ab"]
+    for path, mistake in zip(paths, ("counts_its_calls", "refuses_its_defaults")):
+        path.parent.mkdir()
+        shutil.copyfile(str(PLANTED / f"{mistake}.py"), str(path))
+    done = cli("check-plugin", *paths, "--json")
+    assert done.code == 1
+    own = [name for name in json.loads(done.out) if not name.startswith("import/")]
+    assert [bool(re.fullmatch("lr-schedule/mine-[0-9a-f]{8}:planted", name))
+            for name in own] == [True, True]
+    paths[1].write_text(PLUGIN_WITH_A_BAD_RECORD)
+    results = check_all(list(map(str, paths)), Wishes())
+    assert [found["loads"][:6] for name, found in results.items() if "loads" in found] == ["failed"]
+    assert "test_it_is_a_pure_function" in results["lr-schedule/planted"]
 
 
 @pytest.mark.parametrize(("words", "message"), [

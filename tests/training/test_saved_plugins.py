@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import zlib
 
 import pytest
+import torch
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
@@ -130,3 +132,104 @@ def test_options_of_other_plugins_are_kept():
     assert without_unusable(saved, registry(), {"backend": "torch"}, ["backend"], ["loss"]) == {
         "backend": "torch", "optimizer": "sgd", "momentum": 0.5, "loss": "cross-entropy",
         "lr": 0.5}
+
+
+# -- names with a distribution --------------------------------------------------------------------
+
+
+MODEL = """
+import ipucnn
+
+def build(num_classes):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, {width}, 3, stride=4), nn.BatchNorm2d({width}), nn.ReLU(),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear({width}, num_classes))
+
+def kept(site):
+    from torch import nn
+    return nn.BatchNorm2d(site.channels)
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="{name}", summary="s", target=build, input_size=32)]
+
+@ipucnn.hookimpl
+def ipucnn_norm_layers():
+    return [ipucnn.NormLayerSpec(name="group", summary="s", target=kept)]
+"""
+
+
+def _train(cli, *arguments):
+    done = cli("train", *TRAINING, "--model", *arguments)
+    assert done.code == 0, done.err
+
+
+@pytest.fixture
+def plugin_file(tmp_path):
+    """Write a plugin file with a model and with a norm layer named like a built-in one."""
+    def write(place, name, width=4):
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(MODEL.format(name=name, width=width))
+        return path
+
+    return write
+
+
+def _without_distribution(path):
+    """Write a checkpoint as earlier versions did: the options alone have the distribution."""
+    content = torch.load(str(path), weights_only=False)
+    content["model_name"] = content["model_name"].rpartition(":")[2]
+    content["card"]["model"] = content["model_name"]
+    content["card"]["norm_layer"] = content["card"]["norm_layer"].rpartition(":")[2]
+    torch.save(content, str(path))
+
+
+def test_a_model_named_like_a_built_in_one_is_that_of_its_checkpoint(cli, plugin_file, tmp_path):
+    shadow = plugin_file("pl/shadow.py", "resnet8-cifar")
+    named = ("--model", "shadow:resnet8-cifar", "--normlayer", "shadow:group")
+    _train(cli, *named[1:], "--plugin", shadow, "--checkpoint-path", "cs")
+    path = tmp_path / "cs" / "resnet8-cifar_shapes_1.pt"
+    card = load_stored(path).card
+    assert (card.model, card.norm_layer) == ("shadow:resnet8-cifar", "shadow:group")
+    run = ("run", "--plugin", shadow, "--weights", path, "--data", "shapes", "--iterations", "1")
+    for arguments in (("validate", "--plugin", shadow, "--checkpoint-path", "cs"), run):
+        done = cli(*arguments, "--progress", "off")
+        assert done.code == 0, done.err
+    done = cli(*run, "--model", "resnet8-cifar")
+    assert done.code == 2
+    assert "whose model is shadow:resnet8-cifar" in done.err
+
+    _without_distribution(path)
+    for arguments in (("validate", "--plugin", shadow, "--checkpoint-path", "cs"),
+                      (*run, *named)):
+        done = cli(*arguments, "--progress", "off")
+        assert done.code == 0, done.err
+
+
+def test_one_of_two_models_of_a_name_is_that_of_its_checkpoint(cli, plugin_file, tmp_path):
+    files = [plugin_file(f"pl/{place}/tn.py", "tn", width)
+             for place, width in (("x", 4), ("y", 6))]
+    both = [word for path in files for word in ("--plugin", path)]
+    name = f"tn-{zlib.crc32(os.fsencode(str(files[1]))):08x}:tn"
+    _train(cli, name, *both, "--checkpoint-path", "cs")
+    assert load_stored(tmp_path / "cs" / "tn_shapes_1.pt").name == name
+    for plugins in (both, both[2:]):  # alone, the second file has no suffix
+        done = cli("validate", *plugins, "--checkpoint-path", "cs", "--progress", "off")
+        assert done.code == 0, done.err
+    done = cli("restore", *both[2:], "--checkpoint-path", "cs", "--epoch", "2", "--progress",
+               "off")
+    assert done.code == 0, done.err
+    assert load_stored(tmp_path / "cs" / "tn_shapes_2.pt").name == "tn"
+
+
+def test_weights_of_another_network_are_an_error_in_one_line(cli, plugin_file):
+    path = plugin_file("pl/tn.py", "tn")
+    _train(cli, "tn", "--plugin", path, "--checkpoint-path", "cs")
+    plugin_file("pl/tn.py", "tn", width=16)
+    for arguments in (("validate",),
+                      ("average", "--output", "a.pt", "--reestimate-batch-norm", "8")):
+        done = cli(*arguments, "--plugin", path, "--checkpoint-path", "cs")
+        assert done.code != 0
+        assert "tn_shapes_1.pt' do not fit the network of its options" in done.err
+        assert "Traceback" not in done.err

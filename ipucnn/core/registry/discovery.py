@@ -38,8 +38,12 @@ LOAD_VARIABLE = "IPUCNN_LOAD_PLUGINS"
 STRICT_VARIABLE = "IPUCNN_STRICT_PLUGINS"
 EXTRA_VARIABLE = "IPUCNN_PLUGIN"
 
+LOCAL = "--plugin"
+"""The entry point of a plugin that was named for this run instead of installed."""
+
 _EVERYTHING = {"1", "true", "yes", "on", "all", "*"}
 _NOTHING = {"0", "false", "no", "off"}
+_FILE_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
 
 @functools.lru_cache(maxsize=None)
@@ -75,8 +79,16 @@ class Provider:
         return normal_name(name) == normal_name(self.distribution)
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` means this distribution or this entry point."""
-        return self.is_distribution(name) or normal_name(name) == normal_name(self.entry_point)
+        """Whether `name` means this distribution or this entry point.
+
+        A plugin file also answers with and without the suffix that it has beside another file of
+        its name, because a checkpoint may name it either way.
+        """
+        if self.is_distribution(name) or normal_name(name) == normal_name(self.entry_point):
+            return True
+        own, given = normal_name(self.distribution), normal_name(name)
+        return self.entry_point == LOCAL and (
+            _FILE_SUFFIX.sub("", own) == given or own == _FILE_SUFFIX.sub("", given))
 
 
 @dataclass(frozen=True)

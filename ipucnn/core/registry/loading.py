@@ -39,6 +39,7 @@ from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.deprecations import announce
 from ipucnn.core.registry.discovery import (
     GROUP,
+    LOCAL,
     Found,
     PluginSettings,
     Provider,
@@ -52,9 +53,6 @@ log = logging.getLogger("ipucnn.plugins")
 
 _LOGGED = 10
 """Records of a plugin whose names are logged."""
-
-LOCAL = "--plugin"
-"""The entry point of a plugin that was named for this run instead of installed."""
 
 GUARDED = (Exception, SystemExit)
 """Exceptions that plugin code may raise; a script without a main guard may call `sys.exit`."""

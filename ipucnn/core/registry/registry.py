@@ -112,6 +112,22 @@ class Registry:
             raise PluginError(f"{spec.name!r} is not in this registry")
         return self._providers[id(spec)]
 
+    def name_of(self, spec: PluginSpec) -> str:
+        """Return the name of a record of this registry, or ``distribution:name`` where needed.
+
+        It is needed where the name alone means another record or is ambiguous.
+
+        Raises:
+            PluginError: it does not come from this registry.
+        """
+        self.provider_of(spec)
+        kind = next(kind for kind in KINDS.values() if isinstance(spec, kind.record))
+        meant = self._meant_by(kind, spec.name)
+        if len(meant) == 1 and meant[0].spec is spec:
+            return spec.name
+        records = self._records[kind.name]
+        return records.qualified(next(one for one in records.all if one.spec is spec))
+
     def resolve(self, spec: PluginSpec) -> Callable[..., Any]:
         """Import and return the record's target.
 

@@ -8,9 +8,9 @@ from typing import Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 from ipucnn.core.names import close_matches, key, printable
 from ipucnn.core.registry.contract import SUPPORTED, PluginSpec
-from ipucnn.core.registry.discovery import Provider
+from ipucnn.core.registry.discovery import LOCAL, Provider
 from ipucnn.core.registry.kinds import KINDS, Kind
-from ipucnn.core.registry.loading import LOCAL, Problem, State, missing_requirements, remedy_for
+from ipucnn.core.registry.loading import Problem, State, missing_requirements, remedy_for
 
 _KIND_OF_PREFIX = {kind.prefix: kind for kind in KINDS.values()}
 
@@ -119,7 +119,8 @@ class Records:
     def of_distribution(self, distribution: str, name: str) -> List[Record]:
         """Return the records of ``distribution:name``.
 
-        An entry point's name is accepted as well, unless a distribution has that name.
+        The other names of a provider (`Provider.answers_to`) are accepted as well, unless a
+        distribution has that name.
         """
         exact = any(Provider(given, "", "", "").is_distribution(distribution)
                     for given in self._distributions)

@@ -542,11 +542,19 @@ def test_plugin_files_of_one_name_are_two_plugins(tmp_path):
     for number, provider in enumerate(providers):
         assert reg.get("model", f"{provider.distribution}:tinynet").target \
             == f"ipucnn_local_{number}:build"
+    with pytest.raises(PluginError, match=f"'{providers[1].distribution}:tinynet'"):
+        reg.get("model", "my-net:tinynet")  # of which there are two
+    assert [reg.name_of(reg.get("model", name)) for name in (
+        "net0", "my-net:net0", f"{providers[1].distribution}:tinynet")] == [
+            "net0", "net0", f"{providers[1].distribution}:tinynet"]
     again = f"{tmp_path}/a/../a/my-net.py"
     alone = fresh(extra=(str(paths[0]), again), disable_all=True)
     spec = alone.get("model", "my-net:net0")
     assert spec.target == "ipucnn_local_my_net:build"
     assert alone.resolve(spec)(9) == 0
+    assert alone.get("model", f"{providers[0].distribution}:net0") is spec
+    with pytest.raises(UnknownNameError):
+        alone.get("model", "my-nets:net0")
 
 
 def test_local_plugin_cannot_shadow_a_built_in(tmp_path):
