@@ -120,10 +120,12 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
     Raises:
         DataError: there is no such file, or nothing in the folder.
         UnknownNameError: no model and no file has the name.
+        UsageError: other weights are named, or the model is not.
     """
     path = expanded_path(source)
     if name and "model" not in options and source in registry().names("model"):
         return {"weights": "pretrained", **options, "model": source}
+    _check_weights(source, options)
     if is_store(source):
         return {**options, "weights": source}
     if path.is_dir():
@@ -155,6 +157,16 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
         raise DataError(f"there is no file or folder {source!r}, and no model of that name",
                         close or "'ipucnn.list_models()' lists the models") from None
     return {"weights": "pretrained", **options, "model": source}
+
+
+def _check_weights(source: str, options: Dict[str, Any]) -> None:
+    if not is_store(source) and not expanded_path(source).exists():
+        return  # a name of a model
+    for spelling, value in options.items():
+        item = common_option(RunOptions, spelling)
+        if item is not None and item.name in ("weights", "random_weights") and value:
+            raise UsageError(f"option {spelling!r} contradicts the weights in {source!r}",
+                             "leave it out, or name a model instead of the file")
 
 
 @takes_options(_DatasetOptions)

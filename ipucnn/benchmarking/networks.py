@@ -168,11 +168,11 @@ class _Measurement:
     def _multiply_adds(self, model: str) -> int:
         """Return the multiply-adds of a network; 0, of which no limit follows, where it fails."""
         if model not in self._costs:
-            from ipucnn.models.build import create_model
+            from ipucnn.models.build import create_model, seeded
             from ipucnn.models.tracing import count
 
             self._costs[model] = 0
-            with suppress(*FAILURES):  # the contenders report what fails
+            with suppress(*FAILURES), seeded(0):  # the contenders report what fails
                 built = create_model(model, weights="random")
                 self._costs[model] = count(built.module, built.input_size)[1]
         return self._costs[model]

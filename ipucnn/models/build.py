@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from typing import Any, Dict, Iterator, List, Optional, Sequence
@@ -33,11 +34,14 @@ from ipucnn.models.weights_source import published_weights
 
 DEFAULT_NORM_LAYER = "batch"
 
+_SEEDED = threading.RLock()
+"""Held while random weights are drawn: torch's generator is shared by all threads."""
+
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Seed the generator of random weights; afterwards, it continues as if it were not used."""
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDED, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # without those of devices, which are not forked
         yield
 

@@ -16,7 +16,7 @@ from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import LossSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.batch_search import Call, Found, Record, search
-from ipucnn.models.build import build_model
+from ipucnn.models.build import build_model, seeded
 from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.parameters import freeze_through, train_from
@@ -149,15 +149,17 @@ class _Measured:
         session.compile()
         session.set_rates(0.0, 1.0)
         side = plan.preprocessing.input_size
-        images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
+        images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8,
+                               generator=torch.Generator().manual_seed(0))
         images = images.contiguous(memory_format=torch.channels_last)
         batch = TrainingBatch(images if plan.pixels == "uint8" else images.float(),
                               torch.zeros(size, dtype=torch.int64))
         return lambda: session.step(batch, 0), size
 
     def _built(self) -> torch.nn.Module:
-        module: torch.nn.Module = build_model(
-            self._network, self._options.plugins, self._registry).module
+        with seeded(self._options.dataset.seed):
+            module: torch.nn.Module = build_model(
+                self._network, self._options.plugins, self._registry).module
         if self._options.optimisation.first_trainable_layer:
             train_from(module, self._options.optimisation.first_trainable_layer)
         if self._options.fine_tuning.frozen_module:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
-import torch
-
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.opening import with_classes
-from ipucnn.models.build import build_model
+from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import known_outputs
@@ -65,19 +63,20 @@ def network_for(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
         UsageError: an unknown name or an option that does not apply.
         WeightsError: the weights cannot be obtained or do not match.
     """
-    torch.manual_seed(options.dataset.seed)
     network = options.network
     if restored is not None:
         network = replace(network, weights="random", num_classes=restored.num_outputs)
-        built = build_model(network, options.plugins, registry,
-                            copies=_copies(options, network, registry))
+        with seeded(options.dataset.seed):
+            built = build_model(network, options.plugins, registry,
+                                copies=_copies(options, network, registry))
         # the names of a card depend on the plugins that were loaded when it was written
         return replace(built, card=replace(restored, model=built.card.model,
                                            norm_layer=built.card.norm_layer))
     network, names = with_classes(network, data, dataset), tuple(dataset.class_names)
     outputs = _outputs(network, names, registry)
-    built = build_model(network, options.plugins, registry, outputs,
-                        _copies(options, network, registry))
+    with seeded(options.dataset.seed):
+        built = build_model(network, options.plugins, registry, outputs,
+                            _copies(options, network, registry))
     if outputs is not None:
         notes.append(_on_outputs(names, outputs))
     card = built.card

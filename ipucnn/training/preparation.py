@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import List, Optional
 
-from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.errors import DataError, PluginError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, sharing
 from ipucnn.core.execution.losses import Loss
@@ -317,10 +317,19 @@ def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry,
 
 
 def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:
-    """Return the selected loggers, without duplicates."""
+    """Return the selected loggers, without duplicates.
+
+    Raises:
+        PluginError: a target returned something else.
+    """
     specs = dict.fromkeys(registry.get_typed(LoggerSpec, name) for name in options.results.logger)
-    return [registry.make(spec, options=options.plugins.of("logger", spec.name))
-            for spec in specs]
+    loggers = [registry.make(spec, options=options.plugins.of("logger", spec.name))
+               for spec in specs]
+    for spec, logger in zip(specs, loggers):
+        if not isinstance(logger, Logger):
+            raise PluginError(f"the target of logger {spec.name!r} returned "
+                              f"{type(logger).__name__}, not a Logger")
+    return loggers
 
 
 def _check_labels(data: DatasetSpec, purpose: str) -> None:

@@ -10,7 +10,7 @@ from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry, registry
-from ipucnn.models.build import build_model
+from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, read_content
@@ -116,7 +116,9 @@ def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
     options = options_of(stored, registry, {}, (), others)
     card = stored.card
     outputs = card.num_outputs if card else options.network.num_classes
-    built = build_model(replace(options.network, num_classes=outputs), options.plugins, registry)
+    with seeded(options.dataset.seed):
+        built = build_model(replace(options.network, num_classes=outputs), options.plugins,
+                            registry)
     return built if card is None else replace(built, card=card)
 
 
@@ -141,6 +143,7 @@ def _plain(weights: StateDict, values: Mapping[str, Any]) -> StateDict:
 
     used = registry()
     options = build(TrainOptions, values, {"weights": "random"}, registry=used)
-    module = build_model(options.network, options.plugins, used).module
+    with seeded(options.dataset.seed):
+        module = build_model(options.network, options.plugins, used).module
     return {name: value.float() if value.is_floating_point() else value
             for name, value in unwrapped(weights, module).items()}

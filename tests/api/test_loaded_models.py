@@ -262,6 +262,28 @@ def test_random_numbers_of_the_caller_continue(trained, photo, tmp_path):
     assert networks[0] == pytest.approx(networks[1], abs=1e-4)
 
 
+def test_trainings_and_their_checkpoints_leave_random_numbers_of_the_caller(
+        training, photos, tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    folder = tmp_path / "checkpoints"
+    for call in (
+            lambda: ipucnn.train(**training, data_dir=photos, epoch=1, checkpoint_path=folder),
+            lambda: ipucnn.validate(checkpoint_path=folder, progress=False),
+            lambda: ipucnn.average(checkpoint_path=folder, reestimate_batch_norm=8)):
+        torch.manual_seed(5)
+        call()
+        assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("given", [{"weights": "random"}, {"random_weights": True}])
+def test_other_weights_than_those_of_a_file_are_refused(given, trained):
+    (name,) = given
+    with pytest.raises(ipucnn.IpucnnError,
+                       match=f"option '{name}' contradicts the weights in '.*trained"):
+        ipucnn.load(trained, **given)
+
+
 def test_the_module_of_random_weights_is_the_one_that_predicts():
     with ipucnn.load("resnet8-cifar", backend="torch", weights="random", num_classes=3, seed=2,
                      precision="full") as loaded:

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ipucnn.benchmarking import contender_process, limits, networks, own, peer_training, peers
 from ipucnn.benchmarking.case import FILES, TRAIN, Case, Contender, RefusedError
@@ -130,6 +131,7 @@ def test_a_network_that_cannot_be_exported_is_measured_by_the_others(monkeypatch
 
 
 def test_an_interrupt_keeps_what_is_measured():
+    state = torch.get_rng_state()
     options = build(NetworkBenchOptions, {
         "model": ["resnet8-cifar"], "batch_size": [2], "rounds": 3, "seconds": 0.01,
         "backend": ["torch"]})
@@ -142,6 +144,7 @@ def test_an_interrupt_keeps_what_is_measured():
     assert result.stopped_by == "SIGTERM"
     [case] = result.cases
     assert [len(entry.turns) for entry in case.entries] == [1]
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_a_contender_that_dies_is_left_out_with_its_last_words(monkeypatch):

@@ -1,6 +1,8 @@
 import hashlib
 import io
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, registry
-from ipucnn.models.build import build_model, create_model, describe_model, model_splits
+from ipucnn.models.build import build_model, create_model, describe_model, model_splits, seeded
 
 PLUGIN = '''
 import dataclasses
@@ -218,3 +220,17 @@ def test_a_network_is_built_for_the_size_of_its_images(tmp_path):
         assert built.input_size == size
         assert built.module(torch.zeros(1, 3, size, size)).shape == (1, 5)
     assert model_splits("sized", used) == ["1"]
+
+
+def test_threads_draw_the_same_random_weights():
+    def drawn(_):
+        with seeded(1):
+            first = torch.rand(1)
+            time.sleep(0.01)  # the others would draw now
+            return [first.item(), torch.rand(1).item()]
+
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(drawn, range(4)))
+    assert found == [found[0]] * 4
+    assert torch.equal(torch.get_rng_state(), state)

@@ -10,8 +10,12 @@ from PIL import Image
 import ipucnn
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loggers import Logger, RunInfo
+from ipucnn.core.options.building import build
+from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.core.registry.registry import Registry
 from ipucnn.plugins.loggers.files import FilesLogger
 from ipucnn.training import preparation
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.run_loggers import Loggers
 
 
@@ -149,6 +153,26 @@ def record(monkeypatch, tmp_path):
         return train(**options)
 
     return run
+
+
+def test_what_is_no_logger_is_refused_before_the_training(tmp_path):
+    plugin = tmp_path / "bare.py"
+    plugin.write_text("""
+import ipucnn
+
+class Bare:
+    def start(self, run): pass
+    def row(self, row): pass
+
+@ipucnn.hookimpl
+def ipucnn_loggers():
+    return [ipucnn.LoggerSpec(name="bare", summary="s", target=Bare)]
+""")
+    local = Registry(PluginSettings(extra=(str(plugin),)))
+    options = build(TrainOptions, {"logger": ["files", "bare"]}, registry=local)
+    with pytest.raises(IpucnnError,
+                       match="the target of logger 'bare' returned Bare, not a Logger"):
+        preparation.make_loggers(options, local)
 
 
 def test_a_training_is_recorded_from_its_start_to_its_end(record, tmp_path):

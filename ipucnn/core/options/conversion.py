@@ -6,7 +6,9 @@ import enum
 import os
 import re
 from decimal import Decimal
-from typing import Any, List, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Union
+
+from ipucnn.core.names import key
 
 LARGEST = 2 ** 31 - 1
 """Largest whole number of an option that declares no maximum."""
@@ -68,6 +70,40 @@ def as_type(wanted: type, value: Any) -> Any:
         raise
     except ValueError:
         return None
+
+
+def as_choices(choices: Union[Iterable[Any], Mapping[Any, Any]]) -> Dict[str, Optional[str]]:
+    """Return the choices of an option, as text: the meanings by their spellings."""
+    if not isinstance(choices, Mapping):
+        choices = {choice: choice for choice in choices}
+    pairs = [(builtin(choice), builtin(meaning)) for choice, meaning in choices.items()]
+    return {str(choice): None if meaning is None else str(meaning) for choice, meaning in pairs}
+
+
+def canonical(default: Any, choices: Mapping[str, Optional[str]]) -> Any:
+    """Return a default in built-in types; if it is the spelling of a choice, its meaning."""
+    if isinstance(default, tuple):
+        return tuple(canonical(item, choices) for item in default)
+    default = builtin(default)
+    return choices.get(default, default) if isinstance(default, str) else default
+
+
+def meanings(wanted: type, choices: Mapping[str, Optional[str]],
+             value: Any) -> List[Optional[str]]:
+    """Return the meanings of the choices that `value` spells, or else of those that mean it."""
+    if isinstance(value, str):  # before the conversion: a number may have a name
+        spelt = [meaning for choice, meaning in choices.items() if key(choice) == key(value)]
+        if spelt:
+            return spelt
+    try:
+        result = as_type(wanted, value)
+    except TooLargeError:
+        result = None
+    if result is None:
+        return []
+    return [meaning for choice, meaning in choices.items()
+            if key(choice) == key(str(result)) or as_type(wanted, choice) == result] or [
+                meaning for meaning in choices.values() if as_type(wanted, meaning) == result]
 
 
 def _whole(value: Any) -> Optional[int]:

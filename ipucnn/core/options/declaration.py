@@ -23,8 +23,11 @@ from ipucnn.core.options.conversion import (
     LARGEST_REAL,
     LARGEST_SIZE,
     TooLargeError,
+    as_choices,
     as_type,
     builtin,
+    canonical,
+    meanings,
     numbers,
     size_in_bytes,
 )
@@ -78,7 +81,8 @@ class Option:
         help: one or two sentences for `--help` and the reference page.
         group: the heading in help; if empty, that of the part or plugin.
         names: further command-line spellings, with their dashes.
-        choices: allowed values; a mapping also translates a spelling into its canonical value.
+        choices: allowed values; a mapping also translates a spelling into its canonical value,
+            which is accepted, too, as saved options contain it.
         kind: the registry kind whose names are the allowed values.
         minimum: smallest allowed number.
         exclusive_minimum: the value must be greater than this number.
@@ -116,7 +120,7 @@ class Option:
     help: str
     group: str = ""
     names: Tuple[str, ...] = ()
-    choices: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    choices: Mapping[str, Optional[str]] = dataclasses.field(default_factory=dict)
     kind: str = ""
     minimum: Optional[float] = None
     exclusive_minimum: Optional[float] = None
@@ -219,11 +223,8 @@ def option(default: Any, help: str, **details: Any) -> Any:
     Raises:
         PluginError: an unknown attribute, or one with a wrong value.
     """
-    choices = details.pop("choices", {})
-    if not isinstance(choices, Mapping):
-        choices = {choice: choice for choice in choices}
-    choices = {str(builtin(choice)): str(builtin(value)) for choice, value in choices.items()}
-    default = tuple(map(builtin, default)) if isinstance(default, tuple) else builtin(default)
+    choices = as_choices(details.pop("choices", {}))
+    default = canonical(default, choices)
     if isinstance(details.get("idle"), str):
         details["idle"] = (details["idle"],)
     known = [field.name for field in dataclasses.fields(Option)]
@@ -292,17 +293,16 @@ class Declared:
                      if isinstance(value, str) and key(value) == key(word)), None)
         if word is not None:
             return word
-        result = self._converted(value, where)
         rule = self.option
         if rule.choices:
-            meant = [meaning for choice, meaning in rule.choices.items()
-                     if key(choice) == key(str(result)) or as_type(self.type, choice) == result]
+            meant = meanings(self.type, rule.choices, value)
             if not meant:
                 raise UsageError(
                     f"option '{self.flag}': {brief(value)} is not one of its values{where}",
-                    _hint(did_you_mean(str(result), rule.choices),
-                          "values: " + ", ".join(rule.choices)))
-            return as_type(self.type, meant[-1])
+                    " ".join(filter(None, (did_you_mean(brief(value).strip("'"), rule.choices),
+                                           "values: " + ", ".join(rule.choices)))))
+            return None if meant[-1] is None else self._converted(meant[-1], where)
+        result = self._converted(value, where)
         if self.type is str:
             if not result.strip() and result != self.default:  # of an unset variable, for example
                 raise UsageError(f"option '{self.flag}' is empty{where}",
@@ -386,15 +386,13 @@ def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declar
         raise PluginError(f"{where} is not declared with 'ipucnn.option'")
     arguments = typing.get_args(hint)
     nullable = typing.get_origin(hint) in _UNIONS and type(None) in arguments
-    if nullable:
+    if nullable and len(arguments) == 2:
         hint = next(a for a in arguments if a is not type(None))
     many = typing.get_origin(hint) is tuple
     item_type = next(iter(typing.get_args(hint)), hint) if many else hint
     if item_type not in (bool, int, float, str):
         raise PluginError(f"{where} is of type {item_type!r}, expected bool, int, float or str, "
                           "Optional of one, or Tuple[T, ...]")
+    if None in field.metadata["option"].choices.values() and (many or not nullable):
+        raise PluginError(f"{where} has a choice that means None, expected Optional of one value")
     return Declared(field.name, field.default, field.metadata["option"], item_type, many, nullable)
-
-
-def _hint(*parts: str) -> str:
-    return " ".join(part for part in parts if part)

@@ -3,7 +3,7 @@
 import enum
 import sys
 from dataclasses import dataclass, make_dataclass
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import pytest
 
@@ -171,12 +171,24 @@ class Listed:
 
 
 @dataclass(frozen=True)
+class Either:
+    values: Optional[Union[int, str]] = option(None, "v")
+
+
+@dataclass(frozen=True)
+class Unset:
+    values: str = option("x", "v", choices={"none": None, "x": "x"})
+
+
+@dataclass(frozen=True)
 class Bare:
     values: Tuple = option((), "v")
 
 
 @pytest.mark.parametrize(("options_class", "message"), [
     (Bare, "field 'values' of Bare is of type typing.Tuple, expected bool, int, float"),
+    (Either, "field 'values' of Either is of type "),
+    (Unset, "field 'values' of Unset has a choice that means None, expected Optional"),
     (Plain, "field 'plain' of Plain is not declared with 'ipucnn.option'"),
     (Listed, "field 'values' of Listed is of type typing.List[int], expected bool, int, float"),
 ])
@@ -232,6 +244,41 @@ def test_choices_may_be_numbers_and_members_of_an_enum(given, expected):
     with pytest.raises(UsageError) as caught:
         build(Chosen, {"depth": 20})
     assert caught.value.hint == "values: 18, 34"
+
+
+class Pace(enum.Enum):
+    QUICK = "quick"
+
+
+@dataclass(frozen=True)
+class Translated:
+    level: int = option(1, "l", choices={"small": 1, "large": 2})
+    levels: Tuple[int, ...] = option((), "l", choices={"small": 1, "large": 2})
+    pace: str = option(Pace.QUICK, "p", choices={"fast": Pace.QUICK, "slow": "snail"})
+    speed: str = option("fast", "s", choices={"fast": "quick", "slow": "snail"})
+    edge: Optional[str] = option(None, "e", choices={"none": None, "x": "x"})
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"level": "Small"}, 1), ({"level": "2"}, 2), ({"levels": "large,1"}, (2, 1)),
+    ({"pace": "slow"}, "snail"), ({"pace": "fast"}, "quick"), ({"pace": Pace.QUICK}, "quick"),
+    ({"edge": "none"}, None), ({"edge": "x"}, "x"), ({"speed": "slow"}, "snail"), ({}, "quick"),
+])
+def test_what_a_choice_means_is_saved_and_read(given, expected):
+    options = build(Translated, given)
+    (name,) = given or ("speed",)
+    assert getattr(options, name) == expected
+    assert build(Translated, as_dict(options)) == options
+    for item in declared(Translated):
+        item.option.check_field(Translated, item.name)
+
+
+@pytest.mark.parametrize("given", [
+    {"level": value} for value in ("tiny", 3, 1.5, 10 ** 5000, True)])
+def test_what_no_choice_means_is_refused(given):
+    with pytest.raises(UsageError, match="is not one of its values") as caught:
+        build(Translated, given)
+    assert caught.value.hint.endswith("values: small, large")
 
 
 def test_defaults_are_of_built_in_types():
