@@ -296,11 +296,15 @@ class Trainer:
         """Write the next row of an epoch that unreadable images have shortened.
 
         It is due at a call that the epoch does not reach. The training may have been restored after
-        the last call, so its rates are computed again.
+        the last call, so its rates, which are part of a checkpoint, are set again.
         """
+        if not self.call:
+            return
+        rates = self._rates(self.call - 1)
+        self.session.set_rates(*rates)
         due = self.prepared.calls // self.row_every > self.call // self.row_every
-        if self.call % self.row_every and due:
-            self._row(*self._rates(self.call - 1))
+        if due and self.call % self.row_every:
+            self._row(*rates)
 
     def _record(self, row: Dict[str, Any]) -> None:
         self.figures.rows += 1
