@@ -20,7 +20,6 @@ from typing import (
     List,
     Optional,
     Sequence,
-    Set,
     Tuple,
 )
 
@@ -160,7 +159,8 @@ class Loader(ABC):
         self.part = how.part
         self.arrays = how.arrays
         self.skipped: List[Tuple[str, str]] = []
-        self._bad: Set[int] = set(how.bad) if how.skip_bad else set()
+        # by image: number of indices consumed up to its failure, 0 if it was known before
+        self._bad: Dict[int, int] = dict.fromkeys(how.bad, 0) if how.skip_bad else {}
         self._running: Optional[Generator[Batch, None, None]] = None
         self._begun: Optional[Generator[Block, None, None]] = None
 
@@ -173,6 +173,16 @@ class Loader(ABC):
     def bad(self) -> Tuple[int, ...]:
         """Sorted indices of the images skipped so far, including those known to be bad."""
         return tuple(sorted(self._bad))
+
+    def bad_within(self, consumed: int) -> List[int]:
+        """Return the bad images among the first indices, and those known to be bad, sorted.
+
+        Unlike `bad`, they do not depend on where in the order the loader has begun.
+
+        Args:
+            consumed: number of indices, as in `Batch.consumed`.
+        """
+        return sorted(image for image, place in self._bad.items() if place <= consumed)
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the batches.
@@ -234,7 +244,7 @@ class Loader(ABC):
 
     def _readable(self, block: Block) -> Tuple[Any, List[Entry]]:
         for row in sorted(block.failed):
-            self.skip(block.entries[row][1], block.failed[row])
+            self.skip(block.entries[row], block.failed[row])
         if not block.failed:
             return block.pixels, block.entries
         kept = [row for row in range(len(block.entries)) if row not in block.failed]
@@ -256,7 +266,7 @@ class Loader(ABC):
         return Batch(self.images(pixels), indices,
                      [label_of(self.dataset, index) for index in indices], entries[-1][0])
 
-    def skip(self, index: int, error: DataError) -> None:
+    def skip(self, entry: Entry, error: DataError) -> None:
         """Skip an image that cannot be read.
 
         Raises:
@@ -264,10 +274,11 @@ class Loader(ABC):
         """
         if not self.skip_bad:
             raise error
+        consumed, index = entry
         image = self.dataset.original(index)
         if image not in self._bad and len(self.skipped) < MAX_REPORTED:
             self.skipped.append((self.dataset.name(index), error.message))
-        self._bad.add(image)
+        self._bad.setdefault(image, consumed)
 
     def _todo(self) -> Iterator[Entry]:
         for consumed, index in enumerate(self.indices, start=1):

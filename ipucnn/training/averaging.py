@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import make_folder, require_writable
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
+from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
+from ipucnn.reports.run_folder import WRITTEN
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import StoredModel, load_stored
 
@@ -88,12 +90,13 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
 
     Raises:
         CheckpointError: there are no checkpoints, one is damaged, or they differ.
-        IpucnnError: the file cannot be written.
+        IpucnnError: the file cannot be written, or is one of the training.
     """
     paths = averaged_paths(folder, last)
     target = output or folder / f"{paths[-1].stem}_averaged.pt"
     make_folder(str(target.parent), "--checkpoint-output-path")
     require_writable(str(target))
+    _require_own_name(target, folder, paths)
     sums: Dict[str, torch.Tensor] = {}
     stored: Optional[StoredModel] = None
     for number, path in enumerate(paths):
@@ -119,6 +122,18 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
         target.parent, target.name)
     return AverageResult(path, tuple(paths), stored.epoch, strategy, place=shown_path(path),
                          sources=tuple(map(shown_path, paths)))
+
+
+def _require_own_name(target: Path, folder: Path, averaged: List[Path]) -> None:
+    """Raise `UsageError` for a file that is one of the training, or named like one."""
+    match = NAME.fullmatch(target.name)
+    of_training = bool(match and not match["averaged"]) or target.name in (BEST, *WRITTEN)
+    # copies of a folder on a store that is read and written are in two folders
+    beside = target.parent.resolve() == folder.resolve() \
+        or shown_path(target.parent) == shown_path(folder)
+    if (beside and of_training) or target.resolve() in [path.resolve() for path in averaged]:
+        raise UsageError(f"'{shown_path(target)}' is the name of a file of the training",
+                         "name another file with '--checkpoint-output-path'")
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ With several instances, each prepares its own part of every host call.
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import numpy
 import torch
@@ -15,7 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.labels import label_tensor
-from ipucnn.data.loader import Batch, Loader
+from ipucnn.data.loader import Batch, HostLoader, Loader
 from ipucnn.data.mixup import draw
 from ipucnn.data.session_loader import feed
 from ipucnn.models.class_names import labels_by_output
@@ -53,6 +53,9 @@ class Feed:
         epoch: the epoch, from 0.
         consumed: samples of the epoch's order that were used before, by all instances.
         bad: samples known to be unreadable.
+
+    Attributes:
+        bad: those up to the last batch, too.
     """
 
     def __init__(self, prepared: Prepared, session: TrainingSession, epoch: int,
@@ -61,6 +64,7 @@ class Feed:
         self._epoch = epoch
         self._start, self._left = consumed, 0
         self.loader: Optional[Loader] = None
+        self.bad = list(bad)
         options = prepared.options
         self._mix = prepared.setup.mix
         # processes of later pipeline stages receive no images
@@ -98,6 +102,7 @@ class Feed:
             for batch in loader:
                 if len(batch) < plan.local_batch:
                     return
+                self.bad = loader.bad_within(batch.consumed)
                 yield self._made(batch), self._start + batch.consumed * plan.instances
 
     def _made(self, batch: Batch) -> TrainingBatch:
@@ -106,6 +111,25 @@ class Feed:
         mixing = draw(self._mix, prepared.options.dataset.seed, self._epoch, batch.indices,
                       plan.micro_batch, prepared.built.input_size) if self._mix.enabled else None
         return TrainingBatch(batch.images, labels, mixing)
+
+
+def still_bad(prepared: Prepared, bad: Sequence[int]) -> List[int]:
+    """Try to read unreadable images again; return those that still cannot be read.
+
+    Args:
+        prepared: the training.
+        bad: indices of the images.
+    """
+    if not prepared.options.dataset.skip_bad_samples:
+        return list(bad)
+    images = [index for index in bad if index < len(prepared.dataset)]
+    with HostLoader(prepared.dataset, prepared.plan.preprocessing, 1, images,
+                    workers=prepared.options.dataset.dataloader_worker, skip_bad=True, part=True,
+                    transform=transform_of(prepared), pixels=prepared.plan.pixels,
+                    cache=prepared.cache) as loader:
+        for _ in loader:
+            pass
+        return list(loader.bad)
 
 
 def _labels(batch: Batch, prepared: Prepared) -> torch.Tensor:

@@ -36,6 +36,7 @@ from ipucnn.core.files import (
 )
 from ipucnn.core.loggers import RunInfo
 from ipucnn.core.progress import Listener, Status
+from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
@@ -190,7 +191,8 @@ class FileRecords(Records):
         self._live: Optional[LiveStatus] = None
         if prepared.loggers:
             self.log_dir = _log_dir(options, folder)
-            aside = _set_aside(self.log_dir, folder) if restored is None else []
+            continued = restored is not None and _is_record_of(self.log_dir, restored, options)
+            aside = [] if continued else _set_aside(self.log_dir, folder, restored is None)
             if aside:
                 report(f"'{self.log_dir}' contains the record of another training; renamed to "
                        f"'*{SUPERSEDED}': " + ", ".join(aside))
@@ -290,11 +292,37 @@ def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
     return Path(make_folder(str(path), "--log-dir")) if path else new_folder(options)
 
 
-def _set_aside(log_dir: Path, folder: Optional[Path]) -> List[str]:
-    """Rename the files of another training in the log folder of a new one; return their names.
+def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) -> bool:
+    """Return whether the record in a log folder is that of a restored training, or unreadable.
 
-    Those of a training that was killed before its first checkpoint in this folder are replaced:
-    it is repeated.
+    Trainings are distinguished by the folder of their checkpoints and the seed. A record without
+    a folder is of a training that has not been restored yet; all its options are compared.
+
+    Args:
+        log_dir: the log folder.
+        restored: the checkpoint.
+        options: of the training that continues from it.
+    """
+    record = _content(log_dir / TRAINING).get("options")
+    if not isinstance(record, dict):
+        return True
+    place = record.get("checkpoint_path")
+    if not place and not restored.options.get("checkpoint_path"):
+        return bool(record == parsed_json(json_text(restored.options).encode()))
+    places = (restored.options.get("checkpoint_path"), options.checkpoints.checkpoint_path)
+    return record.get("seed") == restored.options.get("seed") and _resolved(place) in map(
+        _resolved, places)
+
+
+def _resolved(place: Optional[str]) -> str:
+    return os.path.realpath(place) if place and not is_store(place) else (place or "").rstrip("/")
+
+
+def _set_aside(log_dir: Path, folder: Optional[Path], new: bool) -> List[str]:
+    """Rename the files of another training in a log folder; return their names.
+
+    Those of a training that was killed before its first checkpoint in this folder are replaced by
+    those of a new one: it is repeated.
 
     Raises:
         UsageError: a file cannot be renamed.
@@ -302,8 +330,8 @@ def _set_aside(log_dir: Path, folder: Optional[Path]) -> List[str]:
     metrics = log_dir / METRICS
     if on_store(log_dir) is not None or not metrics.is_file() or not metrics.stat().st_size:
         return []
-    if folder is not None and folder.resolve() == log_dir.resolve() \
-            and _status(log_dir / TRAINING) == RUNNING:
+    if new and folder is not None and folder.resolve() == log_dir.resolve() \
+            and _content(log_dir / TRAINING).get("status") == RUNNING:
         return []
     names = [name for name in WRITTEN if (log_dir / name).is_file()]
     for name in names:
@@ -316,10 +344,12 @@ def _set_aside(log_dir: Path, folder: Optional[Path]) -> List[str]:
     return names
 
 
-def _status(path: Path) -> str:
-    with suppress(OSError, ValueError, AttributeError):
-        return str(parsed_json(read_limited(path, LARGEST_JSON)).get("status"))
-    return ""
+def _content(path: Path) -> Dict[str, Any]:
+    with suppress(OSError, ValueError):
+        content = parsed_json(read_limited(path, LARGEST_JSON))
+        if isinstance(content, dict):
+            return content
+    return {}
 
 
 def new_folder(options: TrainOptions) -> Path:

@@ -16,7 +16,7 @@ from ipucnn.data.waiting import hint
 from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, file_name
-from ipucnn.training.feed import Feed
+from ipucnn.training.feed import Feed, still_bad
 from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.run_files import FileRecords, Records
@@ -48,6 +48,8 @@ class Trainer:
         self.description = described(prepared.dataset)
         if restored and not same_images(restored.data, self.description):
             self.figures.bad = []  # these indices now are those of other images
+        # they may have been repaired; if not, the same batches follow
+        self.figures.bad = still_bad(prepared, self.figures.bad)
         self.records: Records = FileRecords(
             self.options, folder, restored, self.figures.rows, prepared, listener.note
         ) if not self.instances.index else Records()
@@ -113,6 +115,7 @@ class Trainer:
                 asked = time.perf_counter()
                 item = next(batches, None)
                 if item is None:
+                    self._last_row()
                     break
                 batch, consumed = item
                 waited = time.perf_counter() - asked
@@ -125,7 +128,7 @@ class Trainer:
                 self.call += 1
                 self.consumed = consumed
                 if feed.loader is not None:
-                    self.figures.bad = list(feed.loader.bad)
+                    self.figures.bad = feed.bad
                 self.figures.add(result)
                 samples = result.samples * self.prepared.plan.instances
                 self.pace.add(samples, time.perf_counter() - asked, waited)
@@ -170,7 +173,7 @@ class Trainer:
         """
         last = self.call + 1 == self.prepared.calls
         if last and self.epoch + 1 < self.epochs and feed.loader is not None:
-            self._ahead = Feed(self.prepared, self.session, self.epoch + 1, bad=feed.loader.bad)
+            self._ahead = Feed(self.prepared, self.session, self.epoch + 1, bad=feed.bad)
             self._ahead.begin()
 
     def _note_waiting(self) -> None:
@@ -181,12 +184,15 @@ class Trainer:
         self.waiting = waiting
 
     def _set_rates(self) -> Tuple[float, float]:
-        calls = self.prepared.calls
-        lr = self.prepared.rate.at(self.epoch + self.call / calls,
-                                   self.epoch + (self.call + 1) / calls)
-        scaling = self.prepared.scaling.at(self.epoch)
+        lr, scaling = self._rates(self.call)
         self.session.set_rates(lr, scaling)
         return lr, scaling
+
+    def _rates(self, call: int) -> Tuple[float, float]:
+        """Return learning rate and loss scaling of a host call of the epoch."""
+        calls = self.prepared.calls
+        lr = self.prepared.rate.at(self.epoch + call / calls, self.epoch + (call + 1) / calls)
+        return lr, self.prepared.scaling.at(self.epoch)
 
     def _step(self, batch: Any, lr: float, scaling: float) -> Any:
         try:
@@ -285,6 +291,20 @@ class Trainer:
             "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
             "images_per_second": self.pace.images_per_second,
             "data_wait_share": self.pace.data_wait_share})
+
+    def _last_row(self) -> None:
+        """Write the next row of an epoch that unreadable images have shortened.
+
+        It is due at a call that the epoch does not reach. The training may have been restored after
+        the last call, so its rates, which are part of a checkpoint, are set again.
+        """
+        if not self.call:
+            return
+        rates = self._rates(self.call - 1)
+        self.session.set_rates(*rates)
+        due = self.prepared.calls // self.row_every > self.call // self.row_every
+        if due and self.call % self.row_every:
+            self._row(*rates)
 
     def _record(self, row: Dict[str, Any]) -> None:
         self.figures.rows += 1

@@ -62,6 +62,18 @@ def test_its_own_output_and_checkpoints_within_an_epoch_never_enter(folder):
     assert len(result.files) == 3
 
 
+@pytest.mark.parametrize("name", ["resnet18_shapes_2.pt", "resnet18_shapes_9.pt", "best.json",
+                                  "metrics.jsonl", "link.pt"])
+def test_no_file_of_the_training_is_replaced(folder, name):
+    (folder / "link.pt").symlink_to(folder / "resnet18_shapes_1.pt")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="name of a file of the training") as caught:
+        average(folder, "mean", 0.9, -1, folder / "more" / ".." / name)
+    assert "another file" in caught.value.hint
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert average(folder, "mean", 0.9, -1, folder / "average.pt").path.exists()
+
+
 def test_another_model_or_a_damaged_file_is_named(folder):
     other = made(4, 1.0)
     other.weights["more"] = torch.zeros(1)

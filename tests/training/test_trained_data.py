@@ -10,6 +10,7 @@ import torch
 
 import ipucnn
 from ipucnn.core.errors import DataError
+from ipucnn.training import keeper
 
 SMALL = {"model": "resnet8-cifar", "input_size": 16, "batch_size": 2, "precision": "full",
          "backend": "torch", "no_validation": True, "lr": 0.05}
@@ -88,13 +89,96 @@ def test_bad_images_of_another_listing_are_forgotten(work):
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["progress"]["bad"] = [5]
     torch.save(checkpoint, path)
+    damaged = sorted((work / "photos").glob("*/*.*"))[5]
+    image = damaged.read_bytes()
+    damaged.write_bytes(b"damaged")
     shutil.copytree(str(work / "model"), str(work / "again"))
     assert restored(work, skip_bad_samples=True).skipped["images"] == 1
+    damaged.write_bytes(image)
     (work / "photos" / "bar" / "0.jpg").write_bytes(
         next((work / "photos" / "bar").iterdir()).read_bytes())
     result = ipucnn.restore(work / "again", data_dir=work / "photos", epoch=2,
                             skip_bad_samples=True)
     assert result.skipped["images"] == 0
+
+
+def test_a_repaired_image_is_used_by_a_restored_training(work):
+    damaged = sorted((work / "photos").glob("*/*.*"))[5]
+    image = damaged.read_bytes()
+    damaged.write_bytes(b"damaged")
+    train(work, epoch=1)
+    assert again(work).skipped["images"] == 1
+    damaged.write_bytes(image)
+    assert again(work).skipped["images"] == 0
+
+
+def test_a_training_with_unreadable_images_resumes_exactly(work, monkeypatch):
+    for image in sorted((work / "photos").glob("*/*.*"))[::4]:
+        image.write_bytes(b"damaged")
+    written = {}
+
+    def kept(checkpoint, folder, name=""):
+        path = save(checkpoint, folder, name)
+        files = [path, *folder.glob("metrics.jsonl"), *folder.glob("training.json")]
+        written.setdefault(path.name, {file.name: file.read_bytes() for file in files})
+        assert path.read_bytes() == written[path.name][path.name], path.name
+        return path
+
+    save = keeper.save
+    monkeypatch.setattr(keeper, "save", kept)
+    train(work, epoch=2, checkpoint_save_steps=1)
+    rows = recorded(work)
+    assert [row["epoch"] for row in rows] == [4 / 6, 1 + 4 / 6]  # 9 of 12 images are 4 calls
+    assert all(row["images_per_second"] for row in rows)
+    assert 0 < rows[1]["learning_rate"] < rows[0]["learning_rate"] < SMALL["lr"]
+    assert len(written) == 10
+    for name, files in list(written.items()):
+        shutil.rmtree(str(work / "model"))
+        (work / "model").mkdir()
+        for file, content in files.items():
+            (work / "model" / file).write_bytes(content)
+        ipucnn.restore(work / "model" / name)
+        assert [timeless(row) for row in recorded(work)] == [timeless(row) for row in rows], name
+
+
+def train(work, **options):
+    shutil.rmtree(str(work / "model"))
+    return ipucnn.train(data_dir=work / "photos", checkpoint_path=work / "model", momentum=0.9,
+                        skip_bad_samples=True, logs_per_epoch=1,
+                        **{**SMALL, **options})
+
+
+def again(work):
+    shutil.rmtree(str(work / "again"), ignore_errors=True)
+    return ipucnn.restore(work / "model", checkpoint_output_dir=work / "again", epoch=2)
+
+
+def recorded(work):
+    return [json.loads(line) for line in (work / "model/metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(row):
+    return {name: value for name, value in row.items()
+            if name not in ("images_per_second", "data_wait_share")}
+
+
+def test_a_restored_training_sets_the_record_of_another_one_aside(work):
+    log = work / "log"
+    for number in range(2):
+        ipucnn.train(data_dir=work / "photos", checkpoint_path=work / str(number), epoch=2,
+                     log_dir=log, seed=number, **SMALL)
+    other = (log / "metrics.csv").read_bytes()
+    first = next((work / "0").glob("*_1.pt"))
+    for epoch in (3, 4):  # the second one continues the record of the first one
+        ipucnn.restore(first if epoch == 3 else work / "0", epoch=epoch)
+    assert (log / "metrics.csv.2.superseded").read_bytes() == other
+    assert (log / "options.yaml.2.superseded").exists()
+    assert not (log / "metrics.csv.3.superseded").exists()
+    rows = [json.loads(line) for line in (log / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows if row["epoch"] == int(row["epoch"])] == [2, 3, 4]
+    shutil.move(str(work / "0"), str(work / "moved"))
+    ipucnn.restore(work / "moved", epoch=5)
+    assert not (log / "metrics.csv.3.superseded").exists()
 
 
 def test_a_weights_file_is_stronger_than_a_profile(work):
