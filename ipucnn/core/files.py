@@ -241,6 +241,11 @@ def require_writable(path: str) -> None:
                         "name another place")
 
 
+def name_too_long(path: str) -> UsageError:
+    """Return the error for a name that the file system does not accept."""
+    return UsageError(f"the name {path!r} is too long for a file", "name another file or folder")
+
+
 def _exists(path: Path) -> bool:
     """Return whether a path names anything, be it a broken link.
 
@@ -251,8 +256,7 @@ def _exists(path: Path) -> bool:
         os.lstat(str(path))
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(f"the name {str(path)!r} is too long for a file",
-                             "name another file or folder") from error
+            raise name_too_long(str(path)) from error
         return False
     except ValueError:  # a NUL in the name
         return False

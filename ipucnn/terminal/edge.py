@@ -11,6 +11,7 @@ from typing import Any, Callable, List, Sequence
 import typer
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
+from ipucnn.core.files import name_too_long
 from ipucnn.core.names import did_you_mean
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
@@ -105,8 +106,7 @@ def _unknown_option(error: Any) -> UsageError:
 
 def _unexpected(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        render.report_error(UsageError(f"the name {error.filename!r} is too long for a file",
-                                       "name another file or folder"))
+        render.report_error(name_too_long(str(error.filename)))
         return exit_codes.USAGE
     render.say_traceback()
     render.say("error: this is a bug in ipucnn or a plugin; please report it with the traceback "

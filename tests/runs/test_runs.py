@@ -277,9 +277,9 @@ def test_resume_auto_continues_the_newest_or_begins(tmp_path, monkeypatch, capsy
     for name in ("a_b_1.pt", "c_d_1.pt"):
         (tmp_path / "mixed" / name).write_bytes(b"")
     assert invoke(["train", "--resume", ".", "--epoch", "2"]) == 0
-    told = " ".join(capsys.readouterr().err.split())
-    assert "the training in 'kept' is continued" in told
-    assert "skipped: folder 'mixed' has checkpoints of 2 trainings" in told
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "the training in 'kept' is continued" in notes
+    assert "skipped: folder 'mixed' has checkpoints of 2 trainings" in notes
     assert invoke(["train", "--resume", "mixed"]) == 1
     assert "has checkpoints of 2 trainings" in capsys.readouterr().err
     monkeypatch.chdir(tmp_path / "kept")

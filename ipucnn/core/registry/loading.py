@@ -17,17 +17,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    ContextManager,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Set,
-    Tuple,
-)
+from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Set, Tuple
 
 import pluggy
 

@@ -547,8 +547,9 @@ def test_plugin_files_of_one_name_are_two_plugins(tmp_path):
     assert [reg.name_of(reg.get("model", name)) for name in (
         "net0", "my-net:net0", f"{providers[1].distribution}:tinynet")] == [
             "net0", "net0", f"{providers[1].distribution}:tinynet"]
-    again = f"{tmp_path}/a/../a/my-net.py"
-    alone = fresh(extra=(str(paths[0]), again), disable_all=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    again = [f"{tmp_path}/{place}/my-net.py" for place in ("a/../a", "link")]
+    alone = fresh(extra=(str(paths[0]), *again), disable_all=True)
     spec = alone.get("model", "my-net:net0")
     assert spec.target == "ipucnn_local_my_net:build"
     assert alone.resolve(spec)(9) == 0
