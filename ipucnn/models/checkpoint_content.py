@@ -16,6 +16,10 @@ from ipucnn.models.store_paths import present, shown_path
 
 FORMAT = "ipucnn.checkpoint/1"
 
+CLASS_COUNTS = "class_counts"
+"""Key of the number of training images by output, in the description of the images (`data`); only
+if the loss depends on it."""
+
 
 def read_content(path: Path) -> Dict[str, Any]:
     """Return the content of a checkpoint of any format, after verifying checksums.
@@ -96,6 +100,15 @@ def _is_position(value: Any) -> bool:
         type(item) is int and item >= 0 for item in value.values())
 
 
+def _is_description(value: Any) -> bool:
+    return _is_named(value) and _are_counts(value.get(CLASS_COUNTS, []))
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(
+        type(count) is int and count >= 0 for count in value)
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -104,5 +117,5 @@ _ENTRIES: Dict[str, Callable[[Any], bool]] = {
     "model": _is_state, "model_name": _is_text, "dataset": _is_text, "position": _is_position,
     "ema": lambda value: value is None or _is_state(value),
     "session": lambda value: isinstance(value, dict), "progress": _is_named,
-    "options": _is_named, "versions": _is_named, "data": _is_named,
+    "options": _is_named, "versions": _is_named, "data": _is_description,
     "class_names": lambda value: isinstance(value, (list, tuple)) and all(map(_is_text, value))}

@@ -118,7 +118,8 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
         stored.name, stored.dataset, Position(stored.epoch),
         weights if changed is None else changed(weights),
         progress={"averaged": [path.name for path in paths], "strategy": strategy},
-        options=stored.options, class_names=stored.class_names, card=stored.card),
+        options=stored.options, class_names=stored.class_names, card=stored.card,
+        data=dict(stored.data)),
         target.parent, target.name)
     return AverageResult(path, tuple(paths), stored.epoch, strategy, place=shown_path(path),
                          sources=tuple(map(shown_path, paths)))

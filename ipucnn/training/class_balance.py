@@ -66,8 +66,10 @@ def without_label(dataset: ImageDataset, index: int) -> DataError:
 
 
 def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[ClassMatch],
-             loss: Loss, classes: int) -> Tuple[ImageDataset, List[str]]:
-    """Return the images to train on, and notes; balanced class weights are set in the loss.
+             loss: Loss, classes: int) -> Tuple[ImageDataset, List[int], List[str]]:
+    """Return the images to train on, the counts that the loss was given, and notes.
+
+    Balanced class weights are set in the loss; other losses are given no counts.
 
     Args:
         options: of the training.
@@ -82,12 +84,12 @@ def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[Class
     """
     sampled = options.dataset.sampler == "balanced"
     if not sampled and not loss.needs_counts and not dataset.labels_in_memory:
-        return dataset, []
+        return dataset, [], []
     if match is None:
         if sampled or loss.needs_counts:
             raise UsageError(f"dataset {options.dataset.data!r} has no classes to balance",
                              "leave 'balanced' out")
-        return dataset, []
+        return dataset, [], []
     counts = class_counts(dataset, len(match.outputs))
     if sampled and loss.needs_counts:
         raise UsageError("'--sampler balanced' and '--class-weights balanced' balance the classes "
@@ -98,11 +100,11 @@ def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[Class
             if output is not None:
                 by_output[output] += count
         loss.count_classes(by_output)
-        return dataset, []
+        return dataset, by_output, []
     if not sampled:
         note = imbalance(dataset.class_names, counts)
-        return dataset, [note] if note else []
+        return dataset, [], [note] if note else []
     if dataset.multi_label:
         raise UsageError("'--sampler balanced' draws images by their class, and these have "
                          "several", "use '--class-weights balanced'")
-    return BalancedImages(dataset), []
+    return BalancedImages(dataset), [], []

@@ -75,6 +75,7 @@ class Prepared:
         calls: host calls per epoch.
         notes: notes for the user.
         registry: where names are looked up.
+        class_counts: number of training images by output, if the loss depends on it.
         compile_seconds: seconds spent on compiling the session, once done.
         cache, validation_cache: caches of decoded images, if enabled and if they fit.
     """
@@ -96,6 +97,7 @@ class Prepared:
     calls: int
     notes: List[str]
     registry: Registry
+    class_counts: List[int]
     compile_seconds: float = 0.0
     cache: Optional[PixelCache] = None
     validation_cache: Optional[PixelCache] = None
@@ -214,7 +216,7 @@ def prepare(options: TrainOptions, registry: Registry,
     factors, head = layers_of(built.module, tuning)
     instances.share(built.module.state_dict())
     loss = make_loss(options, registry)
-    dataset, class_notes = balanced(options, dataset, labels[0], loss, built.num_outputs)
+    dataset, counts, class_notes = balanced(options, dataset, labels[0], loss, built.num_outputs)
     loss.check(built.num_outputs)
     setup = TrainingSetup(
         loss=loss, optimizer=optimizer, loss_scaling=scaling.at(0),
@@ -228,7 +230,7 @@ def prepare(options: TrainOptions, registry: Registry,
     return Prepared(asked, plan, chosen, data, dataset, validation, labels[0], labels[1],
                     built, setup, rate, scaling, instances, loggers,
                     min(calls, options.execution.iterations or calls),
-                    notes + _notes(plan, chosen, norm), registry)
+                    notes + _notes(plan, chosen, norm), registry, counts)
 
 
 def _validation_images(options: TrainOptions, data: DatasetSpec, request: DatasetRequest,

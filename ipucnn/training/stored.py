@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Collection, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Collection, Dict, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.names import key
@@ -13,7 +13,7 @@ from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_content import FORMAT, read_content
+from ipucnn.models.checkpoint_content import CLASS_COUNTS, FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import card_in, translated
 from ipucnn.training.options import TrainOptions
@@ -37,6 +37,7 @@ class StoredModel:
         card: the model card; created from the options if the file has none, or None if the model is
             unknown.
         old: whether it was written by an old application.
+        data: the description of its training images; empty when unknown.
     """
 
     name: str
@@ -47,6 +48,13 @@ class StoredModel:
     options: Dict[str, Any]
     card: Optional[ModelCard]
     old: bool = False
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def class_counts(self) -> Sequence[int]:
+        """Number of training images by output; empty if its loss did not depend on it."""
+        counts: Sequence[int] = self.data.get(CLASS_COUNTS, ())
+        return counts
 
     @property
     def class_names(self) -> Tuple[str, ...]:
@@ -66,7 +74,8 @@ def load_stored(path: Path) -> StoredModel:
         return StoredModel(
             content["model_name"], content["dataset"],
             position["epoch"] + (1 if position["call"] else 0), content["model"],
-            content["ema"], content["options"], card_in(content, path, registry()))
+            content["ema"], content["options"], card_in(content, path, registry()),
+            data=content.get("data", {}))
     weights = content.get("model_state_dict")
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):

@@ -15,6 +15,7 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
 from ipucnn.models.card import ModelCard, listed
+from ipucnn.models.checkpoint_content import CLASS_COUNTS
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.optimisation import parameter_groups
 from ipucnn.training.checkpoints import Checkpoint
@@ -22,10 +23,17 @@ from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.parameters import layers_of
 
 
-def described(dataset: ImageDataset) -> Dict[str, Any]:
-    """Return the description of training images that checkpoints carry."""
+def described(dataset: ImageDataset, counts: Sequence[int] = ()) -> Dict[str, Any]:
+    """Return the description of training images that checkpoints carry.
+
+    Args:
+        dataset: the images.
+        counts: their number by output, if the loss depends on it.
+    """
     found = {"images": len(dataset), "classes": list(dataset.class_names),
              "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
+    if counts:
+        found[CLASS_COUNTS] = list(counts)
     if dataset.held_out:
         names = _names(dataset)
         found["names"] = _digests(names, _folder(names)).sort().values

@@ -45,7 +45,7 @@ class Trainer:
         self.epoch, self.call, self.consumed, self.update = (
             position.epoch, position.call, position.consumed, position.update)
         self.figures = Figures.from_plain(restored.progress if restored else {}, self.instances)
-        self.description = described(prepared.dataset)
+        self.description = described(prepared.dataset, prepared.class_counts)
         if restored and not same_images(restored.data, self.description):
             self.figures.bad = []  # these indices now are those of other images
         # they may have been repaired; if not, the same batches follow

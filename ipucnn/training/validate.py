@@ -142,7 +142,8 @@ def _wanted(stored: StoredModel, options: ValidateOptions) -> List[Tuple[str, St
 
 
 def _identity(stored: StoredModel) -> Tuple[Any, ...]:
-    return stored.name, stored.dataset, repr(sorted(stored.options.items())), stored.class_names
+    return stored.name, stored.dataset, repr(sorted(stored.options.items())), stored.class_names, \
+        tuple(stored.class_counts)
 
 
 def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, listener: Listener,
@@ -215,9 +216,16 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         cache = caches.of(
             validation_images(options, data, dataset, plan.preprocessing, instances), listener.note,
             repr((data.name, request, own, plan.preprocessing)))
-    evaluator = Evaluator(built.module, chosen.backend, make_loss(options, registry), plan, dataset,
-                          built.card, match, options.dataset.dataloader_worker,
-                          options.dataset.skip_bad_samples, instances, cache)
+    loss = make_loss(options, registry)
+    if loss.needs_counts:
+        if not stored.class_counts:
+            listener.note("the checkpoint does not contain the number of training images per "
+                          "class: the classes have equal weights in the loss")
+        loss.count_classes(stored.class_counts or [1] * built.num_outputs)
+        loss.check(built.num_outputs)
+    evaluator = Evaluator(built.module, chosen.backend, loss, plan, dataset, built.card, match,
+                          options.dataset.dataloader_worker, options.dataset.skip_bad_samples,
+                          instances, cache)
     return evaluator, {
         "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
         "device": chosen.probe.device, "options": options.as_dict(),

@@ -4,6 +4,7 @@ import csv
 import json
 
 import pytest
+import torch
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
@@ -105,3 +106,37 @@ def test_hints_of_a_run_name_its_options(cli, photos):
         done = cli(*words, "https://localhost/a.pt", "--data-dir", photos)
         assert done.code == 1
         assert "download the file" in done.err
+
+
+def test_balanced_class_weights_are_those_of_the_training(cli, photos, tmp_path):
+    folder = tmp_path / "a"
+    uneven = tmp_path / "uneven"
+    for place in photos.glob("*/*.jpg"):
+        for copy in range(3 if place.parent.name == "star" else 1):
+            path = uneven / place.parent.name / f"{copy}{place.name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(place.read_bytes())
+    trained(cli, folder, "--data-dir", uneven, "--validation-split", "0.5",
+            "--checkpoint-save-freq", "1", "--class-weights", "balanced")
+    metrics = (folder / "metrics.jsonl").read_text().splitlines()
+    logged = [row["loss"] for row in map(json.loads, metrics)
+              if row["kind"] == "validation"]
+    code, found, err = validated(cli, folder)
+    assert code == 0, err
+    assert [loss for _, loss in found] == [pytest.approx(loss, rel=1e-5) for loss in logged]
+    assert cli("average", "--checkpoint-path", folder).code == 0
+    average, = folder.glob("*_averaged.pt")
+    assert validated(cli, average)[1] == found  # of one checkpoint
+    path, = set(folder.glob("*.pt")) - {average}
+    content = torch.load(path, weights_only=True)
+    del content["data"]["class_counts"]
+    torch.save(content, path)
+    code, plain, err = validated(cli, path)
+    assert code == 0, err
+    assert plain != found
+    assert "the classes have equal weights in the loss" in err
+    content["data"]["class_counts"] = ["balanced"]
+    torch.save(content, path)
+    code, _, err = validated(cli, path)
+    assert code == 1
+    assert "its 'data' is not what a training wrote" in err
