@@ -6,7 +6,7 @@ from collections.abc import Mapping  # typing's has no name in Python 3.8
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
 
-from ipucnn.core.errors import PluginError
+from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.names import brief
 from ipucnn.core.options.parts import MOST_CLASSES
 from ipucnn.core.preprocessing import Preprocessing
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import numpy
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
+
+_ROUNDING = 0.05  # of probabilities in 8-bit integers
 
 
 @dataclass(frozen=True)
@@ -93,13 +95,21 @@ class ModelCard:
 
         Args:
             outputs: of the model, `(n, num_outputs)`, an array or a tensor of the host.
+
+        Raises:
+            DataError: the outputs are probabilities according to the card, and are not from 0 to 1.
         """
         import numpy
 
         values: numpy.ndarray[Any, Any] = numpy.asarray(outputs, numpy.float32)
         with numpy.errstate(invalid="ignore", over="ignore"):  # outputs may not be finite
             if self.outputs != LOGITS:
-                pass
+                if (numpy.isfinite(values) & (abs(values - 0.5) > 0.5 + _ROUNDING)).any():
+                    raise DataError(
+                        "the model's outputs are derived from a Softmax or Sigmoid, but are not "
+                        f"probabilities: they range from {values.min():.4g} to {values.max():.4g}",
+                        "end the network in its Softmax, its Sigmoid or its logits, and export it "
+                        "again")
             elif self.multi_label or self.num_outputs == 1:
                 values = 1 / (1 + numpy.exp(-values))
             else:

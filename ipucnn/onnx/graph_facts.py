@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import parsed_json
@@ -47,7 +47,7 @@ class GraphFacts:
         batch: images per call; None when any number is accepted.
         num_outputs: values per image.
         outputs: `logits` or `probabilities`; see `ModelCard`.
-        sigmoid: whether the last operator is a sigmoid.
+        sigmoid: whether each output is that of a sigmoid.
         half_weights: some weights are float16.
         tensors: number of weights.
         opset: of the operator set ai.onnx.
@@ -83,7 +83,7 @@ class GraphFacts:
         """
         name, kind, shape = _only_input(model, path)
         count = _outputs(model, path)
-        outputs, sigmoid = _activation(model)
+        outputs, sigmoid = _activation(model, path)
         weights = model.graph.initializer
         half = any(tensor.data_type == _FLOAT16 for tensor in weights)
         return cls(name, kind, shape[2] or 0, shape[0], count, outputs, sigmoid, half,
@@ -174,37 +174,99 @@ def _way_to_images(shape: Tuple[Optional[int], ...]) -> str:
     return _HOW
 
 
-def _activation(proto: onnx.ModelProto) -> Tuple[str, bool]:
-    """Return the kind of outputs, from the last operator, and whether it is a sigmoid."""
-    makers = {output: node for node in proto.graph.node for output in node.output}
-    name = proto.graph.output[0].name
-    while name in makers and makers[name].op_type in _PASSED and makers[name].input:
-        name = makers[name].input[0]
-    last = makers[name].op_type if name in makers else ""
-    if last in ("Div", "Exp") and _is_softmax(makers[name], makers):
-        last = "Softmax"
-    return (PROBABILITIES if last in (*_SOFTMAX, *_SIGMOID) else LOGITS), last in _SIGMOID
+def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
+    """Return the kind of outputs, from the last operators, and whether each is that of a sigmoid.
+
+    Raises:
+        DataError: the last operator is a softmax over the images of a batch.
+    """
+    ends, passed = _ends(proto)
+    kinds = {kind for kind, _ in ends}
+    if not kinds or not kinds <= {*_SOFTMAX, *_SIGMOID}:
+        return LOGITS, False
+    if opset_of(proto) >= 13 and not passed & _RESHAPING and any(
+            kind in _SOFTMAX and _axis(node) == 0 for kind, node in ends):
+        raise DataError(f"the Softmax of '{path}' is computed over the images of a batch (axis 0), "
+                        "and not over the classes", "export it again with a Softmax over axis 1")
+    return PROBABILITIES, kinds <= set(_SIGMOID) and not passed & _JOINING
+
+
+def _ends(proto: onnx.ModelProto) -> Tuple[List[Tuple[str, onnx.NodeProto]], Set[str]]:
+    """Return the operators from which the output is derived, and those that derive it.
+
+    The latter are the types of the operators in `_PASSED` and `_COMBINING`; an average of the
+    Softmax of two networks has the ends Softmax and Softmax. The operators of a softmax in parts
+    are one Softmax.
+    """
+    graph = _inlined(proto).graph
+    makers = {output: node for node in graph.node for output in node.output}
+    waiting = [graph.output[0].name]
+    seen, passed = set(waiting), set()
+    ends: List[Tuple[str, onnx.NodeProto]] = []
+    while waiting:
+        node = makers.get(waiting.pop())
+        if node is None or node.op_type == "Constant":  # a weight
+            continue
+        if _is_softmax(node, makers):
+            ends.append(("Softmax", node))
+            continue
+        if node.op_type not in (*_PASSED, *_COMBINING):
+            ends.append((node.op_type, node))
+            continue
+        passed.add(node.op_type)
+        inputs = node.input[:1] if node.op_type in _PASSED else node.input
+        waiting += [name for name in inputs if name not in seen]
+        seen.update(inputs)
+    return ends, passed
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model whose functions are replaced by their operators."""
+    if not proto.functions:
+        return proto
+    from onnx.inliner import inline_local_functions
+
+    inlined: onnx.ModelProto = inline_local_functions(proto)
+    return inlined
+
+
+def _axis(node: onnx.NodeProto) -> Optional[int]:
+    return next((entry.i for entry in node.attribute if entry.name == "axis"), None)
 
 
 def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
     """Return whether an operator is the last one of a softmax of several operators.
 
-    These are exponentials divided by their sum, or exponentials of a LogSoftmax.
+    These are exponentials divided by their sum, or multiplied by its reciprocal, or exponentials
+    of a LogSoftmax.
     """
     before = [makers.get(name) for name in last.input]
     types = ["" if node is None else node.op_type for node in before]
     if last.op_type == "Exp":
         return types == ["LogSoftmax"]
+    if last.op_type not in ("Div", "Mul") or types[0] != "Exp":
+        return False
     above, below = before
-    return types == ["Exp", "ReduceSum"] and above is not None and below is not None \
+    if last.op_type == "Mul" and types[1] == "Reciprocal" and below is not None:
+        below = makers.get(below.input[0])
+    return above is not None and below is not None and below.op_type == "ReduceSum" \
         and below.input[0] == above.output[0]
 
 
 _SOFTMAX, _SIGMOID = ("Softmax", "QLinearSoftmax"), ("Sigmoid", "QLinearSigmoid")
 
-_PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Flatten", "Identity", "QuantizeLinear",
-           "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators after the activation that do not change its meaning."""
+_RESHAPING = {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
+
+_PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Gather", "GlobalAveragePool",
+           "Identity", "QuantizeLinear", "ReduceMean", "ReduceSum", "Slice", *sorted(_RESHAPING))
+"""Operators after the activation of which the first input is the data."""
+
+_JOINING = {"Concat", "Div", "ReduceSum"}
+"""Operators whose outputs depend on each other: `1 - p` beside `p`, or shares of a sum."""
+
+_COMBINING = ("Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum", "Where")
+"""Operators that combine probabilities, such as those of several networks, or change them by
+constants. Their result is still meant as probabilities."""
 
 
 def _outputs(proto: onnx.ModelProto, path: str) -> int:
@@ -225,7 +287,7 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
         raise DataError(
             f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "logits are (batch, classes)", _HOW)
-    if shape[1] == 1 and _activation(proto) == (PROBABILITIES, False):
+    if shape[1] == 1 and _activation(proto, path) == (PROBABILITIES, False):
         raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
                         "end the network in a Sigmoid, or in the one logit, and export it again")
     return shape[1]

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from ipucnn.core.errors import PluginError
+from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.card import PROBABILITIES, ModelCard
@@ -26,6 +26,15 @@ def test_several_labels_have_a_probability_each():
     card = ModelCard(model="m", num_outputs=2, multi_label=True)
     assert torch.allclose(torch.from_numpy(card.probabilities(torch.tensor([[0.0, 9.0]]))),
                           torch.tensor([[0.5, 0.9999]]), atol=1e-4)
+
+
+def test_what_are_no_probabilities_is_refused():
+    card = ModelCard(model="m", num_outputs=2, preprocessing=Preprocessing(8),
+                     outputs="probabilities")
+    nearly = torch.tensor([[1.004, -0.004], [float("nan"), 1.0]])  # rounded, and counted elsewhere
+    assert card.probabilities(nearly)[0].tolist() == nearly[0].tolist()
+    with pytest.raises(DataError, match="range from 1 to 99"):
+        card.probabilities(torch.tensor([[1.0, 99.0]]))
 
 
 @pytest.mark.parametrize(("outputs", "value"), [("logits", 0.0), ("probabilities", 0.5)])

@@ -111,6 +111,52 @@ def test_a_softmax_in_parts_is_one(tmp_path):
     assert read_network(written(tmp_path, proto)).card.outputs == "probabilities"
 
 
+def ending(*nodes, constants=(), functions=()):
+    """A classifier whose logits `z` the given operators turn into `shares`."""
+    proto = classifier()
+    named = proto.graph.output[0].name
+    proto.graph.initializer.extend(
+        [onnx.numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants])
+    proto.graph.node.extend([onnx.helper.make_node("Identity", [named], ["z"]), *nodes])
+    proto.functions.extend(functions)
+    proto.opset_import.extend([onnx.helper.make_opsetid("own", 1)] if functions else [])
+    proto.graph.output[0].name = "shares"
+    return proto
+
+
+HALF, AXES = ("half", numpy.float32(0.5)), ("axes", numpy.array([1]))
+
+
+@pytest.mark.parametrize(("proto", "outputs", "multi_label"), [
+    (ending(node("Softmax", "z", "p"), node("Sigmoid", "z", "q"), node("Add", "p q", "s"),
+            node("Mul", "s half", "shares"), constants=[HALF]), "probabilities", False),
+    (ending(node("Softmax", "z", "p"), node("Max", "p half", "shares"), constants=[HALF]),
+     "probabilities", False),
+    (ending(node("Exp", "z", "e"), node("ReduceSum", "e", "s", axes=[1]),
+            node("Reciprocal", "s", "r"), node("Mul", "e r", "shares")),
+     "probabilities", False),
+    (ending(node("Sigmoid", "z", "p"), node("ReduceSum", "p", "s", axes=[1]),
+            node("Div", "p s", "shares")), "probabilities", False),
+    (ending(node("Sigmoid", "z", "p"), node("Mul", "p half", "shares"), constants=[HALF]),
+     "probabilities", True),
+    (ending(node("own_softmax", "z", "shares", domain="own"), functions=[
+        onnx.helper.make_function("own", "own_softmax", ["a"], ["b"], [
+            node("Softmax", "a", "b")], [onnx.helper.make_opsetid("", 11)])]),
+     "probabilities", False),
+    (ending(node("Sigmoid", "z", "p"), node("Mul", "z p", "shares")), "logits", False),
+    (ending(node("Softmax", "z", "p"), node("Log", "p", "shares")), "logits", False)])
+def test_operators_after_the_activation(tmp_path, proto, outputs, multi_label):
+    card = read_network(written(tmp_path, proto)).card
+    assert (card.outputs, card.multi_label) == (outputs, multi_label)
+
+
+def test_a_softmax_over_the_batch_is_refused(tmp_path):
+    proto = ending(node("Softmax", "z", "shares", axis=0))
+    assert read_network(written(tmp_path, proto)).card.outputs == "probabilities"  # of old sets
+    proto.opset_import[0].version = 13
+    assert "over the images of a batch (axis 0)" in refused(written(tmp_path, proto, "b.onnx"))
+
+
 def test_a_softmax_of_one_output_is_refused(tmp_path):
     proto = model([node("Softmax", "x", "y"), node("ReduceMean", "images", "x", axes=[1, 2],
                                                    keepdims=0)][::-1],
