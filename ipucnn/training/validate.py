@@ -281,8 +281,10 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
 
     Options that describe the machine of the training, those of its random augmentation, those of
     replaced plugins, and folders if another dataset reads none, are not inherited. The dataset is
-    replaced for a folder of another format (`format_of`).
+    replaced for a folder of another format (`format_of`). Of options of a backend that was selected
+    automatically, those are inherited that every backend with them has in a validation.
     """
+    owners = builtin_owners(["backend"], registry)
     overrides = given.overrides()
     trained = options_of(stored, registry, overrides, given.kinds, UNNEEDED)
     used = registry.get_typed(DatasetSpec, trained.dataset.data)
@@ -297,6 +299,8 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     others = {name for name, (item, _) in settings(trained).items()
               if item.option.machine or not item.option.applies_to(VALIDATION)}
     others |= {item.name for item in declared(AugmentationPart)}
+    others |= {name for name in trained.plugins.deferred for owner in owners
+               if owner.option(name) and not owner.option(name, VALIDATION)}
     if "data" in overrides and not registry.get_typed(DatasetSpec, overrides["data"]).reads_folder:
         others |= {"data_dir", "validation_data_dir"}
     saved = {name: value for name, value in trained.as_dict(without=replaced).items()

@@ -140,3 +140,15 @@ def test_balanced_class_weights_are_those_of_the_training(cli, photos, tmp_path)
     code, _, err = validated(cli, path)
     assert code == 1
     assert "its 'data' is not what a training wrote" in err
+
+
+@pytest.mark.parametrize("words", [("--replicas", "2", "--sync-batchnorm"),
+                                   ("--available-memory-proportion", "0.5")])
+def test_options_of_training_only_are_not_inherited(cli, photos, tmp_path, words):
+    done = cli("train", "--model", "resnet8-cifar", "--data-dir", photos, "--input-size", "16",
+               "--batch-size", "4", "--epoch", "1", "--iterations", "1", "--progress", "off",
+               "--no-report", "--no-validation", "--checkpoint-path", tmp_path / "a", *words)
+    assert done.code == 0, done.err
+    code, found, err = validated(cli, tmp_path / "a", "--validation-data-dir", photos)
+    assert code == 0, err
+    assert [images for images, _ in found] == [16]
