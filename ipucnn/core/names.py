@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from typing import Any, Iterable, List, Match
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
@@ -23,6 +24,11 @@ Python have: no option of a plugin can have them."""
 def key(name: str) -> str:
     """Return the normalised form of a name (case, hyphen, underscore)."""
     return name.strip().lower().replace("_", "-")
+
+
+def composed(text: str) -> str:
+    """Return a text whose accented letters are one character each, as macOS does not store them."""
+    return unicodedata.normalize("NFC", text)
 
 
 def close_matches(name: str, candidates: Iterable[str], limit: int = 3) -> List[str]:

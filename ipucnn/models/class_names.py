@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.names import key
+from ipucnn.core.names import composed, key
 from ipucnn.data import Label
 from ipucnn.models.card import listed
 
@@ -42,9 +42,9 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
                   what: str = "the dataset") -> ClassMatch:
     """Match the classes of a dataset with those of a model, by name.
 
-    Names are compared without regard to case, and `_`, `-` and blanks are one. Folders named
-    `0`, `1` ... are the model's classes with these numbers, and folders named by WordNet
-    identifiers are ImageNet's classes (`n01440764` is class 0, tench).
+    Names are compared without regard to case, and `_`, `-` and blanks are one, as are the ways to
+    write an accented letter. Folders named `0`, `1` ... are the model's classes with these numbers,
+    and folders named by WordNet identifiers are ImageNet's classes (`n01440764` is class 0, tench).
 
     Args:
         dataset: names of its classes, in the order of labels.
@@ -54,7 +54,8 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
         what: the dataset, for messages.
 
     Raises:
-        DataError: no class is known to the model, or the positions do not fit.
+        DataError: no class is known to the model, numbers begin with 1, or the positions do not
+            fit.
     """
     same_number = len(dataset) == count
     if how == "position":
@@ -63,6 +64,8 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
                             "be matched by position", "leave '--match-classes' out")
         return ClassMatch(tuple(range(len(dataset))))
     outputs = known_outputs(dataset, model, count)
+    if _numeric(dataset) and not any(name in model for name in dataset):
+        _check_from_zero(dataset, count, what)
     missing = [name for name, output in zip(dataset, outputs) if output is None]
     if len(missing) < len(dataset):
         note = ""
@@ -99,8 +102,26 @@ def known_outputs(dataset: Sequence[str], model: Sequence[str],
     return _by_convention(dataset, count) or outputs
 
 
+def _numeric(names: Sequence[str]) -> bool:
+    return all(name.isdecimal() and name.isascii() for name in names)
+
+
+def _check_from_zero(dataset: Sequence[str], count: int, what: str) -> None:
+    """Raise an error for numbers that begin with 1 and end with the number of classes.
+
+    Raises:
+        DataError: each class would be taken for the next one.
+    """
+    numbers = [int(name) for name in dataset]
+    if numbers and min(numbers) > 0 and max(numbers) == count:
+        raise DataError(
+            f"the classes of {what} are numbers up to {count}, and those of the model are numbered "
+            f"from 0 to {count - 1}", f"subtract 1: number them from 0 to {count - 1}, or use the "
+            "names of the classes")
+
+
 def _form(name: str) -> str:
-    return key(name).replace(" ", "-")
+    return composed(key(name)).replace(" ", "-")
 
 
 def _by_name(dataset: Sequence[str], model: Sequence[str]) -> Tuple[Optional[int], ...]:
@@ -120,7 +141,7 @@ def _unique(names: Sequence[str]) -> Dict[str, int]:
 
 def _by_convention(dataset: Sequence[str], count: int) -> Optional[Tuple[Optional[int], ...]]:
     """Return the classes of numeric names, or of ImageNet's identifiers; None for others."""
-    if all(name.isdecimal() and name.isascii() for name in dataset):
+    if _numeric(dataset):
         numbers = tuple(int(name) if int(name) < count else None for name in dataset)
         return numbers if any(number is not None for number in numbers) else None
     if count == IMAGENET_CLASSES and all(_is_synset(name) for name in dataset):

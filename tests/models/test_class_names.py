@@ -14,6 +14,8 @@ from ipucnn.models.class_names import imagenet_names, match_classes
     (["b"], ["a", "b", "c"], (1,)),
     (["10", "2"], [f"class {i}" for i in range(11)], (10, 2)),
     (["2", "0"], ["0", "1", "2"], (2, 0)),
+    (["1", "2"], ["2", "1"], (1, 0)),
+    (["cafe\u0301", "b"], ["b", "Caf\xe9"], (1, 0)),
 ])
 def test_classes_are_matched_by_name(dataset, model, outputs):
     match = match_classes(dataset, model, len(model))
@@ -46,6 +48,13 @@ def test_a_model_without_names_takes_the_datasets_and_says_so():
     assert "assumed" in match_classes(["a", "b"], [], 2).note
     with pytest.raises(DataError, match="3 classes and the model 2, which it does not name"):
         match_classes(["a", "b", "c"], [], 2)
+
+
+@pytest.mark.parametrize("model", [[], ["a", "b", "c"]])
+def test_numbers_that_begin_with_1_are_refused(model):
+    with pytest.raises(DataError, match="up to 3, and those of the model are numbered from 0 to 2"):
+        match_classes(["1", "2", "3"], model, 3)
+    assert match_classes(["1", "2", "3"], model, 4).outputs == (1, 2, 3)
 
 
 def test_positions_need_enough_outputs():

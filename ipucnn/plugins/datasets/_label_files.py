@@ -10,6 +10,7 @@ from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import require_file
+from ipucnn.core.names import composed, printable
 
 FILE_COLUMNS = ("filename", "file", "filepath", "path", "imagename", "imagepath", "image",
                 "imageid", "img", "id")
@@ -20,6 +21,7 @@ SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 
 _DELIMITERS = (",", ";", "\t")
 _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, as they are decoded here
+_UNDECODED = re.compile("[\ud800-\udfff]")
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
 _SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
            "validation": "validation", "test": "test", "testing": "test"}
@@ -97,6 +99,10 @@ def read_labels(path: str) -> LabelFile:
                         + ", ".join(map(repr, header)), _HINT)
     if label is None:
         order = tuple(name for number, name in enumerate(header) if number not in (file, split))
+        twice = next((name for name in order if order.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"labels {path!r} have several columns {twice!r}",
+                            "each class has one column: rename or remove the others")
         cells = _one_per_class(path, header, lines, [header.index(name) for name in order])
     else:
         plural = names[label] in SEVERAL_COLUMNS
@@ -110,6 +116,10 @@ def read_labels(path: str) -> LabelFile:
                          f"{mark!r}")
         if unused:
             notes.append(f"unused columns of {path!r}: " + ", ".join(map(repr, unused)))
+    wrong = next((name for name in order if _UNDECODED.search(name)), None)
+    if wrong is not None:
+        raise DataError(f"labels {path!r} are not UTF-8 text: class {printable(wrong)!r} cannot be "
+                        "read", "save them as UTF-8")
     rows = [Labelled(row[file], classes, "" if split is None else _split(path, row[split], line),
                      line) for (line, row), classes in zip(lines, cells)]
     several = any(len(classes) > 1 for classes in cells) or (
@@ -245,17 +255,19 @@ class Finder:
 
 
 class _Names:
-    """Files by their names, and by their names without the suffix."""
+    """Files by their names, and by their names without the suffix, however accents are written."""
 
     def __init__(self) -> None:
         self._exact: Dict[str, List[str]] = {}
         self._stems: Dict[str, List[str]] = {}
 
     def add(self, name: str, path: str) -> None:
+        name = composed(name)
         self._exact.setdefault(name, []).append(path)
         self._stems.setdefault(os.path.splitext(name)[0], []).append(path)
 
     def paths(self, name: str) -> List[str]:
+        name = composed(name)
         return self._exact.get(name) or self._stems.get(name, [])
 
 

@@ -182,6 +182,7 @@ def test_classes_that_are_trained(root):
     ("file,width,sort\na,640,cat\n", "line 2: '640' in column 'width' is neither 0 nor 1"),
     ("file,label\na,x\nb\n", "line 3: 1 fields, expected 2"),
     ("file,label\n\"a,x\n", "are not a CSV file"),
+    ("file,x,y,x\na,0,0,1\nb,0,1,0\n", "have several columns 'x'"),
     ("file,label\na,x\na.jpg,y\n", "lines 2 and 3 give different labels for '.*a.jpg'"),
     ("file,label\nu,x\nv,y\n", "name none of the 4 images in '.*': the first line names 'u'"),
     ("file,label\nsame,x\n", "'same' may be '.*same.jpg' or '.*same.jpg'")])
@@ -199,6 +200,19 @@ def test_utf_16_is_named(root):
     (root.parent / "labels.csv").write_text("file,label\na,x\n", encoding="utf-16")
     with pytest.raises(DataError, match="are UTF-16 text"):
         load_dataset("image_folder", str(root), labels=str(root.parent / "labels.csv"))
+
+
+def test_labels_in_another_encoding_are_named(root):
+    (root.parent / "labels.csv").write_text("file,label\na,caf\xe9\n", encoding="latin-1")
+    with pytest.raises(DataError, match=r"are not UTF-8 text: class 'caf.*' cannot be read"):
+        load_dataset("image_folder", str(root), labels=str(root.parent / "labels.csv"))
+
+
+def test_names_are_found_however_accents_are_written(root):
+    (root / "a.jpg").rename(root / "cafe\u0301.jpg")  # as macOS writes it
+    found = load(root, "file,label\ncaf\xe9.jpg,cat\nb,dog\nc,cat\nd,dog\n")
+    assert [found.class_names[found.label(index)] for index in range(4)] == [
+        "dog", "cat", "cat", "dog"]
 
 
 def test_a_file_that_does_not_exist(root):

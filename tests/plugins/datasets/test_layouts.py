@@ -224,3 +224,11 @@ class TestHeldOut:
         with pytest.raises(UsageError, match=r"no effect.*val'"):
             opened(root, "train", validation_split=0.2)
         assert opened(root, "train", hold_out=True)[0] == ["train/a/1.jpg"]
+
+
+def test_classes_are_the_same_however_accents_are_written(tmp_path):
+    root = fill(tmp_path, "train/a/1.jpg", "train/caf\xe9/1.jpg", "val/cafe\u0301/2.jpg",
+                "val/a/2.jpg")  # as Linux and macOS write them
+    assert opened(root, "validation") == (["val/a/2.jpg", "val/cafe\u0301/2.jpg"],
+                                          ("a", "caf\xe9"), [])
+    assert load_dataset("image_folder", root, split="validation").label(1) == 1
