@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Collection, Dict, Mapping, Optional, Sequ
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
@@ -16,6 +17,7 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import CLASS_COUNTS, FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.weights_card import card_in, translated
+from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.saved_plugins import without_unusable
 
@@ -105,7 +107,9 @@ def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any
     Raises:
         UsageError: a plugin of the training cannot be used, but is needed.
     """
-    saved = {"data": stored.dataset, **stored.options, "model": _model_of(stored),
+    # options of initial weights contradict random ones
+    initial = {item.name: item.default for item in declared(FineTuningPart)}
+    saved = {"data": stored.dataset, **stored.options, **initial, "model": _model_of(stored),
              "weights": "random", "checkpoint_save_steps": None,
              "checkpoint_save_minutes": None}
     return build(TrainOptions, without_unusable(saved, registry, chosen, replaceable, unneeded),

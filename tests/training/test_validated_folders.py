@@ -152,3 +152,15 @@ def test_options_of_training_only_are_not_inherited(cli, photos, tmp_path, words
     code, found, err = validated(cli, tmp_path / "a", "--validation-data-dir", photos)
     assert code == 0, err
     assert [images for images, _ in found] == [16]
+
+
+@pytest.mark.parametrize("freeze", ["1", "layer1"])
+def test_fine_tuned_checkpoints_are_validated(cli, photos, tmp_path, freeze):
+    trained(cli, tmp_path / "a", "--data-dir", photos, "--no-validation")
+    trained(cli, tmp_path / "b", "--data-dir", photos, "--no-validation", "--weights",
+            tmp_path / "a", "--freeze", freeze)
+    code, found, err = validated(cli, tmp_path / "b", "--validation-data-dir", photos)
+    assert code == 0, err
+    assert [images for images, _ in found] == [16]
+    done = cli("average", "--checkpoint-path", tmp_path / "b", "--reestimate-batch-norm", "4")
+    assert done.code == 0, done.err
