@@ -9,6 +9,7 @@ import pytest
 from made_runs import HOSTILE, evidence, training
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.reports.charts import ticks
 from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.job import read_runs, report
 from ipucnn.reports.text_report import BLOCKS, sparkline, text_of
@@ -102,6 +103,16 @@ def test_the_ninth_run_is_not_drawn_as_the_first(tmp_path):
     assert 'class="line c0"' in page
     assert 'class="line c0 again"' in page
     assert page.count('class="key c0 again"></span>8') > 1  # in the table, and in legends
+
+
+@pytest.mark.parametrize("values", [(2.302585, 2.302585 + 1e-14), (1e-30, 8e-31), (0.0, 0.0),
+                                    (-1e9, -1e9 + 1e-7), (1e20, 3e20), (0.5, 0.7)])
+def test_axes_hold_values_of_any_size(values):
+    low, high = min(values), max(values)
+    places = ticks(low, high)
+    assert places == sorted(set(places))
+    assert 2 <= len(places) <= 8
+    assert places[0] <= low <= high <= places[-1]
 
 
 def test_a_few_whole_epochs_have_whole_ticks(tmp_path):
