@@ -39,6 +39,7 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
     click_error = typer.BadParameter.__mro__[2]  # newer versions of typer bundle click
     try:
         _check_help(argv)
+        _check_working_folder(argv)
         with completing():
             return _execute(application(command_in(argv)), normalise(argv))
     except IpucnnError as error:
@@ -74,6 +75,17 @@ def _check_help(argv: Sequence[str]) -> None:
     """Raise an error if help cannot be written, which typer ignores."""
     if sys.stdout is None and _HELP & set(argv):
         raise IpucnnError("cannot write to standard output: it is closed")
+
+
+def _check_working_folder(argv: Sequence[str]) -> None:
+    """Raise an error for a command in a folder that was removed, which would fail later."""
+    if {*_HELP, "--version"} & set(argv):
+        return
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError("the working folder does not exist any more",
+                         "go to another one with 'cd'") from error
 
 
 def _wrong_usage(error: Any) -> int:

@@ -548,3 +548,15 @@ def test_iterations_go_round_the_data_and_predict_each_image_once(ipucnn_cli, im
     assert json.loads(out)["images"] == 20
     rows = json.loads((tmp_path / "p.json").read_text())
     assert len({row["path"] for row in rows}) == len(rows) == 8
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a folder in use cannot be removed")
+@pytest.mark.parametrize("argv", [("list-plugins",), ("train", "--data", "shapes"), ("doctor",)])
+def test_a_removed_working_folder_is_named(cli, tmp_path, monkeypatch, argv):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    done = cli(*argv)
+    assert done.code == 2
+    assert done.err.startswith("error: the working folder does not exist any more\nhint: ")
+    assert cli("train", "--help").code == 0
