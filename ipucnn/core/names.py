@@ -31,6 +31,11 @@ def composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
+def class_key(name: str) -> str:
+    """Return the form in which names of classes are compared."""
+    return composed(key(name)).replace(" ", "-")
+
+
 def close_matches(name: str, candidates: Iterable[str], limit: int = 3) -> List[str]:
     """Return up to `limit` candidates that look like `name`, best first."""
     by_key = {key(candidate): candidate for candidate in candidates}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.names import composed, key
+from ipucnn.core.names import class_key
 from ipucnn.data import Label
 from ipucnn.models.card import listed
 
@@ -120,17 +120,13 @@ def _check_from_zero(dataset: Sequence[str], count: int, what: str) -> None:
             "names of the classes")
 
 
-def _form(name: str) -> str:
-    return composed(key(name)).replace(" ", "-")
-
-
 def _by_name(dataset: Sequence[str], model: Sequence[str]) -> Tuple[Optional[int], ...]:
     """Return the model's class for each name; None for a name that is unknown or ambiguous.
 
     If several classes have names of the same form, the exact spelling is compared.
     """
-    exact, forms = _unique(model), _unique([_form(name) for name in model])
-    return tuple(exact.get(name, forms.get(_form(name))) for name in dataset)
+    exact, forms = _unique(model), _unique([class_key(name) for name in model])
+    return tuple(exact.get(name, forms.get(class_key(name))) for name in dataset)
 
 
 def _unique(names: Sequence[str]) -> Dict[str, int]:

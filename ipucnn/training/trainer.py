@@ -88,7 +88,7 @@ class Trainer:
                 self._ahead.close()
 
     def _run(self) -> None:
-        if self.epoch and not self.call and self.epoch <= self.epochs and not self.grown:
+        if self.epoch and not self.call and not self.grown:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
         while self.epoch < self.epochs and not self.stopped_by:
             self.listener.line(f"Epoch {self.epoch + 1}/{self.epochs}")
@@ -319,7 +319,7 @@ class Trainer:
 
     def _after_epoch(self) -> None:
         due = self.epoch % self.options.validation.validation_frequency == 0 \
-            or self.epoch == self.epochs
+            or self.epoch >= self.epochs
         if self.options.validation.mode != "during" or not due:
             return
         if self.figures.validated != self.epoch:  # the restored checkpoint may have counted it

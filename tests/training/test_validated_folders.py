@@ -164,3 +164,13 @@ def test_fine_tuned_checkpoints_are_validated(cli, photos, tmp_path, freeze):
     assert [images for images, _ in found] == [16]
     done = cli("average", "--checkpoint-path", tmp_path / "b", "--reestimate-batch-norm", "4")
     assert done.code == 0, done.err
+
+
+def test_fewer_epochs_than_trained_keep_the_last_validation(cli, photos, tmp_path):
+    folder = tmp_path / "a"
+    trained(cli, folder, "--data-dir", photos, "--epoch", "2", "--checkpoint-save-freq", "1")
+    best, metrics = ((folder / name).read_text() for name in ("best.json", "metrics.jsonl"))
+    done = cli("restore", "--checkpoint-path", folder, "--epoch", "1", "--progress", "off")
+    assert done.code == 0, done.err
+    assert (folder / "best.json").read_text() == best
+    assert (folder / "metrics.jsonl").read_text() == metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Collection, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.names import key
+from ipucnn.core.names import class_key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.data.remote.stores import Store, is_store
@@ -99,10 +99,10 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
     if is_store(data_dir) and _streams_from(data_dir, used):
         return dataset_in(data_dir, used, "") or None
     root = os.path.expanduser(data_dir)
-    known = {key(name).replace(" ", "-") for name in class_names}
+    known = set(map(class_key, class_names))
     numbers = {str(number) for number in range(len(class_names))}
     for depth, folders in _folder_names(root):
-        if any(key(name).replace(" ", "-") in known for name in folders) \
+        if any(class_key(name) in known for name in folders) \
                 or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
         if depth >= _DEEPEST:
