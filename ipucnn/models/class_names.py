@@ -64,15 +64,20 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
                             "be matched by position", "leave '--match-classes' out")
         return ClassMatch(tuple(range(len(dataset))))
     outputs = known_outputs(dataset, model, count)
+    notes = []
     if _numeric(dataset) and not any(name in model for name in dataset):
         _check_from_zero(dataset, count, what)
+        known = [(name, output) for name, output in zip(dataset, outputs) if output is not None]
+        if known and model and not same_number:
+            name, output = known[0]
+            notes.append(f"the classes of {what} are taken for numbers of the model's classes: "
+                         f"{name!r} is {model[output]!r}")
     missing = [name for name, output in zip(dataset, outputs) if output is None]
     if len(missing) < len(dataset):
-        note = ""
         if missing:
-            note = (f"{len(missing)} of the {len(dataset)} classes of {what} are unknown to the "
-                    f"model and are not scored: {listed(missing)}")
-        return ClassMatch(outputs, note)
+            notes.append(f"{len(missing)} of the {len(dataset)} classes of {what} are unknown to "
+                         f"the model and are not scored: {listed(missing)}")
+        return ClassMatch(outputs, "; ".join(notes))
     if not model and same_number:
         return ClassMatch(tuple(range(count)), "the model does not name its classes: those of "
                           f"{what} are assumed, in the same order")

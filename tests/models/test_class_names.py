@@ -5,14 +5,13 @@ from __future__ import annotations
 import pytest
 
 from ipucnn.core.errors import DataError
-from ipucnn.models.class_names import imagenet_names, match_classes
+from ipucnn.models.class_names import ClassMatch, imagenet_names, match_classes
 
 
 @pytest.mark.parametrize(("dataset", "model", "outputs"), [
     (["a", "b"], ["b", "a"], (1, 0)),
     (["Zebra", "polar_bear"], ["polar bear", "x", "zebra"], (2, 0)),
     (["b"], ["a", "b", "c"], (1,)),
-    (["10", "2"], [f"class {i}" for i in range(11)], (10, 2)),
     (["2", "0"], ["0", "1", "2"], (2, 0)),
     (["1", "2"], ["2", "1"], (1, 0)),
     (["cafe\u0301", "b"], ["b", "Caf\xe9"], (1, 0)),
@@ -48,6 +47,15 @@ def test_a_model_without_names_takes_the_datasets_and_says_so():
     assert "assumed" in match_classes(["a", "b"], [], 2).note
     with pytest.raises(DataError, match="3 classes and the model 2, which it does not name"):
         match_classes(["a", "b", "c"], [], 2)
+
+
+def test_numbers_of_some_classes_are_noted():
+    names = [f"name {number}" for number in range(11)]
+    match = match_classes(["10", "2"], names, 11, what="the photographs")
+    assert match.outputs == (10, 2)
+    assert match.note == ("the classes of the photographs are taken for numbers of the model's "
+                          "classes: '10' is 'name 10'")
+    assert match_classes(["10", "2"], [], 11) == ClassMatch((10, 2))
 
 
 @pytest.mark.parametrize("model", [[], ["a", "b", "c"]])
