@@ -12,6 +12,7 @@ from typing import List
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import key
 from ipucnn.core.registry.registry import registry
+from ipucnn.migration.module_names import kept_here, module_here
 from ipucnn.migration.old_arguments import Argument
 from ipucnn.migration.shell_line import expands, quoted_word
 from ipucnn.migration.translation import PART, Draft, Outcome, number
@@ -93,6 +94,30 @@ def checkpoint_folder(draft: Draft, argument: Argument) -> Outcome:
 def folder_of(draft: Draft, argument: Argument) -> Outcome:
     """Name the folder of a file."""
     return Outcome([_to(argument), str(Path(_value(argument)).parent)])
+
+
+def modules(draft: Draft, argument: Argument) -> Outcome:
+    """Name modules of networks that the last releases built otherwise."""
+    names = [module_here(_model(draft), name) for name in argument.values]
+    return Outcome([_to(argument), *names], "" if names == list(argument.values)
+                   else "the network has other names of modules here")
+
+
+def kept_modules(draft: Draft, argument: Argument) -> Outcome:
+    """Name what recomputation keeps; a pipeline always recomputed."""
+    if not argument.values:
+        return Outcome(None, "it has no value")
+    words = [_to(argument), *(kept_here(_model(draft), name) for name in argument.values)]
+    if draft.given("enable-recompute") or draft.given("enable-pipeline-recompute") \
+            or draft.old("recompute-mode", "none") != "none":
+        return Outcome(words)
+    if draft.given("pipeline-splits"):
+        return Outcome([*words, "--recompute-mode", "auto"], "a pipeline always recomputed")
+    return Outcome(None, "nothing is recomputed without a mode")
+
+
+def _model(draft: Draft) -> str:
+    return key(draft.old("model"))
 
 
 def imagenet_size(draft: Draft, argument: Argument) -> Outcome:
