@@ -120,6 +120,42 @@ def _model(draft: Draft) -> str:
     return key(draft.old("model"))
 
 
+def of_optimizer(draft: Draft, argument: Argument) -> Outcome:
+    """Drop an option that the selected optimizer ignored."""
+    return _of_selected(draft, argument, "optimizer", "sgd")
+
+
+def of_schedule(draft: Draft, argument: Argument) -> Outcome:
+    """Drop an option that the selected schedule ignored."""
+    return _of_selected(draft, argument, "lr-schedule", "step")
+
+
+def _of_selected(draft: Draft, argument: Argument, kind: str, default: str) -> Outcome:
+    """Drop an option that belongs to another plugin than the selected one.
+
+    Args:
+        draft: the translation.
+        argument: the option.
+        kind: of the plugin, and the option that selects it.
+        default: the plugin without that option.
+    """
+    from ipucnn.core.options.owners import builtin_owners
+
+    kept = Outcome([_to(argument), *argument.values]) if argument.values \
+        else Outcome(None, "it has no value")
+    selected = draft.old(kind, default)
+    if expands(selected) or (draft.given("config") and not draft.given(kind)):
+        return kept  # a profile may select another one
+    try:
+        name = registry().get(kind, selected).name
+    except IpucnnError:
+        return kept
+    if any(owner.spec.name == name and owner.option(_to(argument))
+           for owner in builtin_owners([kind], registry())):
+        return kept
+    return Outcome(None, f"it had no effect with '--{kind} {selected}'")
+
+
 def imagenet_size(draft: Draft, argument: Argument) -> Outcome:
     """Name the ImageNet model with a number of layers."""
     size = _value(argument)

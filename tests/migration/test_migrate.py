@@ -236,6 +236,15 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
     ("python3 train.py --recompute-checkpoints add --recompute-mode manual --model resnet50",
      "ipucnn train --config train-py --recompute-checkpoints 'layer1/0$' --recompute-mode manual "
      "--model resnet50"),
+    ("python3 train.py --optimizer adam --momentum 0.5 --rmsprop-decay 0.9 --optimizer-eps 1e-3 "
+     "--lr-schedule no --lr-decay 0.1 --lr-epoch-decay 5 8",
+     "ipucnn train --config train-py --optimizer adam --optimizer-eps 1e-3 --lr-schedule no"),
+    ("python3 train.py --momentum 0.5 --lr-decay 0.1 --lr-epoch-decay 5 8 --optimizer-eps 1e-3",
+     "ipucnn train --config train-py --momentum 0.5 --lr-decay 0.1 --lr-epoch-decay 5 8"),
+    ("python3 train.py --config resnet50 --rmsprop-decay 0.9 --lr-schedule exponential "
+     "--lr-decay $D",
+     "ipucnn train --config resnet50 --rmsprop-decay 0.9 --lr-schedule exponential "
+     '--lr-decay "$D"'),
     ("python3 train.py --recompute-checkpoints conv --model resnet50",
      "ipucnn train --config train-py --model resnet50"),
     ("sh rn50_pod16.sh --imagenet-data-path /i",
