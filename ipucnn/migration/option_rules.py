@@ -156,6 +156,13 @@ def _of_selected(draft: Draft, argument: Argument, kind: str, default: str) -> O
     return Outcome(None, f"it had no effect with '--{kind} {selected}'")
 
 
+def rebatched(draft: Draft, argument: Argument) -> Outcome:
+    """Select the mode of the loader to which a rebatch size belongs."""
+    return Outcome([_to(argument), *argument.values, "--dataloader-mode", "rebatched"],
+                   "the mode of the old loader, of backend poptorch") \
+        if argument.values else Outcome(None, "it has no value")
+
+
 def imagenet_size(draft: Draft, argument: Argument) -> Outcome:
     """Name the ImageNet model with a number of layers."""
     size = _value(argument)

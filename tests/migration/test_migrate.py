@@ -245,6 +245,11 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "--lr-decay $D",
      "ipucnn train --config resnet50 --rmsprop-decay 0.9 --lr-schedule exponential "
      '--lr-decay "$D"'),
+    ("poprun --num-instances 2 python3 train.py --config resnet50 --dataloader-rebatch-size 256",
+     "poprun --num-instances 2 ipucnn train --config resnet50 --dataloader-rebatch-size 256 "
+     "--dataloader-mode rebatched"),
+    ("python3 run_benchmark.py --dataloader-rebatch-size 256 --model resnet18",
+     "ipucnn run --config run-benchmark-py --model resnet18"),
     ("python3 train.py --recompute-checkpoints conv --model resnet50",
      "ipucnn train --config train-py --model resnet50"),
     ("sh rn50_pod16.sh --imagenet-data-path /i",
