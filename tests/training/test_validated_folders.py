@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 
@@ -131,3 +132,16 @@ def test_one_validation_after_a_training_without_checkpoints_is_a_row(cli, photo
     assert done.code == 0, done.err
     rows = [json.loads(line) for line in (tmp_path / "log/metrics.jsonl").read_text().splitlines()]
     assert [(row["kind"], row["update"]) for row in rows] == [("train", 2), ("validation", 2)]
+
+
+def test_boxes_of_a_profile_can_be_left_out(cli, photos, tmp_path):
+    (tmp_path / "mine.yaml").write_text("use_bbox_info: true\n")
+    words = ("train", "--config", tmp_path / "mine.yaml", "--model", "resnet8-cifar",
+             "--input-size", "16", "--batch-size", "4", "--epoch", "1", "--iterations", "1",
+             "--precision", "full", "--progress", "off", "--no-validation", "--no-checkpoints",
+             "--log-dir", tmp_path / "log", "--data-dir", photos)
+    refused = cli(*words)
+    assert refused.code == 1
+    assert "has no bounding boxes here" in refused.err
+    (flag,) = re.findall("add '(--[a-z-]+)' to a profile", refused.err.replace("\n", " "))
+    assert cli(*words, flag).code == 0
