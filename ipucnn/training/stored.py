@@ -37,6 +37,7 @@ class StoredModel:
         card: the model card; created from the options if the file has none, or None if the model is
             unknown.
         old: whether it was written by an old application.
+        update: number of weight updates it was trained for; 0 if unknown.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StoredModel:
     options: Dict[str, Any]
     card: Optional[ModelCard]
     old: bool = False
+    update: int = 0
 
     @property
     def class_names(self) -> Tuple[str, ...]:
@@ -66,7 +68,8 @@ def load_stored(path: Path) -> StoredModel:
         return StoredModel(
             content["model_name"], content["dataset"],
             position["epoch"] + (1 if position["call"] else 0), content["model"],
-            content["ema"], content["options"], card_in(content, path, registry()))
+            content["ema"], content["options"], card_in(content, path, registry()),
+            update=position["update"])
     weights = content.get("model_state_dict")
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):
