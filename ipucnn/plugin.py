@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ipucnn.core.errors import DataError as DataError
     from ipucnn.core.errors import IpucnnError as IpucnnError
     from ipucnn.core.errors import NoSplitError as NoSplitError
+    from ipucnn.core.errors import OutOfMemoryError as OutOfMemoryError
     from ipucnn.core.errors import PluginError as PluginError
     from ipucnn.core.errors import UnavailableError as UnavailableError
     from ipucnn.core.errors import UnsupportedNetworkError as UnsupportedNetworkError
@@ -89,9 +90,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ipucnn.core.checks": ("Check",),
-    "ipucnn.core.errors": ("DataError", "IpucnnError", "NoSplitError", "PluginError",
-                           "UnavailableError", "UnsupportedNetworkError", "UsageError",
-                           "WeightsError"),
+    "ipucnn.core.errors": ("DataError", "IpucnnError", "NoSplitError", "OutOfMemoryError",
+                           "PluginError", "UnavailableError", "UnsupportedNetworkError",
+                           "UsageError", "WeightsError"),
     "ipucnn.core.execution.accuracy": ("is_correct",),
     "ipucnn.core.execution.backend": ("Backend", "InferenceSession", "Probe"),
     "ipucnn.core.execution.calibration": ("Calibration",),

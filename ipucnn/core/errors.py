@@ -65,6 +65,14 @@ class PluginError(UsageError):
     """A plugin violates its contract: a bad record, a name clash, a failed import."""
 
 
+class OutOfMemoryError(IpucnnError):
+    """Memory that a job needs and cannot get; a smaller micro-batch may fit."""
+
+
+class TooLargeError(OutOfMemoryError, UsageError):
+    """A job that needs more memory than there is; raised before any work starts."""
+
+
 class DataError(IpucnnError):
     """A dataset, image or label file that cannot be used."""
 

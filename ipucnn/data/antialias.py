@@ -44,15 +44,16 @@ def resized(pixels: Array, height: int, width: int, interpolation: str,
     rows, columns = kept or (range(height), range(width))
     across, down = (_bands(*sides, interpolation) for sides in (
         (pixels.shape[1], width, columns), (pixels.shape[0], height, rows)))
+    (above, below), (before, after) = ((bands[0][2], max(band[3] for band in bands))
+                                       for bands in (down, across))
     # a plane for each channel: the places along a line are next to each other
-    above, below = down[0][2], max(band[3] for band in down)
-    planes = pixels[above:below].transpose(2, 0, 1)
-    lines = planes.astype(across[0][4].dtype, order="C").reshape(-1, planes.shape[2])
+    planes = numpy.ascontiguousarray(pixels[above:below, before:after].transpose(2, 0, 1))
+    lines = planes.astype(across[0][4].dtype).reshape(-1, planes.shape[2])
     middle = numpy.empty((len(lines), len(columns)), lines.dtype)
     for first, end, begin, stop, weights in across:
         step = max(1, _PRODUCTS // weights.size)
         for top in range(0, len(lines), step):
-            numpy.matmul(lines[top:top + step, begin:stop], weights.T,
+            numpy.matmul(lines[top:top + step, begin - before:stop - before], weights.T,
                          out=middle[top:top + step, first:end])
     numpy.floor(_half_up(middle, interpolation), out=middle)
     middle = middle.reshape(*planes.shape[:2], -1).astype(down[0][4].dtype, copy=False)
@@ -64,7 +65,9 @@ def resized(pixels: Array, height: int, width: int, interpolation: str,
                 numpy.matmul(weights, plane[begin - above:stop - above, left:left + step],
                              out=sums[channel, first:end, left:left + step])
     result = numpy.empty((len(rows), len(columns), len(planes)), numpy.uint8)
-    result[...] = _half_up(sums, interpolation).transpose(1, 2, 0)  # without the fraction
+    whole = _half_up(sums, interpolation).astype(numpy.uint8)  # without the fraction
+    for channel, plane in enumerate(whole):  # a third of the time of one assignment
+        result[:, :, channel] = plane
     return result
 
 

@@ -111,8 +111,8 @@ class PixelStore:
             self.refresh()
         if self._kinds[image] != _kind(FACTORS[1]):
             return None
-        height, width = self._sizes[image]
-        return int(height), int(width)
+        height, width = self._sizes[image].tolist()
+        return height, width
 
     def never(self, image: int) -> bool:
         """Return whether an image is marked as not stored."""
@@ -128,18 +128,18 @@ class PixelStore:
             found = self._found(image, slot)
             if found is None:
                 return None
-        shape = (int(found["height"]), int(found["width"]), 3)
-        pixels = numpy.empty(shape, numpy.uint8)
+        offset, height, width, check, checked = found
+        pixels = numpy.empty((height, width, 3), numpy.uint8)
         try:
-            length = os.preadv(self._pixels, [pixels.data], int(found["offset"]))
+            length = os.preadv(self._pixels, [pixels.data], offset)
         except OSError as error:
             log.info("image %d of the cache cannot be read: %s", image, error)
             length = -1
-        if length != pixels.nbytes or (not found["checked"]
-                                       and zlib.crc32(pixels.data) != found["pixels"]):
-            found["width"] = 0  # it is decoded again
+        if length != pixels.nbytes or (not checked and zlib.crc32(pixels.data) != check):
+            self._slots[slot]["width"][image] = 0  # it is decoded again
             return None
-        found["checked"] = True
+        if not checked:
+            self._slots[slot]["checked"][image] = True
         return pixels
 
     def add(self, image: int, slot: int, pixels: Pixels, size: Tuple[int, int]) -> None:
@@ -163,7 +163,7 @@ class PixelStore:
     def stored(self, images: Sequence[int]) -> int:
         """Return the bytes of the pixels stored of some images."""
         self.refresh()
-        return sum(3 * int(found["height"]) * int(found["width"]) for image in images
+        return sum(3 * found[1] * found[2] for image in images
                    for slot in self._slots for found in [self._found(image, slot)]
                    if found is not None)
 
@@ -220,11 +220,12 @@ class PixelStore:
                 ("checked", "?")])
         return self._slots[slot]
 
-    def _found(self, image: int, slot: int) -> Any:
+    def _found(self, image: int, slot: int) -> Optional[Tuple[int, int, int, int, bool]]:
+        """Return the row of an image's slot in the tables; None if nothing is stored."""
         table = self._slots.get(slot)
-        if table is None or not table[image]["width"]:
-            return None
-        return table[image]
+        # one conversion to a tuple: each access to a field of numpy takes as long
+        found = None if table is None else table[image].item()
+        return found if found is not None and found[2] else None
 
     def _append(self, image: int, slot: int, content: Any, sizes: Tuple[int, ...]) -> None:
         length = content.nbytes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import weakref
 from collections import defaultdict
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Barrier, Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
@@ -25,6 +27,9 @@ class Threads:
 
     Where torch is loaded, each thread sets torch's own thread count to 1: otherwise torch would
     start a thread team in each of them, and these would spend their time waiting for each other.
+
+    On Linux, a thread that receives a task does not interrupt the thread that computes with the
+    results (scheduling policy SCHED_BATCH); both get the same share of the processor.
 
     Pending tasks are then cancelled. A thread that is stuck, as when a server or disk does not
     respond, is abandoned: it blocks neither the end of the block nor that of the process, unlike
@@ -60,6 +65,7 @@ class Threads:
         return future
 
     def _work(self) -> None:
+        _batch_scheduling()
         if self._torch:
             # the first query in a thread sets its count to the global one
             self._torch.get_num_threads()
@@ -90,6 +96,14 @@ class Threads:
         until = time.monotonic() + PATIENCE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+
+
+def _batch_scheduling() -> None:
+    """Set the scheduling policy of this thread, unless the process has one by its user's choice."""
+    if hasattr(os, "SCHED_BATCH"):
+        with suppress(OSError):  # a sandbox may not allow it
+            if os.sched_getscheduler(0) == os.SCHED_OTHER:
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class _Lease:

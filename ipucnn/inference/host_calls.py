@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Any, Callable, Deque, Generator, List, Optional, Tuple
+from typing import Any, Callable, Deque, Generator, List, Optional, Sequence, Tuple
+
+import numpy
 
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -38,8 +40,14 @@ class HostCalls:
         self._failure: Optional[Exception] = None
 
     def execute(self, deliver: Callable[[Batch, Any], None]) -> bool:
-        """Execute one combined batch; return whether there may be more."""
+        """Execute one combined batch; return whether there may be more.
+
+        Args:
+            deliver: receives its indices and labels, without the images, and the logits. It is
+                called once, because each call takes longer than a further image in it.
+        """
         samples, self._waited = 0, 0.0
+        done: List[Tuple[Batch, Any]] = []
         latencies: List[float] = []
         begin = time.perf_counter()
         more = True
@@ -54,10 +62,12 @@ class HostCalls:
                 latencies.append(time.perf_counter() - called)
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)
                 if batch is not None:
-                    deliver(batch, logits)
+                    done.append((replace(batch, images=None), logits))  # their memory is reused
                 self.report(self.images + samples)
         finally:  # device calls done before an interrupt are counted, too
             self.images += samples
+            if done:
+                deliver(*_joined(done))
             if samples:
                 counters = self.session.device_latency()
                 self.meter.iteration(samples, time.perf_counter() - begin, self._waited,
@@ -111,3 +121,12 @@ def batches(loader: Optional[Loader], total: int,
         yield from repeat(None, -(-total // size))
 
 
+def _joined(done: Sequence[Tuple[Batch, Any]]) -> Tuple[Batch, Any]:
+    """Return batches and their logits as one."""
+    if len(done) == 1:
+        return done[0]
+    batches = [batch for batch, _ in done]
+    joined = Batch(None, [index for batch in batches for index in batch.indices],
+                   [label for batch in batches for label in batch.labels], batches[-1].consumed)
+    return joined, numpy.concatenate([numpy.asarray(logits)[:len(batch)]
+                                      for batch, logits in done])

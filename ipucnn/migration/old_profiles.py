@@ -201,7 +201,7 @@ def _number(word: str) -> Any:
         value = float(word)
     except ValueError:
         return word
-    return value if re.fullmatch(r"[-+\d.eE]+", word) and not re.fullmatch(r"\d+\.\d\d", word) \
+    return value if re.fullmatch(r"[-+\d.eE]+", word) and not re.fullmatch(r"\d\d\.\d\d", word) \
         else word
 
 

@@ -12,6 +12,7 @@ from typing import List
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import key
 from ipucnn.core.registry.registry import registry
+from ipucnn.migration.module_names import kept_here, module_here
 from ipucnn.migration.old_arguments import Argument
 from ipucnn.migration.shell_line import expands, quoted_word
 from ipucnn.migration.translation import PART, Draft, Outcome, number
@@ -93,6 +94,73 @@ def checkpoint_folder(draft: Draft, argument: Argument) -> Outcome:
 def folder_of(draft: Draft, argument: Argument) -> Outcome:
     """Name the folder of a file."""
     return Outcome([_to(argument), str(Path(_value(argument)).parent)])
+
+
+def modules(draft: Draft, argument: Argument) -> Outcome:
+    """Name modules of networks that the last releases built otherwise."""
+    names = [module_here(_model(draft), name) for name in argument.values]
+    return Outcome([_to(argument), *names], "" if names == list(argument.values)
+                   else "the network has other names of modules here")
+
+
+def kept_modules(draft: Draft, argument: Argument) -> Outcome:
+    """Name what recomputation keeps; a pipeline always recomputed."""
+    if not argument.values:
+        return Outcome(None, "it has no value")
+    words = [_to(argument), *(kept_here(_model(draft), name) for name in argument.values)]
+    if draft.given("enable-recompute") or draft.given("enable-pipeline-recompute") \
+            or draft.old("recompute-mode", "none") != "none":
+        return Outcome(words)
+    if draft.given("pipeline-splits"):
+        return Outcome([*words, "--recompute-mode", "auto"], "a pipeline always recomputed")
+    return Outcome(None, "nothing is recomputed without a mode")
+
+
+def _model(draft: Draft) -> str:
+    return key(draft.old("model"))
+
+
+def of_optimizer(draft: Draft, argument: Argument) -> Outcome:
+    """Drop an option that the selected optimizer ignored."""
+    return _of_selected(draft, argument, "optimizer", "sgd")
+
+
+def of_schedule(draft: Draft, argument: Argument) -> Outcome:
+    """Drop an option that the selected schedule ignored."""
+    return _of_selected(draft, argument, "lr-schedule", "step")
+
+
+def _of_selected(draft: Draft, argument: Argument, kind: str, default: str) -> Outcome:
+    """Drop an option that belongs to another plugin than the selected one.
+
+    Args:
+        draft: the translation.
+        argument: the option.
+        kind: of the plugin, and the option that selects it.
+        default: the plugin without that option.
+    """
+    from ipucnn.core.options.owners import builtin_owners
+
+    kept = Outcome([_to(argument), *argument.values]) if argument.values \
+        else Outcome(None, "it has no value")
+    selected = draft.old(kind, default)
+    if expands(selected) or (draft.given("config") and not draft.given(kind)):
+        return kept  # a profile may select another one
+    try:
+        name = registry().get(kind, selected).name
+    except IpucnnError:
+        return kept
+    if any(owner.spec.name == name and owner.option(_to(argument))
+           for owner in builtin_owners([kind], registry())):
+        return kept
+    return Outcome(None, f"it had no effect with '--{kind} {selected}'")
+
+
+def rebatched(draft: Draft, argument: Argument) -> Outcome:
+    """Select the mode of the loader to which a rebatch size belongs."""
+    return Outcome([_to(argument), *argument.values, "--dataloader-mode", "rebatched"],
+                   "the mode of the old loader, of backend poptorch") \
+        if argument.values else Outcome(None, "it has no value")
 
 
 def imagenet_size(draft: Draft, argument: Argument) -> Outcome:

@@ -94,17 +94,17 @@ class Inference:
             "precision": plan.precision, "size": self.built.input_size, "pixels": plan.pixels,
             "most": self.most, "calls": self._calls, "norm": plan.full_precision_norm,
             "tuned": tuned, "options": self._given()})
-        found = record.read()
-        if found is None:
+
+        def measured() -> Found:
             with ExitStack() as held:
 
                 def caller(size: int) -> Call:
                     held.close()  # the memory of the size before
                     return self._call(held.enter_context(open_session(size)))
 
-                found = search(caller, 1, self.most)
-            record.write(found)
-        return found
+                return search(caller, 1, self.most)
+
+        return record.result(measured)
 
     def _structure(self) -> str:
         """Return a description of the network without its weights."""

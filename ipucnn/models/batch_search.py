@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import describe, nvidia_cards
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.files import parsed_json
-from ipucnn.core.machine import memory_limit, thread_count
+from ipucnn.core.machine import available_memory, memory_limit, thread_count
 from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.models.memory_checks import memory_errors
@@ -31,6 +32,10 @@ _PATIENCE = 2
 """Number of consecutive sizes without improvement that ends the search."""
 
 
+_TOLERANCE = 0.25
+"""Relative difference of the free memory from which a result that it limited is measured again."""
+
+
 @dataclass(frozen=True)
 class Found:
     """The result of a search.
@@ -41,6 +46,7 @@ class Found:
         why: why no larger one was measured.
         remembered: whether the result is from an earlier run.
         lasting: whether it is stored for later runs.
+        limited: whether the search ended because a size did not fit into memory.
     """
 
     size: int
@@ -48,6 +54,7 @@ class Found:
     why: str
     remembered: bool = False
     lasting: bool = True
+    limited: bool = False
 
     @property
     def note(self) -> str:
@@ -94,11 +101,10 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
         except IpucnnError as error:
             if not rates:
                 raise
-            if "memory" not in error.message:
+            if not isinstance(error, OutOfMemoryError):
                 return Found(best, rates, f"{size} is not possible: {error.message}",
                              lasting=False)
-            why = f"{size} does not fit into memory"
-            break
+            return Found(best, rates, f"{size} does not fit into memory", limited=True)
         doublings = (size // best).bit_length() - 1
         if rates[size] > GAIN ** doublings * rates[best]:
             best = size
@@ -130,9 +136,15 @@ def _shortest(call: Callable[[], Any]) -> float:
 
 @dataclass(frozen=True)
 class Record:
-    """The file with the result for a network on a machine."""
+    """The file with the result for a network on a machine.
+
+    Attributes:
+        path: of the file.
+        device: that computes.
+    """
 
     path: Path
+    device: str = "CPU"
 
     @classmethod
     def of(cls, structure: str, values: Mapping[str, Any]) -> Record:
@@ -143,20 +155,43 @@ class Record:
             "cards": nvidia_cards(),
             "threads": thread_count(), "memory": memory_limit() >> 28}, sort_keys=True, default=str)
         digest = hashlib.sha256((structure + text).encode()).hexdigest()[:32]
-        return cls(cache_dir() / "tuning" / f"batch-{digest}.json")
+        return cls(cache_dir() / "tuning" / f"batch-{digest}.json", values["device"])
 
-    def read(self) -> Optional[Found]:
-        """Return the stored result; None if there is none, or if it cannot be read."""
+    def result(self, measured: Callable[[], Found]) -> Found:
+        """Return the stored result, or else that of a measurement, which is stored if it lasts.
+
+        A result that memory limited applies only while about as much is free: other programs may
+        have used the rest. Errors of writing are ignored.
+        """
+        free = _free_memory(self.device)
+        found = self._stored(free)
+        if found is None:
+            found = measured()
+            if found.lasting:
+                keep_record(self.path, {
+                    "size": found.size, "rates": dict(found.rates), "why": found.why,
+                    "free": free if found.limited else None})
+        return found
+
+    def _stored(self, free: Optional[int]) -> Optional[Found]:
+        """Return the stored result; None if there is none, it cannot be read or does not apply."""
         with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
             stored = parsed_json(self.path.read_text())
             rates = {int(size): float(rate) for size, rate in stored["rates"].items()}
-            size, why = stored["size"], stored["why"]
-            if size in rates and min(rates.values()) > 0 and isinstance(why, str):
+            size, why, before = stored["size"], stored["why"], stored.get("free")
+            similar = before is None or free is None or \
+                abs(free - before) <= _TOLERANCE * max(free, before)
+            if size in rates and min(rates.values()) > 0 and isinstance(why, str) and similar:
                 return Found(int(size), rates, why, remembered=True)
         return None
 
-    def write(self, found: Found) -> None:
-        """Store a result if it lasts; errors of writing are ignored."""
-        if found.lasting:
-            keep_record(self.path, {"size": found.size, "rates": dict(found.rates),
-                                    "why": found.why})
+
+def _free_memory(device: str) -> Optional[int]:
+    """Return the free bytes of a device's memory; None if it is not known."""
+    torch = sys.modules.get("torch")
+    if device.startswith("CPU"):
+        return available_memory()
+    if torch is not None and torch.cuda.is_available():
+        free: int = torch.cuda.mem_get_info()[0]
+        return free
+    return None

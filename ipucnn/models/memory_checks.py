@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Dict, Iterator, Optional, Tuple
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import OutOfMemoryError, TooLargeError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import available_memory
 
@@ -34,8 +34,8 @@ def memory_errors(micro_batch: int) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
             raise
-        raise IpucnnError(f"there is no memory for a micro-batch of {micro_batch}",
-                          "use a smaller '--batch-size'") from error
+        raise OutOfMemoryError(f"there is no memory for a micro-batch of {micro_batch}",
+                               "use a smaller '--batch-size'") from error
 
 
 def check_images(plan: ExecutionPlan) -> None:
@@ -44,13 +44,13 @@ def check_images(plan: ExecutionPlan) -> None:
     Two host calls are prepared while the device computes one.
 
     Raises:
-        UsageError: they do not fit; states how many do.
+        TooLargeError: they do not fit; states how many do.
     """
     size = plan.preprocessing.input_size
     each = 3 * 3 * size * size * (1 if plan.pixels == "uint8" else 4)
     free = _too_little(plan.local_batch * each)
     if free is not None:
-        raise UsageError(
+        raise TooLargeError(
             f"host calls of {plan.local_batch:,} images of {size} x {size} pixels, three at a "
             f"time, need {_gigabytes(plan.local_batch * each)} and {_gigabytes(free)} of memory "
             "are available",
@@ -69,14 +69,14 @@ def check_weights(model: nn.Module, name: str, classes: int, copies: int = 1) ->
             and moving average.
 
     Raises:
-        UsageError: they do not fit.
+        TooLargeError: they do not fit.
     """
     count = sum(parameter.numel() for parameter in model.parameters())
     need = 4 * count * copies
     free = _too_little(need)
     if free is not None:
         more = " with gradients and optimizer state" if copies > 1 else ""
-        raise UsageError(
+        raise TooLargeError(
             f"the {count:,} weights of model {name!r} with {classes:,} outputs need "
             f"{_gigabytes(need)}{more}, and {_gigabytes(free)} of memory are available",
             "use fewer classes ('--num-classes') or a smaller model")
@@ -95,7 +95,7 @@ def check_layers(model: nn.Module, plan: ExecutionPlan, input_size: int) -> None
         input_size: height and width of its images.
 
     Raises:
-        UsageError: it does not fit; states how many images do.
+        TooLargeError: it does not fit; states how many images do.
     """
     if _too_little(GROWTH * 4 * plan.micro_batch * 3 * input_size ** 2) is None:
         return  # without calling the model, which may have side effects
@@ -109,7 +109,7 @@ def check_layers(model: nn.Module, plan: ExecutionPlan, input_size: int) -> None
     free = _too_little(plan.micro_batch * each)
     if free is not None:
         fitting = free // each
-        raise UsageError(
+        raise TooLargeError(
             f"the layers of the model need {_gigabytes(plan.micro_batch * each)} or more for "
             f"{plan.micro_batch:,} images of {input_size} x {input_size} pixels, and "
             f"{_gigabytes(free)} of memory are available",

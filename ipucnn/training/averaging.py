@@ -115,7 +115,7 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
     assert stored is not None
     weights = {name: value.to(stored.weights[name].dtype) for name, value in sums.items()}
     path = save(Checkpoint(
-        stored.name, stored.dataset, Position(stored.epoch),
+        stored.name, stored.dataset, Position(stored.epoch, update=stored.update),
         weights if changed is None else changed(weights),
         progress={"averaged": [path.name for path in paths], "strategy": strategy},
         options=stored.options, class_names=stored.class_names, card=stored.card,

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Optional, Tuple
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import OutOfMemoryError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
@@ -104,14 +104,13 @@ def _found(options: TrainOptions, network: NetworkPart, chosen: Chosen, plan: Ex
         "trained": sum(each.requires_grad for each in made.module.parameters()),
         "options": options.plugins.of("backend", chosen.spec.name)}
     shapes = [(name, tuple(value.shape)) for name, value in made.module.state_dict().items()]
-    record = Record.of(f"{made.module!r} {shapes}", values)
-    found = record.read()
-    if found is None:
+
+    def measured() -> Found:
         with ExitStack() as held:
             made.held = held
-            found = search(made.caller, *limits)
-        record.write(found)
-    return found
+            return search(made.caller, *limits)
+
+    return Record.of(f"{made.module!r} {shapes}", values).result(measured)
 
 
 class _Measured:
@@ -135,7 +134,7 @@ class _Measured:
         memory = available_memory()
         if self._chosen.probe.device.startswith("CPU") and memory is not None \
                 and size * self._bytes > _SHARE * memory:
-            raise IpucnnError(f"a micro-batch of {size} does not fit into the memory")
+            raise OutOfMemoryError(f"a micro-batch of {size} does not fit into the memory")
         plan = replace(self._plan, micro_batch=size)
         module = self._built()
         spec = self._registry.get_typed(LossSpec, OptimisationPart.loss)

@@ -256,7 +256,7 @@ def _calls(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
     if options.augmentation.use_bbox_info and not dataset.has_boxes:
         raise DataError(f"dataset {data.name!r} has no bounding boxes here",
                         "ImageNet's are in 'imagenet_2012_bounding_boxes.csv' in '--data-dir'; "
-                        "leave '--use-bbox-info' out")
+                        "leave '--use-bbox-info' out, or add '--no-use-bbox-info' to a profile")
     calls = len(dataset) // plan.combined_batch
     if calls < 1:
         raise UsageError(

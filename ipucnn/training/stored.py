@@ -39,6 +39,7 @@ class StoredModel:
         card: the model card; created from the options if the file has none, or None if the model is
             unknown.
         old: whether it was written by an old application.
+        update: number of weight updates it was trained for; 0 if unknown.
         data: the description of its training images; empty when unknown.
     """
 
@@ -50,6 +51,7 @@ class StoredModel:
     options: Dict[str, Any]
     card: Optional[ModelCard]
     old: bool = False
+    update: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,7 +79,7 @@ def load_stored(path: Path) -> StoredModel:
             content["model_name"], content["dataset"],
             position["epoch"] + (1 if position["call"] else 0), content["model"],
             content["ema"], content["options"], card_in(content, path, registry()),
-            data=content.get("data", {}))
+            update=position["update"], data=content.get("data", {}))
     weights = content.get("model_state_dict")
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):

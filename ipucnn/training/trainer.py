@@ -22,7 +22,7 @@ from ipucnn.training.preparation import Prepared
 from ipucnn.training.run_files import FileRecords, Records
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, same_images
-from ipucnn.training.validation import Interrupted
+from ipucnn.training.validation import Interrupted, Validation
 from ipucnn.training.validator import Validator
 
 EARLY_STOPPING = "early stopping"
@@ -341,8 +341,7 @@ class Trainer:
         better, standing = False, self.figures.standing
         reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
-            self._record({"kind": "validation", "update": self.update, **validation.figures()})
-            self.records.confusion(validation, self.update)
+            self._record_validation(validation, self.update)
             better |= standing.offer(self.options.validation.best_metric, validation)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch
@@ -354,6 +353,10 @@ class Trainer:
             self._save(extra=False)
         standing.file = self._name() if self.saved == self._name() else ""
         self.records.best(standing.as_plain(), standing.file)
+
+    def _record_validation(self, validation: Validation, update: int) -> None:
+        self._record({"kind": "validation", "update": update, **validation.figures()})
+        self.records.confusion(validation, update)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -369,9 +372,10 @@ class Trainer:
         if self.options.validation.mode != "after":
             return
         if self.folder is None or not self.instances.gather(bool(self.records.last_good))[0]:
-            self.validator.validate(self.session, self.epoch)
+            for validation in self.validator.validate(self.session, self.epoch):
+                self._record_validation(validation, self.update)
         else:
-            self.validator.validate_folder(self.folder)
+            self.validator.validate_folder(self.folder, self._record_validation)
 
     def _log_dir(self) -> str:
         return shown_path(self.records.log_dir) if self.records.log_dir else ""

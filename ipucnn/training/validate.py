@@ -67,7 +67,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
         raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
     options.results.check_places()
     place = place_of(options.checkpoints.checkpoint_path)
-    paths = [entry.path for entry in entries(place)] if place.is_dir() else [place]
+    paths = [entry.path for entry in entries(place, averaged=True)] if place.is_dir() else [place]
     if not paths:
         raise DataError(f"there are no checkpoints in '{shown_path(place)}'",
                         "name a folder that '--checkpoint-path' of a training wrote")

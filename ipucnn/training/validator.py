@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from ipucnn.core.execution.selection import validating
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
@@ -78,10 +78,14 @@ class Validator:
             return {}
         return self.done[-1].document(self._evaluator.dataset if thumbnails else None)
 
-    def validate_folder(self, folder: Path) -> None:
-        """Validate all end-of-epoch checkpoints.
+    def validate_folder(self, folder: Path, record: Callable[[Validation, int], None]) -> None:
+        """Validate all end-of-epoch checkpoints and averages.
 
         The first instance reads them for all, because others may be on hosts without the folder.
+
+        Args:
+            folder: of the checkpoints.
+            record: called with each validation and the weight updates before it.
 
         Raises:
             Interrupted: the listener requests a stop.
@@ -91,18 +95,19 @@ class Validator:
             return
         instances = self._prepared.instances
         first = not instances.index
-        for name in instances.gather([entry.path.name for entry in entries(folder)
+        for name in instances.gather([entry.path.name
+                                      for entry in entries(folder, averaged=True)
                                       if not entry.step] if first else [])[0]:
             stored = load_stored(folder / name) if first else None
             own = {"raw": stored.weights, "ema": stored.ema} if stored else {}
-            epoch, kinds = instances.gather(
-                [stored.epoch if stored else 0,
+            epoch, update, kinds = instances.gather(
+                [stored.epoch if stored else 0, stored.update if stored else 0,
                  [kind for kind, weights in own.items() if weights is not None]])[0]
             self._listener.line(f"Validation of {name}, epoch {epoch}")
             for kind in kinds:
                 weights = own.get(kind) or self._evaluator.example()
                 instances.share(weights)
-                self._scored(weights, epoch, kind, name)
+                record(self._scored(weights, epoch, kind, name), update)
 
     def _scored(self, weights: StateDict, epoch: int, kind: str,
                 checkpoint: str = "") -> Validation:

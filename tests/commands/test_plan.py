@@ -88,10 +88,10 @@ def test_json_is_the_plan_in_the_terms_of_a_result(plan):
     assert found.pop("times")["updates_per_epoch"] == 1_281_167 // 8192 * 4
     assert found == {
         "format": "ipucnn.plan/1", "model": "efficientnet-b4", "dataset": "imagenet",
-        "backend": "auto", "begins_at": ["input", "_blocks/10"], "fine_tuning": None,
+        "backend": "auto", "begins_at": ["input", "_blocks/10/_bn1"], "fine_tuning": None,
             "learning_rate": {"lr": 0.1, "of_mean_gradient": 0.1},
         "epoch_samples": 1_281_167, "ipus": {"used": 16, "reserved": 16},
-        "plan": {"micro_batch": 4, "device_iterations": 4, "replicas": 8, "precision": "16.32",
+        "plan": {"micro_batch": 4, "device_iterations": 4, "replicas": 8, "precision": "16.16",
                  "instances": 8, "gradient_accumulation": 64,
                  "accumulation_reduction": "mean", "stages": 2, "devices": 16,
                  "update_batch": 2048, "combined_batch": 8192},
@@ -389,7 +389,7 @@ def test_splits_are_checked_as_a_run_checks_them(plan, splits, message, hint):
 
 
 ONE_DEVICE = ("resnet20-cifar", "resnet-main-py", "train-py", "cpu", "gpu", "resnet50-gpu",
-              "fine-tune", "timm-train-py", "torchvision-train-py")
+              "fine-tune", "timm-train-py", "torchvision-train-py", "mobilenet-v3-small")
 
 
 @pytest.mark.parametrize("profile", [p for p in profiles.available("train")

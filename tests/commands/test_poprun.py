@@ -160,7 +160,7 @@ def test_validation_after_training_and_averages_of_two_instances(tmp_path):
         "train", *COMMON, *TRAINING, "--validation-mode", "after", "--weight-avg-strategy", "mean",
         "--checkpoint-path", folder)))
     assert out.count("Averaged 2 checkpoints") == 1
-    assert out.count("Accuracy on test set") == 2
+    assert out.count("Accuracy on test set") == 3  # the average, too
     told, _ = finished(poprun(2, 2, *ipucnn(
         "validate", "--checkpoint-path", folder / "tiny_shapes_2.pt", "--json",
         "--progress", "off")))

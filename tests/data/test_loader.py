@@ -1,4 +1,5 @@
 import itertools
+import os
 import threading
 import time
 
@@ -340,3 +341,14 @@ def test_workers_compute_alone_and_the_host_as_before():
         assert later == [3]
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="a policy of Linux")
+def test_workers_do_not_interrupt_the_thread_that_computes():
+    seen = set()
+    dataset = Numbers(8)
+    image = dataset.image
+    dataset.image = lambda index: seen.add(os.sched_getscheduler(0)) or image(index)
+    assert len(list(HostLoader(dataset, Preprocessing(4), 4, range(8), workers=2))) == 2
+    assert seen == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+import numpy
 import pytest
 
 from ipucnn.core.errors import DataError
@@ -54,3 +57,23 @@ def test_all_results_are_delivered_in_order(in_flight):
     done = []
     deliver_all(calls, done)
     assert done == [f"image {number}" for number in range(5)]
+
+
+@pytest.mark.parametrize("broken", [None, 6])
+def test_the_results_of_a_combined_batch_are_delivered_at_once(broken):
+    def numbers():
+        for number, batch in enumerate(images(7, broken)):
+            yield Batch(numpy.full((1, 2), number), batch.indices, [10 + number])
+
+    calls = HostCalls(ExecutionPlan(micro_batch=4), Session(3), numbers(), None, lambda _: None)
+    found = []
+
+    def deliver(batch, logits):
+        found.append((batch.indices, batch.labels, logits[:, 0].tolist()))
+
+    with pytest.raises(DataError) if broken else nullcontext():
+        while calls.execute(deliver):
+            pass
+    second = list(range(4, broken or 7))
+    assert found == [(numbers, [10 + number for number in numbers], numbers)
+                     for numbers in ([0, 1, 2, 3], second)]

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ipucnn import create_model
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.migration.acceptance import refusal
 from ipucnn.migration.job import migrate
+from ipucnn.migration.module_names import kept_here, module_here
 from ipucnn.migration.old_arguments import Arguments, parse
 from ipucnn.migration.scripts import FAMILIES, FLAG, MANY, declaration, scripts
 from ipucnn.migration.translation import translate
@@ -227,6 +229,29 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "--rand-augment-magnitude 30"),
     ("python3 resnext_inference_launch.py --nosynthetic --batch_size=6",
      "ipucnn run --config resnext-bulk --no-synthetic --batch-size 6"),
+    ("python3 train.py --model efficientnet-b4 --pipeline-splits blocks/3/0/bn2 "
+     "--recompute-checkpoints add_1 blocks/6",
+     "ipucnn train --config train-py --model efficientnet-b4 --pipeline-splits _blocks/10/_bn1 "
+     "--recompute-checkpoints '_blocks/3$' blocks/6 --recompute-mode auto"),
+    ("python3 train.py --recompute-checkpoints add --recompute-mode manual --model resnet50",
+     "ipucnn train --config train-py --recompute-checkpoints 'layer1/0$' --recompute-mode manual "
+     "--model resnet50"),
+    ("python3 train.py --optimizer adam --momentum 0.5 --rmsprop-decay 0.9 --optimizer-eps 1e-3 "
+     "--lr-schedule no --lr-decay 0.1 --lr-epoch-decay 5 8",
+     "ipucnn train --config train-py --optimizer adam --optimizer-eps 1e-3 --lr-schedule no"),
+    ("python3 train.py --momentum 0.5 --lr-decay 0.1 --lr-epoch-decay 5 8 --optimizer-eps 1e-3",
+     "ipucnn train --config train-py --momentum 0.5 --lr-decay 0.1 --lr-epoch-decay 5 8"),
+    ("python3 train.py --config resnet50 --rmsprop-decay 0.9 --lr-schedule exponential "
+     "--lr-decay $D",
+     "ipucnn train --config resnet50 --rmsprop-decay 0.9 --lr-schedule exponential "
+     '--lr-decay "$D"'),
+    ("poprun --num-instances 2 python3 train.py --config resnet50 --dataloader-rebatch-size 256",
+     "poprun --num-instances 2 ipucnn train --config resnet50 --dataloader-rebatch-size 256 "
+     "--dataloader-mode rebatched"),
+    ("python3 run_benchmark.py --dataloader-rebatch-size 256 --model resnet18",
+     "ipucnn run --config run-benchmark-py --model resnet18"),
+    ("python3 train.py --recompute-checkpoints conv --model resnet50",
+     "ipucnn train --config train-py --model resnet50"),
     ("sh rn50_pod16.sh --imagenet-data-path /i",
      "ipucnn plan --config resnet50 --launch pod16 --poprun --data-dir /i")])
 def test_lines_of_every_program(line, command):
@@ -410,12 +435,38 @@ mine:
   pipeline_splits: [layer1/2 layer2/3]
   available_memory_proportion: 0.2
   weight_decay: 1e-5
+  lr_decay: 0.97
+  precision: "16.32"
   optimizer: rmsprop_tf
   momentum: 0.9
   webdataset_percentage_to_use: 50
   checkpoint_path: out
   seed: null
 """
+
+
+@pytest.mark.parametrize(("model", "names"), [
+    ("efficientnet-b0", {
+        "conv_stem": "_conv_stem", "bn2": "_bn1", "blocks/0/0/conv_pw": "_blocks/0/_project_conv",
+        "blocks/0/0/bn2": "_blocks/0/_bn2", "blocks/3/0/conv_pw": "_blocks/5/_expand_conv",
+        "blocks/6/0/se/conv_reduce": "_blocks/15/_se_reduce", "classifier": "_fc"}),
+    ("mobilenet-v3-large", {
+        "mb_block/11/seq/0": "features/12", "last_block/0": "features/16/0",
+        "output": "classifier/3"}),
+    ("mobilenet-v3-small", {"first_block": "features/0", "last_block": "features/12"})])
+def test_modules_of_the_last_releases_have_names_here(model, names):
+    modules = dict(create_model(model, weights="random").named_modules())
+    for name, here in names.items():
+        assert module_here(model, name) == here
+        assert here.replace("/", ".") in modules
+
+
+def test_names_that_no_network_has_stay_what_they_are():
+    for model, name in (("efficientnet-b0", "blocks/0/1"), ("efficientnet-b0", "blocks/1/0/act1"),
+                        ("resnet50", "layer1/2"), ("vgg", "features/3")):
+        assert module_here(model, name) == name
+    assert kept_here("resnet18", "add_8") == "add_8"  # it has eight blocks
+    assert kept_here("resnet50", "layer4/0/downsample_0") == "layer4/0/downsample/0"
 
 
 def test_profiles_of_an_inference_are_converted(tmp_path, monkeypatch, capsys):
@@ -444,6 +495,7 @@ def test_profiles_of_a_training_are_converted(tmp_path, monkeypatch, capsys):
     made = yaml.safe_load(text)
     assert made["pipeline_splits"] == ["layer1/2", "layer2/3"]
     assert made["weight_decay"] == 1e-5
+    assert (made["lr_decay"], made["precision"]) == (0.97, "16.32")
     assert (made["optimizer"], made["lr"], made["momentum"]) == ("rmsprop_tf", 0.01, 0.9)
     assert "no_checkpoints" not in made
     assert invoke(["plan", "--config", "made/mine.yaml", "--gradient-accumulation", "5"]) == 0

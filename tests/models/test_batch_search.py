@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
 from ipucnn.models import batch_search
 from ipucnn.models.batch_search import Found, Record, search
 
@@ -22,7 +22,7 @@ def calls(clock, seconds, fits=10**9, times=1):
 
     def caller(size):
         if size > fits:
-            raise IpucnnError("out of memory")
+            raise OutOfMemoryError("no place for it")
 
         def call():
             clock[0] += seconds(size)
@@ -52,7 +52,7 @@ def test_the_fastest_size_is_found(clock, seconds, limits, size, measured, why):
 def test_a_size_that_does_not_fit_ends_the_search(clock):
     found = search(calls(clock, lambda _: 0.01, fits=7), 1, 1024)
     assert (found.size, found.why) == (4, "8 does not fit into memory")
-    with pytest.raises(IpucnnError, match="out of memory"):
+    with pytest.raises(IpucnnError, match="no place"):
         search(calls(clock, lambda _: 0.01, fits=0), 1, 1024)
 
 
@@ -68,8 +68,8 @@ def test_a_size_that_is_refused_ends_the_search_with_the_reason(clock, tmp_path)
     assert (found.size, found.why) == (2, "4 is not possible: '--images-per-call 3' does not "
                                           "divide a micro-batch of 4")
     record = Record(tmp_path / "batch.json")
-    record.write(found)
-    assert record.read() is None
+    assert record.result(lambda: found) is found
+    assert record.result(lambda: FOUND) is FOUND
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
@@ -88,29 +88,63 @@ def test_missing_memory_of_the_host_ends_the_search(clock, error):
         search(lambda _: (_ for _ in ()).throw(RuntimeError("wrong")), 1, 4)
 
 
+FOUND = Found(8, {4: 10.0, 8: 20.5}, "larger ones are not faster")
+
+
+def never():
+    raise AssertionError("it is measured again")
+
+
 def test_a_result_is_remembered_for_the_same_network_and_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
-    record = Record.of("network", {"precision": "32.32"})
-    assert record.read() is None
-    record.write(Found(8, {4: 10.0, 8: 20.5}, "larger ones are not faster"))
-    again = Record.of("network", {"precision": "32.32"}).read()
+
+    def result(measured, structure="network", precision="32.32"):
+        return Record.of(structure, {"precision": precision, "device": "CPU"}).result(measured)
+
+    assert result(lambda: FOUND) is FOUND
+    again = result(never)
     assert (again.size, again.rates, again.remembered) == (8, {4: 10.0, 8: 20.5}, True)
     assert "20.5 images/s, measured in an earlier run" in again.note
-    assert Record.of("network", {"precision": "16.16"}).read() is None
-    assert Record.of("other", {"precision": "32.32"}).read() is None
+    assert not result(lambda: FOUND, precision="16.16").remembered
+    assert not result(lambda: FOUND, structure="other").remembered
     with monkeypatch.context() as other:
         other.setattr(batch_search, "nvidia_cards", lambda: ["NVIDIA H200"])
-        assert Record.of("network", {"precision": "32.32"}).read() is None
+        assert not result(lambda: FOUND).remembered
     monkeypatch.setattr(batch_search, "thread_count", lambda: 99)
-    assert Record.of("network", {"precision": "32.32"}).read() is None
+    assert not result(lambda: FOUND).remembered
+
+
+def test_a_result_that_memory_limited_applies_while_as_much_is_free(clock, tmp_path, monkeypatch):
+    record = Record(tmp_path / "batch.json")
+    free = [10 << 30]
+    monkeypatch.setattr(batch_search, "available_memory", lambda: free[0])
+
+    def measured(fits):
+        return record.result(lambda: search(calls(clock, lambda _: 0.01, fits), 1, 64)).size
+
+    assert measured(fits=7) == 4
+    free[0] = 9 << 30
+    assert measured(fits=100) == 4
+    # another program has ended
+    free[0] = 20 << 30
+    assert measured(fits=20) == 16
+    free[0] = 5 << 30
+    assert measured(fits=3) == 2
+    # nothing but the speed limits it
+    assert measured(fits=100) == 2
+    free[0] = 40 << 30
+    assert measured(fits=100) == 64
+    free[0] = 1 << 30
+    assert measured(fits=1) == 64
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"size": 8, "rates": {"4": 1}, "why": ""}',
                                      '{"size": 8, "rates": {"8": 0}, "why": ""}',
-                                     '{"size": "8", "rates": {"8": 1}, "why": ""}'])
+                                     '{"size": "8", "rates": {"8": 1}, "why": ""}',
+                                     '{"size": 8, "rates": {"8": 1}, "why": "", "free": ""}'])
 def test_a_damaged_record_is_measured_anew(tmp_path, monkeypatch, content):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
-    record = Record.of("network", {})
+    record = Record.of("network", {"device": "CPU"})
     record.path.parent.mkdir()
     record.path.write_text(content)
-    assert record.read() is None
+    assert record.result(lambda: FOUND) is FOUND

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -174,3 +175,42 @@ def test_fewer_epochs_than_trained_keep_the_last_validation(cli, photos, tmp_pat
     assert done.code == 0, done.err
     assert (folder / "best.json").read_text() == best
     assert (folder / "metrics.jsonl").read_text() == metrics
+
+
+def test_validations_after_a_training_are_rows_and_include_the_average(cli, photos, tmp_path):
+    folder = tmp_path / "a"
+    trained(cli, folder, "--data-dir", photos, "--epoch", "2", "--validation-mode", "after",
+            "--weight-avg-strategy", "mean", "--checkpoint-save-freq", "1")
+    names = [f"resnet8-cifar_image_folder_{name}.pt" for name in ("1", "2", "2_averaged")]
+    for _ in range(2):  # a restored training records them again, not twice
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [row["kind"] for row in rows] == ["train"] * 2 + ["validation"] * 3
+        assert [(row["checkpoint"], row["update"]) for row in rows[2:]] == [
+            (names[0], 1), (names[1], 2), (names[2], 2)]
+        assert cli("restore", "--checkpoint-path", folder, "--progress", "off").code == 0
+    alone = validated(cli, folder / names[2])[1]
+    assert validated(cli, folder)[1][2:] == alone == [
+        (rows[4]["images"], pytest.approx(rows[4]["loss"]))]
+
+
+def test_one_validation_after_a_training_without_checkpoints_is_a_row(cli, photos, tmp_path):
+    done = cli("train", "--model", "resnet8-cifar", "--input-size", "16", "--batch-size", "4",
+               "--epoch", "1", "--iterations", "2", "--backend", "torch", "--precision", "full",
+               "--progress", "off", "--no-checkpoints", "--validation-mode", "after", "--log-dir",
+               tmp_path / "log", "--data-dir", photos)
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in (tmp_path / "log/metrics.jsonl").read_text().splitlines()]
+    assert [(row["kind"], row["update"]) for row in rows] == [("train", 2), ("validation", 2)]
+
+
+def test_boxes_of_a_profile_can_be_left_out(cli, photos, tmp_path):
+    (tmp_path / "mine.yaml").write_text("use_bbox_info: true\n")
+    words = ("train", "--config", tmp_path / "mine.yaml", "--model", "resnet8-cifar",
+             "--input-size", "16", "--batch-size", "4", "--epoch", "1", "--iterations", "1",
+             "--precision", "full", "--progress", "off", "--no-validation", "--no-checkpoints",
+             "--log-dir", tmp_path / "log", "--data-dir", photos)
+    refused = cli(*words)
+    assert refused.code == 1
+    assert "has no bounding boxes here" in refused.err
+    (flag,) = re.findall("add '(--[a-z-]+)' to a profile", refused.err.replace("\n", " "))
+    assert cli(*words, flag).code == 0

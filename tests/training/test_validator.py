@@ -8,6 +8,7 @@ import torch
 
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.progress import Listener
+from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.validator import Validator
 
@@ -48,8 +49,10 @@ def validated(folder, instances):
     validator = Validator(SimpleNamespace(validation=None, options=None, instances=instances),
                           Listener())
     validator._evaluator = Evaluated()
-    validator.validate_folder(folder)
-    return [one.found for one in validator.done]
+    rows = []
+    validator.validate_folder(folder, lambda one, update: rows.append((one.found, update)))
+    assert [found for found, _ in rows] == [one.found for one in validator.done]
+    return rows
 
 
 def test_a_host_without_the_checkpoints_validates_those_of_the_first(tmp_path):
@@ -58,9 +61,12 @@ def test_a_host_without_the_checkpoints_validates_those_of_the_first(tmp_path):
         save(Checkpoint("m", "d", Position(epoch, update=epoch), weights,
                         ema={"w": weights["w"] / 2} if epoch == 2 else None,
                         session={"optimizer": {}}), tmp_path)
+    average(tmp_path, "mean", 0.9, -1)
     sent = []
     first = validated(tmp_path, One(0, sent))
-    assert first == [([1.0, 1.0], 1, "raw", "m_d_1.pt"), ([2.0, 2.0], 2, "raw", "m_d_2.pt"),
-                     ([1.0, 1.0], 2, "ema", "m_d_2.pt")]
+    assert first == [(([1.0, 1.0], 1, "raw", "m_d_1.pt"), 1),
+                     (([2.0, 2.0], 2, "raw", "m_d_2.pt"), 2),
+                     (([1.0, 1.0], 2, "ema", "m_d_2.pt"), 2),
+                     (([1.5, 1.5], 2, "raw", "m_d_2_averaged.pt"), 2)]
     assert validated(tmp_path / "not here", One(1, sent)) == first
     assert not sent

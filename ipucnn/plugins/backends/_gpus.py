@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from glob import glob
 from typing import Optional
 
 from ipucnn.core.execution.launching import launched
 
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""Variables of the drivers that restrict the GPUs of a process."""
+
 
 def of_instance(wanted: Optional[str]) -> Optional[str]:
     """Return the GPU of this instance if several share the GPUs of a host.
 
-    Each instance uses the GPU that the launcher assigns; otherwise GPUs are assigned round-robin.
+    Each instance uses the GPU with its local rank, or the only one that is visible to it; without
+    local ranks, GPUs are assigned round-robin.
     """
     launch = launched()
     if wanted not in (None, "cuda") or launch is None or launch.count == 1:
@@ -21,8 +26,12 @@ def of_instance(wanted: Optional[str]) -> Optional[str]:
 
     if not torch.cuda.is_available():
         return wanted
-    own = launch.local_index
-    return f"cuda:{launch.index % torch.cuda.device_count() if own is None else own}"
+    count, own = torch.cuda.device_count(), launch.local_index
+    if own is None:
+        return f"cuda:{launch.index % count}"
+    # a scheduler may make only its own GPU visible to each process ('srun --gpus-per-task 1')
+    restricted = count == 1 and any(os.environ.get(name) for name in _VISIBLE)
+    return f"cuda:{0 if restricted else own}"
 
 
 def may_have_gpu() -> bool:

@@ -1,4 +1,4 @@
-"""Shipped profiles mean what they meant before the defaults of training and runs changed."""
+"""Shipped profiles keep their meaning whatever the defaults of training and runs become."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ipucnn.core.options.profiles import resolve
 from ipucnn.training.options import TrainOptions
 
 FORMER = json.loads((Path(__file__).parent / "former_profiles.json").read_text())
-"""What each profile stood for then: what all of a command's have in common, and the rest."""
+"""What each profile stands for: what all of a command's have in common, and the rest."""
 
 NAMES = [(command, name) for command in FORMER for name in FORMER[command]["profiles"]]
 

@@ -138,7 +138,8 @@ class PoplarExecutor:
             raise failure(NOT_COMPILED)
         if self._host_rng_state_is_dirty:
             self._host_rng_state_is_dirty = False
-            self._cached_rng_state = [self._seed, self._device.calls]
+            self._cached_rng_state = [
+                self._seed, *[self._device.calls] * self._options.replication_factor]
         return self._cached_rng_state
 
     @rng_state.setter
@@ -151,6 +152,10 @@ class PoplarExecutor:
             self._copy_rng_state()
 
     def _copy_rng_state(self):
+        words, expected = len(self._cached_rng_state) - 1, self._options.replication_factor
+        if words not in (0, expected):  # PopART, willow/src/popx/devicex.cpp
+            raise failure(f"Devicex::setRngStateValue received rngState of size {words}; was "
+                          f"expecting size {expected}")
         self._seed, self._device.calls = (*self._cached_rng_state, 0)[:2]
 
     def isCompiled(self):

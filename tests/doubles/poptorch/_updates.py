@@ -59,8 +59,10 @@ def _sgd(optimizer, group, w, g, state):
     g = g + group["weight_decay"] * w
     if not group["momentum"]:
         return w - group["lr"] * g
-    # PopART, willow/include/popart/sgd.hpp: nothing rescales a velocity that is stored
-    scale = group.get("velocity_scaling", 1.0) if optimizer.use_combined_accum else 1.0
+    # PopART, willow/include/popart/sgd.hpp: nothing rescales a velocity that is stored. PopTorch,
+    # popart_compiler/source/CompilerImpl.cpp: of separate tensors it has the loss scaling
+    scale = group.get("velocity_scaling", 1.0) if optimizer.use_combined_accum \
+        else optimizer.loss_scaling
     v = state.setdefault("velocity", torch.zeros_like(w))
     v.mul_(group["momentum"]).add_(g, alpha=scale * (1 - group["dampening"]))
     step = scale * g + group["momentum"] * v if group["nesterov"] else v

@@ -143,6 +143,7 @@ def test_half_precision_is_float16_on_the_device(machine, full_precision_norm, p
     types = {name: weight.dtype for name, weight in program.model.model.named_parameters()}
     assert types["conv1.weight"] is torch.float16
     assert types["bn1.weight"] is (torch.float32 if full_precision_norm else torch.float16)
+    assert program.model.model.bn1.running_var.dtype is torch.float32
     assert program.shapes[0][1] is (torch.uint8 if place == "device" else torch.float16)
     with torch.no_grad():
         expected = _model()(normalise(images))

@@ -155,6 +155,17 @@ def test_half_precision(machine, precision, weights, loosely):
     assert_close(found, expected, loosely)
 
 
+def test_running_statistics_stay_in_single_precision(machine):
+    model = network()
+    model[0][1].running_var.fill_(70000.0)  # infinite in half precision
+    made = session(model=model, precision="16.16")
+    assert machine.programs[-1].model.model[0][1].running_var.dtype == torch.float32
+    assert made.weights()["0.1.running_var"].unique().tolist() == [70000.0]
+    made.step(batch(4), 0)
+    after = made.weights()["0.1.running_var"]
+    assert 62900 < float(after.min()) < float(after.max()) < 63100
+
+
 def test_a_loss_that_is_not_finite_is_raised_with_its_update():
     made = session(eight_bit_io=False)
     bad = batch(4, eight_bit=False)
@@ -338,6 +349,18 @@ def test_out_of_memory_says_what_to_try(machine):
     with pytest.raises(IpucnnError, match="cannot be compiled for training") as error:
         session()
     assert "--recompute-mode auto" in error.value.hint
+
+
+def test_a_state_of_another_number_of_replicas_is_restored(caplog):
+    """Its random numbers are for every tile of those replicas; PopART refuses them."""
+    caplog.set_level("INFO", "ipucnn.poptorch")
+    first, second = session(replicas=2), session(replicas=1)
+    first.step(batch(8), 0)
+    second.load(first.weights(), first.state())
+    assert_close(second.weights(), first.weights(), 0)
+    assert second._executor.rng_state == first._executor.rng_state[:1]
+    assert "random numbers continue from the seed" in caplog.text
+    second.step(batch(4, 1), 1)
 
 
 def test_a_state_of_another_backend_is_refused():

@@ -694,6 +694,19 @@ def test_dampening_also_on_the_first_step(poptorch):
     assert weight.tolist() == [0]
 
 
+def test_velocity_of_separate_tensors_is_scaled_like_the_loss(poptorch):
+    """A larger scale is not applied to what is stored: momentum is smaller once."""
+    model = Weighed(poptorch)
+    optimizer = poptorch.optim.SGD(model.parameters(), lr=1.0, momentum=0.5, loss_scaling=1.0)
+    wrapper = poptorch.trainingModel(model, optimizer=optimizer)
+    wrapper(torch.ones(1))
+    assert float(model.state_dict()["weight"]) == 0  # a velocity of 1
+    optimizer.loss_scaling = 2.0
+    wrapper.setOptimizer(optimizer)
+    wrapper(torch.ones(1))
+    assert float(model.state_dict()["weight"]) == -(0.5 / 2 + 1)
+
+
 def test_adamw_corrects_its_bias_in_any_case(poptorch):
     given = {"lr": 0.125, "weight_decay": 0.0}
     with_it = updates(poptorch, poptorch.optim.AdamW, bias_correction=True, **given)

@@ -188,6 +188,18 @@ def test_instances_take_turns_on_the_cards(card, monkeypatch):
     assert of_instance("cpu") == "cpu"
 
 
+def test_a_process_uses_the_only_card_that_is_visible_to_it(card, monkeypatch):
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "3", "WORLD_SIZE": "4",
+                        "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert of_instance(None) == "cuda:1"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert of_instance(None) == "cuda:1"  # which is then an error: there is one card for two
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    assert of_instance(None) == "cuda:0"
+
+
 # -- 5: doctor -----------------------------------------------------------------------------------
 
 

@@ -7,6 +7,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import FULL_PRECISION, option
 from ipucnn.plugins.backends._options import CacheOptions
 
+_NO_STATE = "without optimizer sgd adam adamw rmsprop rmsprop_tf lamb"
+"""The tensors of `sgd_combined` are accumulators. Source: PopTorch 3.3, `python/optim.py`."""
+
 
 @dataclass(frozen=True)
 class IpuOptions(CacheOptions):
@@ -46,10 +49,10 @@ class IpuOptions(CacheOptions):
         names=("--get-reports",))
     offload_optimizer: bool = option(
         False, "Keep the optimizer state in the host's memory instead of the IPU's.",
-        only="training")
+        only="training", idle=_NO_STATE)
     enable_optimizer_rts: bool = option(
         False, "Shard the optimizer state over the replicas (replicated tensor sharding).",
-        only="training")
+        only="training", idle=_NO_STATE)
     enable_stochastic_rounding: bool = option(
         False, "Round half-precision results stochastically.", names=("--prng",), only="training",
         idle=FULL_PRECISION)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Callable, Deque, Dict, List, Optional
 import ncnn  # a backend's engine is loaded when it is used
 import numpy
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, Graph
@@ -144,5 +144,6 @@ def concurrent() -> bool:
 
 def _failed(code: int) -> IpucnnError:
     if code == _NO_MEMORY:
-        return IpucnnError("ncnn is out of memory", "use fewer '--requests', or a smaller image")
+        return OutOfMemoryError("ncnn is out of memory",
+                                "use fewer '--requests', or a smaller image")
     return IpucnnError(f"ncnn cannot compute the network (code {code})", "use another backend")

@@ -13,7 +13,7 @@ from typing import Iterator, List, Optional
 
 import ncnn  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import DataError, IpucnnError
+from ipucnn.core.errors import DataError, IpucnnError, OutOfMemoryError
 from ipucnn.core.files import parsed_json
 from ipucnn.onnx.engine_base import Graph
 from ipucnn.onnx.graph_facts import identity
@@ -116,8 +116,8 @@ def _errors() -> Iterator[None]:
     except DataError as error:  # a stored graph that is damaged is exported again
         raise refusal(error.message) from error
     except MemoryError as error:
-        raise IpucnnError("there is no memory to load the network into ncnn",
-                          "use a smaller network") from error
+        raise OutOfMemoryError("there is no memory to load the network into ncnn",
+                               "use a smaller network") from error
     except OSError as error:
         raise IpucnnError(f"the network cannot be written for ncnn: {error.strerror or error}",
                           f"free space in '{tempfile.gettempdir()}', or set TMPDIR") from error

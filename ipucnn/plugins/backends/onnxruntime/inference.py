@@ -10,7 +10,12 @@ from typing import Any, Callable, Deque, Dict, Optional, Sequence, Tuple
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError, UsageError
+from ipucnn.core.errors import (
+    IpucnnError,
+    OutOfMemoryError,
+    UnsupportedNetworkError,
+    UsageError,
+)
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, Graph, filled
@@ -151,7 +156,8 @@ def _refused(error: Exception, ways: Sequence[str]) -> Exception:
         return error
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if "alloc" in text.lower() or "memory" in text.lower():
-        return IpucnnError(f"ONNX Runtime is out of memory: {text}", "use a smaller '--batch-size'")
+        return OutOfMemoryError(f"ONNX Runtime is out of memory: {text}",
+                                "use a smaller '--batch-size'")
     hint = "".join(f"{way!r}, " for way in ways)
     return UnsupportedNetworkError(
         f"ONNX Runtime refuses the network: {text}",

@@ -20,7 +20,7 @@ from typing import (
 import numpy
 import openvino  # a backend's engine is loaded when it is used
 
-from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
+from ipucnn.core.errors import OutOfMemoryError, UnsupportedNetworkError
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
@@ -260,6 +260,6 @@ def _errors(micro_batch: int, any_batch: bool) -> Iterator[None]:
             exit_code=1) from error
 
 
-def _out_of_memory(micro_batch: int) -> IpucnnError:
-    return IpucnnError(f"OpenVINO is out of memory at a micro-batch of {micro_batch}",
-                       "use a smaller '--batch-size'")
+def _out_of_memory(micro_batch: int) -> OutOfMemoryError:
+    return OutOfMemoryError(f"OpenVINO is out of memory at a micro-batch of {micro_batch}",
+                            "use a smaller '--batch-size'")

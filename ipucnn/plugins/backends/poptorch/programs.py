@@ -114,8 +114,17 @@ def place_stages(model: torch.nn.Module, plan: ExecutionPlan, input_size: int) -
 
 def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
                  weights: torch.dtype) -> torch.nn.Module:
-    """Return the model with weights and norm layers in the precision of the plan."""
+    """Return the model with weights and norm layers in the precision of the plan.
+
+    Running statistics stay in single precision: in half, a variance above 65504 is infinite and
+    small changes are lost. Source: PopTorch user guide, "16-bit float migration".
+    """
+    kept = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()
+            if isinstance(module, torch.nn.modules.batchnorm._NormBase)]
     model = model.to(weights)
+    for module, statistics in kept:
+        for name, value in statistics.items():
+            setattr(module, name, value)
     if weights is torch.float16 and plan.full_precision_norm:
         full_precision_norms(model)
     return model

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import poptorch
 import torch
@@ -24,6 +25,7 @@ from ipucnn.core.execution.training_session import (
 )
 from ipucnn.data.mixup import draw
 from ipucnn.models.surgery import recompute_points
+from ipucnn.plugins.backends._ipu.sdk import first_line
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.poptorch.errors import device_errors, release
 from ipucnn.plugins.backends.poptorch.optimizers import make_optimizer, set_rates
@@ -40,6 +42,8 @@ from ipucnn.plugins.backends.poptorch.settings import (
     training_overlap,
 )
 from ipucnn.plugins.backends.poptorch.worker_processes import FedByProcesses
+
+log = logging.getLogger("ipucnn.poptorch")
 
 _MODEL = "model."
 
@@ -160,7 +164,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
             self._executor.setOptimizer(self._optimizer)
             random = state.get("random", [])
             if len(random) == self._instances.count and random[self._instances.index]:
-                self._executor.rng_state = list(random[self._instances.index])
+                self._set_random(random[self._instances.index])
 
     @contextmanager
     def detached(self) -> Iterator[None]:
@@ -178,6 +182,15 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         """Release the IPUs and the program, and end the worker processes."""
         self.stop_loading()
         release(self._executor)
+
+    def _set_random(self, state: List[int]) -> None:
+        """Continue with saved random numbers: a seed, and words for every tile of every replica."""
+        try:
+            self._executor.rng_state = list(state)
+        except poptorch.Error as error:  # it is of other IPUs, or of another number of them
+            log.info("random numbers continue from the seed of the checkpoint: %s",
+                     first_line(error))
+            self._executor.rng_state = list(state[:1])
 
     def _example(self) -> TrainingBatch:
         """Return a batch of the right shape; a synthetic program uses only its shape."""

@@ -8,7 +8,7 @@ from typing import Iterator
 
 import torch
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
 from ipucnn.plugins.backends.torch.devices import Device
 
 _FATAL = re.compile(r"(?:CUDA|HIP) error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT|NCCL error"
@@ -33,7 +33,7 @@ def device_errors(micro_batch: int) -> Iterator[None]:
         yield
     except RuntimeError as error:
         if out_of_memory(error):
-            raise IpucnnError(
+            raise OutOfMemoryError(
                 f"the device is out of memory at a micro-batch of {micro_batch}",
                 "use a smaller '--batch-size', or '--precision half'") from error
         if not _FATAL.search(str(error)):
