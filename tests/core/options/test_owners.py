@@ -143,6 +143,13 @@ def test_flags_of_two_plugins_of_one_kind(loggers):
     assert "--optimizer.sgd.momentum" not in flags  # one optimizer at a time
 
 
+def test_a_list_of_booleans_has_values(loggers):
+    arguments = ["--logger", "sky/cloud", "--parts", "true", "no", "--tags", "a"]
+    options = build(TrainOptions, parsed(TrainOptions, arguments, registry()))
+    own = options.plugins.of("logger", "sky/cloud")
+    assert (own.parts, own.tags) == ((True, False), ("a",))
+
+
 def test_an_option_without_the_one_that_it_needs_is_refused():
     given = {"data": "coco", "data_dir": "there", "annotations": "a.json"}
     error = refused(RunOptions, given)
