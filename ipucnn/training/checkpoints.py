@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
 
 import torch
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
@@ -104,6 +104,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
 
     Raises:
         CheckpointError: it cannot be written; nothing is left behind.
+        PluginError: the state of a plugin holds what a checkpoint cannot contain.
     """
     content = {
         "format": FORMAT, "model": dict(checkpoint.weights), "model_name": checkpoint.model,
@@ -114,6 +115,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         "versions": checkpoint.versions, "data": checkpoint.data}
     if checkpoint.card is not None:
         content[CARD] = checkpoint.card.as_plain()
+    content = _canonical(content)
     target = folder / (name or checkpoint.name)
     if kind_of(target):
         raise CheckpointError(f"cannot write checkpoint '{target}': it is {kind_of(target)}",
@@ -122,7 +124,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         with staged(target) as partial, partial.open("wb") as file:
             sink = _Sink(file)
             try:
-                torch.save(_canonical(content), cast(BinaryIO, sink))
+                torch.save(content, cast(BinaryIO, sink))
             except BaseException as error:  # torch's error for a failed write
                 raise (sink.failed or error) from error
     except (OSError, RuntimeError) as error:
@@ -227,20 +229,45 @@ class _Typed:
         self.value = value
 
 
-def _canonical(value: Any, typed: bool = False) -> Any:
+_LEAVES = (bool, bytes, torch.Tensor, torch.dtype, torch.device)
+"""Types besides numbers, texts and collections that a checkpoint may contain."""
+
+
+def _canonical(value: Any, typed: bool = False, where: str = "") -> Any:
     """Return a copy of plain types such that equal contents are written as equal bytes.
 
     Pickle writes repeated objects as references, so the bytes depend on which equal strings and
-    tuples are the same object, which differs after a restore.
+    tuples are the same object, which differs after a restore. Numbers of numpy and other libraries
+    become built-in ones.
+
+    Args:
+        value: the value.
+        typed: tuples stay tuples.
+        where: the keys that lead to the value, for the error.
+
+    Raises:
+        PluginError: it holds an object of another type, which could not be read again.
     """
     if isinstance(value, _Typed):
-        return _canonical(value.value, typed=True)
+        return _canonical(value.value, True, where)
     if isinstance(value, str):
-        return sys.intern(value)
+        return sys.intern(str.__str__(value))
     if isinstance(value, Mapping):
-        return {_canonical(key): _canonical(item, typed) for key, item in value.items()}
+        return {_canonical(key, typed, where): _canonical(item, typed, f"{where}[{key!r}]")
+                for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [_canonical(item, typed) for item in value]
+        items = [_canonical(item, typed, f"{where}[{number}]")
+                 for number, item in enumerate(value)]
         # a new tuple is used in one place only, so it is never a reference
         return tuple(items) if typed and isinstance(value, tuple) else items
-    return value
+    if value is None or isinstance(value, _LEAVES):
+        return value
+    if hasattr(value, "item") and not getattr(value, "ndim", 1):
+        return value.item()
+    for number in (int, float, complex):
+        if isinstance(value, number):
+            return number(value)
+    raise PluginError(
+        f"a checkpoint cannot contain an object of type {type(value).__name__!r} ({where})",
+        "the state of optimizers and backends must be of built-in types and tensors; report it "
+        "to the plugin's author")
