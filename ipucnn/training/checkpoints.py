@@ -264,9 +264,8 @@ def _canonical(value: Any, typed: bool = False, where: str = "") -> Any:
         return value
     if hasattr(value, "item") and not getattr(value, "ndim", 1):
         return value.item()
-    for number in (int, float, complex):
-        if isinstance(value, number):
-            return number(value)
+    if isinstance(value, (int, float)):  # members of an enum, for example
+        return int(value) if isinstance(value, int) else float(value)
     raise PluginError(
         f"a checkpoint cannot contain an object of type {type(value).__name__!r} ({where})",
         "the state of optimizers and backends must be of built-in types and tensors; report it "
