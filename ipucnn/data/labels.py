@@ -46,7 +46,7 @@ def _class(dataset: ImageDataset, index: int, label: Any) -> int:
     classes = len(dataset.class_names)
     with suppress(TypeError, RuntimeError):  # not a number; a tensor of several
         number = operator.index(label)
-        if 0 <= number and (number < classes or not classes):
+        if number >= 0 and (number < classes or not classes):
             return number
     raise PluginError(f"the dataset gave class {label!r} for {dataset.name(index)!r}, expected "
                       + (f"a number from 0 to {classes - 1}" if classes else "a number")
