@@ -7,6 +7,7 @@ import functools
 import logging
 import re
 import threading
+import traceback
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar, cast
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError
@@ -24,6 +25,7 @@ from ipucnn.core.registry.loading import (
     cause_of,
     check_options_class,
     describe,
+    has_code_in,
     import_target,
     missing_requirements,
     remedy_for,
@@ -197,11 +199,39 @@ class Registry:
             *arguments: of the target.
             options: an instance of the record's options class; its defaults when None.
             **keywords: of the target.
+
+        Raises:
+            PluginError: the target of a third party raised another exception than those of ipucnn.
         """
         declared = self.options_class(spec)
         if declared is not None:
             keywords["options"] = declared() if options is None else options
-        return self.resolve(spec)(*arguments, **keywords)
+        target = self.resolve(spec)
+        try:
+            return target(*arguments, **keywords)
+        except (IpucnnError, MemoryError):
+            raise
+        except GUARDED as error:
+            provider = self.provider_of(spec)
+            if provider.builtin or self.settings.strict:
+                raise
+            kind = next(kind for kind in KINDS.values() if isinstance(spec, kind.record))
+            raise PluginError(f"{kind.name} {spec.name!r} of {provider.label} cannot be built: "
+                              f"{cause_of(error)}", remedy_for(provider)) from error
+
+    @_one_thread
+    def raised_by(self, error: BaseException) -> Optional[Provider]:
+        """Return the third-party plugin in whose code an exception was raised or passed, or None.
+
+        If there are several, the innermost one is returned.
+        """
+        found = None
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            name = frame.f_globals.get("__name__", "")
+            found = next((loaded.provider for loaded in self._loader.loaded.values()
+                          if not loaded.provider.builtin
+                          and has_code_in(loaded.provider, name, frame.f_code.co_filename)), found)
+        return found
 
     # -- listings ----------------------------------------------------------------------------
 

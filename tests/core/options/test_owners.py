@@ -132,6 +132,17 @@ def test_two_plugins_of_one_kind_are_told_apart_by_their_names(loggers):
     assert "are spellings of one option" in error.message
 
 
+def test_two_plugins_of_one_name_are_not_selected_together(fake_distribution):
+    for name in ("east", "west"):
+        source = LOGGERS.replace("project", f"{name}_project")
+        fake_distribution(name, {f"{name}_plugin.py": source}, {name: f"{name}_plugin"})
+    error = refused(TrainOptions, {"logger": ("east:paper", "files", "west:paper")})
+    assert error.message == ("loggers 'east:paper' and 'west:paper' have one name and cannot be "
+                             "selected together")
+    alone = build(TrainOptions, {"logger": ("west:paper",), "west_project": "a"})
+    assert alone.plugins.value("west_project") == "a"
+
+
 def test_flags_of_two_plugins_of_one_kind(loggers):
     table = flag_table([TrainOptions], ["--logger", "sky/cloud", "paper"], registry())
     flags = table.by_spelling()
