@@ -13,6 +13,7 @@ import os
 import re
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
@@ -287,7 +288,7 @@ class Declared:
             return self._coerce_one(value, where)
         if isinstance(value, str):
             value = value.split()
-        value = [builtin(item) for item in value] if isinstance(value, (list, tuple)) else [value]
+        value = [builtin(item) for item in value] if isinstance(value, Sequence) else [value]
         if self.type is not str:
             value = [number for item in value for number in numbers(item)]
         return tuple(self._coerce_one(item, where) for item in value)
