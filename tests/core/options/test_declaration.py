@@ -48,7 +48,8 @@ def value(**given):
     ({"precision": "HALF"}, "16.16"), ({"precision": 16.16}, "16.16"), ({"level": "2"}, 2),
     ({"level": 2}, 2),
     ({"splits": "a/1 b/2"}, ("a/1", "b/2")), ({"splits": ["a", "b"]}, ("a", "b")),
-    ({"splits": ()}, ()), ({"sizes": range(3, 5)}, (3, 4)), ({"sizes": 3}, (3,)), ({"sizes": "3 4"}, (3, 4)),
+    ({"sizes": range(3, 5)}, (3, 4)), ({"splits": ()}, ()),
+    ({"sizes": 3}, (3,)), ({"sizes": "3 4"}, (3, 4)),
     ({"fast": True}, True), ({"fast": "yes"}, True), ({"fast": "Off"}, False),
     ({"half": None}, None), ({"half": False}, False),
 ])
