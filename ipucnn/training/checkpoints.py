@@ -20,6 +20,7 @@ from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import on_store
 from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.training.figures import Figures
@@ -63,6 +64,7 @@ class Checkpoint:
         extra: whether it is named like a checkpoint within the next epoch although it is at the end
             of one, so that the next checkpoint replaces it; not saved.
         grown: whether outputs for added classes were added after reading; not saved.
+        run: the beginning of the names of all checkpoints of the training (`run_of`); not saved.
     """
 
     model: str
@@ -81,19 +83,37 @@ class Checkpoint:
     add_classes: bool = False
     extra: bool = False
     grown: bool = False
+    run: str = ""
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        return file_name(self.model, self.dataset, self.position, self.extra)
+        return file_name(self.run or run_of(self.model, self.dataset), self.position, self.extra)
 
 
-def file_name(model: str, dataset: str, position: Position, extra: bool = False) -> str:
-    """Return the name of the file of a checkpoint; see `Checkpoint.extra`."""
+def run_of(model: str, dataset: str, restored: Optional[Checkpoint] = None) -> str:
+    """Return the beginning of the names of a training's checkpoints.
+
+    A restored training keeps that of its checkpoint, although the dataset may now have another
+    format, and a plugin another name: a folder has the checkpoints of one training.
+
+    Args:
+        model: its name.
+        dataset: its name.
+        restored: the checkpoint from which the training continues.
+    """
+    named = NAME.fullmatch(restored.path.name) if restored and restored.path else None
+    if named:
+        return named["run"]
+    bare = model.rpartition(":")[2]  # that of a new checkpoint may have a distribution
+    return f"{bare}_{dataset}".replace(":", "-").replace("/", "-")
+
+
+def file_name(run: str, position: Position, extra: bool = False) -> str:
+    """Return the name of the file of a checkpoint; see `run_of` and `Checkpoint.extra`."""
     within = extra or position.call
     where = f"{position.epoch + 1}.step{position.update}" if within else str(position.epoch)
-    bare = model.rpartition(":")[2]  # that of a new checkpoint may have a distribution
-    return f"{bare}_{dataset}_{where}.pt".replace(":", "-").replace("/", "-")
+    return f"{run}_{where}.pt"
 
 
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
