@@ -93,10 +93,17 @@ class ModelCard:
 
         Args:
             outputs: of the model, `(n, num_outputs)`, an array or a tensor of the host.
+
+        Raises:
+            PluginError: the model returned another number of outputs than it was built for.
         """
         import numpy
 
         values: numpy.ndarray[Any, Any] = numpy.asarray(outputs, numpy.float32)
+        if values.shape[1:] != (self.num_outputs,):
+            raise PluginError(f"model {self.model!r} returned outputs of shape {values.shape}, "
+                              f"expected (n, {self.num_outputs})",
+                              "its target must use 'num_classes'; report it to its author")
         with numpy.errstate(invalid="ignore", over="ignore"):  # outputs may not be finite
             if self.outputs != LOGITS:
                 pass
