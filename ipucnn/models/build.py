@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 import torch
 from torch import nn
 
-from ipucnn.core.errors import PluginError, UsageError
+from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.parts import NetworkPart
@@ -221,9 +221,18 @@ def outline(spec: ModelSpec, registry: Registry, options: Any = None,
 
 def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
            input_size: int) -> nn.Module:
-    parameter = inspect.signature(registry.resolve(spec)).parameters.get("input_size")
-    sized = {"input_size": input_size} if parameter and parameter.default is None else {}
-    model = registry.make(spec, num_classes=num_classes, options=options, **sized)
+    try:
+        parameter = inspect.signature(registry.resolve(spec)).parameters.get("input_size")
+        sized = {"input_size": input_size} if parameter and parameter.default is None else {}
+        model = registry.make(spec, num_classes=num_classes, options=options, **sized)
+    except IpucnnError:
+        raise
+    except Exception as error:
+        provider = registry.provider_of(spec)
+        if provider.builtin or registry.settings.strict:
+            raise
+        raise PluginError(f"model {spec.name!r} of {provider.label} cannot be built: "
+                          f"{type(error).__name__}: {error}", "report it to its author") from error
     if not isinstance(model, nn.Module):
         raise PluginError(f"the target of model {spec.name!r} returned {model!r}, expected a "
                           "torch module")

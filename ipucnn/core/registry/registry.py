@@ -199,25 +199,11 @@ class Registry:
             *arguments: of the target.
             options: an instance of the record's options class; its defaults when None.
             **keywords: of the target.
-
-        Raises:
-            PluginError: the target of a third party raised another exception than those of ipucnn.
         """
         declared = self.options_class(spec)
         if declared is not None:
             keywords["options"] = declared() if options is None else options
-        target = self.resolve(spec)
-        try:
-            return target(*arguments, **keywords)
-        except (IpucnnError, MemoryError):
-            raise
-        except GUARDED as error:
-            provider = self.provider_of(spec)
-            if provider.builtin or self.settings.strict:
-                raise
-            kind = next(kind for kind in KINDS.values() if isinstance(spec, kind.record))
-            raise PluginError(f"{kind.name} {spec.name!r} of {provider.label} cannot be built: "
-                              f"{cause_of(error)}", remedy_for(provider)) from error
+        return self.resolve(spec)(*arguments, **keywords)
 
     @_one_thread
     def raised_by(self, error: BaseException) -> Optional[Provider]:
