@@ -21,6 +21,7 @@ from typing import (
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import printable, printable_lines
+from ipucnn.core.options.conversion import builtin
 from ipucnn.core.progress import CALLBACK, Listener, Status, StopTraining
 from ipucnn.core.progress import Progress as ImageProgress
 
@@ -140,7 +141,7 @@ class _PythonListener(Listener):
     def row(self, row: Dict[str, Any]) -> None:
         for callback in self._callbacks:
             try:
-                if callback(dict(row)) is True:
+                if builtin(callback(dict(row))) is True:  # also numpy's and torch's True
                     self._stop = self._stop or CALLBACK
             except StopTraining:
                 self._stop = self._stop or CALLBACK

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence
+import operator
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, cast
 
 import numpy
 
+from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.data import ImageDataset, Label
 
@@ -17,8 +20,37 @@ IMBALANCE = 3.0
 
 
 def label_of(dataset: ImageDataset, index: int) -> Optional[Label]:
-    """Return the label of an image, or all of its labels where it may have several."""
-    return dataset.labels(index) if dataset.multi_label else dataset.label(index)
+    """Return the label of an image, or all of its labels where it may have several.
+
+    Raises:
+        PluginError: a label is not one of the dataset's classes.
+    """
+    if dataset.multi_label:
+        return tuple(_class(dataset, index, label) for label in dataset.labels(index))
+    return class_of(dataset, index)
+
+
+def class_of(dataset: ImageDataset, index: int) -> Optional[int]:
+    """Return the one label of an image in a built-in type, or None; raises as `label_of` does."""
+    label = dataset.label(index)
+    return None if label is None else _class(dataset, index, label)
+
+
+def id_of(dataset: ImageDataset, index: int) -> Optional[int]:
+    """Return the id of an image in a built-in type, or None without one."""
+    found = dataset.image_id(index)
+    return None if found is None else operator.index(found)
+
+
+def _class(dataset: ImageDataset, index: int, label: Any) -> int:
+    classes = len(dataset.class_names)
+    with suppress(TypeError, RuntimeError):  # not a number; a tensor of several
+        number = operator.index(label)
+        if number >= 0 and (number < classes or not classes):
+            return number
+    raise PluginError(f"the dataset gave class {label!r} for {dataset.name(index)!r}, expected "
+                      + (f"a number from 0 to {classes - 1}" if classes else "a number")
+                      + ", or None if it is not known")
 
 
 def label_tensor(labels: Sequence[Optional[Label]], classes: int) -> torch.Tensor:
@@ -51,16 +83,21 @@ def labels_of_batch(labels: Sequence[Optional[Label]],
 
 
 def label_array(dataset: ImageDataset) -> numpy.ndarray[Any, Any]:
-    """Return the label of every image, int64; `UNKNOWN` where it is not known."""
-    return numpy.array([UNKNOWN if label is None else label
-                        for label in map(dataset.label, range(len(dataset)))], dtype=numpy.int64)
+    """Return the label of every image, int64; `UNKNOWN` where it is not known.
+
+    Raises:
+        PluginError: see `label_of`.
+    """
+    return numpy.array([UNKNOWN if label is None else label for index in range(len(dataset))
+                        for label in [class_of(dataset, index)]], dtype=numpy.int64)
 
 
 def class_counts(dataset: ImageDataset, classes: int) -> List[int]:
     """Return the number of images of each class; one with several labels counts for each."""
     if dataset.multi_label:
         labels = numpy.array([number for index in range(len(dataset))
-                              for number in dataset.labels(index)], dtype=numpy.int64)
+                              for number in cast(Tuple[int, ...], label_of(dataset, index))],
+                             dtype=numpy.int64)
     else:
         labels = label_array(dataset)
     counts: List[int] = numpy.bincount(labels[labels >= 0], minlength=classes).tolist()

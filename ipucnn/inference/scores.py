@@ -10,7 +10,7 @@ import numpy
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK
 from ipucnn.data import ImageDataset
-from ipucnn.data.labels import labels_of_batch
+from ipucnn.data.labels import id_of, labels_of_batch
 from ipucnn.inference import predictions
 from ipucnn.inference.answers import Answer, Answers
 from ipucnn.models.card import ModelCard
@@ -81,7 +81,7 @@ class Scores:
             self._first_failed = self._first_failed or failed[0]
             self._failed += len(failed)
         if self._writer is not None:
-            ids = [self._dataset.image_id(batch.indices[row]) for row in fresh]
+            ids = [id_of(self._dataset, batch.indices[row]) for row in fresh]
             one = self._match is not None and not self._dataset.multi_label
             lines = predictions.described(predictions.rows(
                 names, [label if isinstance(label, int) else None for label in labels] if one

@@ -98,10 +98,15 @@ class ModelCard:
 
         Raises:
             DataError: the outputs are probabilities according to the card, and are not from 0 to 1.
+            PluginError: the model returned another number of outputs than it was built for.
         """
         import numpy
 
         values: numpy.ndarray[Any, Any] = numpy.asarray(outputs, numpy.float32)
+        if values.shape[1:] != (self.num_outputs,):
+            raise PluginError(f"model {self.model!r} returned outputs of shape {values.shape}, "
+                              f"expected (n, {self.num_outputs})",
+                              "its target must use 'num_classes'; report it to its author")
         with numpy.errstate(invalid="ignore", over="ignore"):  # outputs may not be finite
             if self.outputs != LOGITS:
                 if (numpy.isfinite(values) & (abs(values - 0.5) > 0.5 + _ROUNDING)).any():

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import Any, Callable, List, Sequence
 
 import typer
@@ -13,6 +14,8 @@ import typer
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import name_too_long
 from ipucnn.core.names import did_you_mean
+from ipucnn.core.registry.loading import cause_of, describe, remedy_for
+from ipucnn.core.registry.registry import registry
 from ipucnn.terminal import exit_codes, launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import completing
@@ -64,6 +67,8 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
             return exit_codes.FAILED
         if isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)):
             return _out_of_memory()
+        if isinstance(error.__cause__, KeyboardInterrupt):  # during `__set_name__`, Python < 3.12
+            return _interrupted(str(error.__cause__))
         if not isinstance(error, click_error):
             return _unexpected(error)
         if show_traceback:
@@ -121,8 +126,16 @@ def _unexpected(error: Exception) -> int:
         render.report_error(name_too_long(str(error.filename)))
         return exit_codes.USAGE
     render.say_traceback()
-    render.say("error: this is a bug in ipucnn or a plugin; please report it with the traceback "
-               "above\nhint: run with '--no-plugins' to see whether a plugin causes it")
+    plugin = None
+    with suppress(IpucnnError):  # of an installation without built-in plugins
+        plugin = registry().raised_by(error)
+    if plugin is None:
+        render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
+                   "traceback above\nhint: run with '--no-plugins' to see whether a plugin causes "
+                   "it")
+    else:
+        render.report_error(PluginError(f"{describe(plugin)} failed: {cause_of(error)}; the "
+                                        "traceback is above", remedy_for(plugin)))
     return exit_codes.FAILED
 
 

@@ -103,6 +103,6 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
     if item.boolean:
         negative = f" / --no-{spellings[0][2:]}" if explained and flag.negatable else ""
         return printable(", ".join(spellings) + negative), printable(text)
-    metavar = rule.metavar or ("|".join(rule.choices) if rule.choices else
-                               item.type.__name__.upper())
+    metavar = rule.metavar or "|".join(rule.choices) or (
+        "SIZE" if rule.size else "true|false" if item.type is bool else item.type.__name__.upper())
     return printable(f"{', '.join(spellings)} {metavar}"), printable(text)

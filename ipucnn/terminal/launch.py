@@ -122,11 +122,9 @@ def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
         UsageError: another launcher started this process, or this one does not start processes.
         UnavailableError: it is not usable here.
     """
-    from ipucnn.core.registry.registry import registry
-
     launcher = launcher_named(name, options)
     if launcher.launch(os.environ) is not None:
-        select(registry().get("launcher", name).name)
+        select(name, options)
         return None
     other = launched()
     if other is not None:

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
 
 import torch
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
@@ -20,6 +20,7 @@ from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import on_store
 from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.training.figures import Figures
@@ -63,6 +64,7 @@ class Checkpoint:
         extra: whether it is named like a checkpoint within the next epoch although it is at the end
             of one, so that the next checkpoint replaces it; not saved.
         grown: whether outputs for added classes were added after reading; not saved.
+        run: the beginning of the names of all checkpoints of the training (`run_of`); not saved.
     """
 
     model: str
@@ -81,19 +83,37 @@ class Checkpoint:
     add_classes: bool = False
     extra: bool = False
     grown: bool = False
+    run: str = ""
 
     @property
     def name(self) -> str:
         """The name of its file."""
-        return file_name(self.model, self.dataset, self.position, self.extra)
+        return file_name(self.run or run_of(self.model, self.dataset), self.position, self.extra)
 
 
-def file_name(model: str, dataset: str, position: Position, extra: bool = False) -> str:
-    """Return the name of the file of a checkpoint; see `Checkpoint.extra`."""
+def run_of(model: str, dataset: str, restored: Optional[Checkpoint] = None) -> str:
+    """Return the beginning of the names of a training's checkpoints.
+
+    A restored training keeps that of its checkpoint, although the dataset may now have another
+    format, and a plugin another name: a folder has the checkpoints of one training.
+
+    Args:
+        model: its name.
+        dataset: its name.
+        restored: the checkpoint from which the training continues.
+    """
+    named = NAME.fullmatch(restored.path.name) if restored and restored.path else None
+    if named:
+        return named["run"]
+    bare = model.rpartition(":")[2]  # that of a new checkpoint may have a distribution
+    return f"{bare}_{dataset}".replace(":", "-").replace("/", "-")
+
+
+def file_name(run: str, position: Position, extra: bool = False) -> str:
+    """Return the name of the file of a checkpoint; see `run_of` and `Checkpoint.extra`."""
     within = extra or position.call
     where = f"{position.epoch + 1}.step{position.update}" if within else str(position.epoch)
-    bare = model.rpartition(":")[2]  # that of a new checkpoint may have a distribution
-    return f"{bare}_{dataset}_{where}.pt".replace(":", "-").replace("/", "-")
+    return f"{run}_{where}.pt"
 
 
 def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
@@ -104,6 +124,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
 
     Raises:
         CheckpointError: it cannot be written; nothing is left behind.
+        PluginError: the state of a plugin holds what a checkpoint cannot contain.
     """
     content = {
         "format": FORMAT, "model": dict(checkpoint.weights), "model_name": checkpoint.model,
@@ -114,6 +135,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         "versions": checkpoint.versions, "data": checkpoint.data}
     if checkpoint.card is not None:
         content[CARD] = checkpoint.card.as_plain()
+    content = _canonical(content)
     target = folder / (name or checkpoint.name)
     if kind_of(target):
         raise CheckpointError(f"cannot write checkpoint '{target}': it is {kind_of(target)}",
@@ -122,7 +144,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         with staged(target) as partial, partial.open("wb") as file:
             sink = _Sink(file)
             try:
-                torch.save(_canonical(content), cast(BinaryIO, sink))
+                torch.save(content, cast(BinaryIO, sink))
             except BaseException as error:  # torch's error for a failed write
                 raise (sink.failed or error) from error
     except (OSError, RuntimeError) as error:
@@ -227,20 +249,44 @@ class _Typed:
         self.value = value
 
 
-def _canonical(value: Any, typed: bool = False) -> Any:
+_LEAVES = (bool, bytes, torch.Tensor, torch.dtype, torch.device)
+"""Types besides numbers, texts and collections that a checkpoint may contain."""
+
+
+def _canonical(value: Any, typed: bool = False, where: str = "") -> Any:
     """Return a copy of plain types such that equal contents are written as equal bytes.
 
     Pickle writes repeated objects as references, so the bytes depend on which equal strings and
-    tuples are the same object, which differs after a restore.
+    tuples are the same object, which differs after a restore. Numbers of numpy and other libraries
+    become built-in ones.
+
+    Args:
+        value: the value.
+        typed: tuples stay tuples.
+        where: the keys that lead to the value, for the error.
+
+    Raises:
+        PluginError: it holds an object of another type, which could not be read again.
     """
     if isinstance(value, _Typed):
-        return _canonical(value.value, typed=True)
+        return _canonical(value.value, True, where)
     if isinstance(value, str):
-        return sys.intern(value)
+        return sys.intern(str.__str__(value))
     if isinstance(value, Mapping):
-        return {_canonical(key): _canonical(item, typed) for key, item in value.items()}
+        return {_canonical(key, typed, where): _canonical(item, typed, f"{where}[{key!r}]")
+                for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        items = [_canonical(item, typed) for item in value]
+        items = [_canonical(item, typed, f"{where}[{number}]")
+                 for number, item in enumerate(value)]
         # a new tuple is used in one place only, so it is never a reference
         return tuple(items) if typed and isinstance(value, tuple) else items
-    return value
+    if value is None or isinstance(value, _LEAVES):
+        return value
+    if hasattr(value, "item") and not getattr(value, "ndim", 1):
+        return value.item()
+    if isinstance(value, (int, float)):  # members of an enum, for example
+        return int(value) if isinstance(value, int) else float(value)
+    raise PluginError(
+        f"a checkpoint cannot contain an object of type {type(value).__name__!r} ({where})",
+        "the state of optimizers and backends must be of built-in types and tensors; report it "
+        "to the plugin's author")

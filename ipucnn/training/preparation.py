@@ -331,6 +331,8 @@ def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:
         if not isinstance(logger, Logger):
             raise PluginError(f"the target of logger {spec.name!r} returned "
                               f"{type(logger).__name__}, not a Logger")
+        if not logger.name:
+            logger.name = spec.name
     return loggers
 
 

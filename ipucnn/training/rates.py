@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Callable
 
+from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.training_session import OptimizerChoice
 from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.core.registry.registry import Registry
@@ -76,6 +77,7 @@ def learning_rate(options: TrainOptions, registry: Registry) -> LearningRate:
 
     Raises:
         UsageError: an unknown schedule, or a value that it rejects.
+        PluginError: the schedule returned no factor; also raised by `LearningRate.at`.
     """
     schedule = options.schedule
     spec = registry.get_typed(ScheduleSpec, schedule.lr_schedule)
@@ -87,7 +89,16 @@ def learning_rate(options: TrainOptions, registry: Registry) -> LearningRate:
     keywords = {name: value for name, value in known.items() if name in accepted}
 
     def factor(epoch: float) -> float:
-        return float(target(epoch, **keywords))
+        value = target(epoch, **keywords)
+        try:
+            found = float(value)
+        except (TypeError, ValueError):
+            found = math.nan
+        if not math.isfinite(found) or found < -_ROUNDING:
+            raise PluginError(f"lr-schedule {spec.name!r} returned {value!r} at epoch {epoch:g}, "
+                              "expected a finite number of at least 0",
+                              "select another '--lr-schedule', or report it to its author")
+        return found
 
     factor(0.0)  # rejects invalid values now
     return LearningRate(options.optimisation.rate, factor, schedule.lr_scheduler_freq,

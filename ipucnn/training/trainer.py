@@ -15,7 +15,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.data.waiting import hint
 from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position, file_name
+from ipucnn.training.checkpoints import Checkpoint, Position, file_name, run_of
 from ipucnn.training.feed import Feed, still_bad
 from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
@@ -67,6 +67,7 @@ class Trainer:
         self.history: List[Dict[str, Any]] = []
         self.averaged = ""
         self.restored = shown_path(restored.path) if restored and restored.path else ""
+        self.checkpoints = run_of(prepared.built.spec.name, prepared.data.name, restored)
         self.grown = restored is not None and restored.grown
         self.facts = {"backend": prepared.chosen.spec.name, "model": prepared.built.spec.name,
                       "device": prepared.chosen.probe.device, "dataset": prepared.data.name,
@@ -241,8 +242,7 @@ class Trainer:
         return Position(self.epoch, self.call, self.consumed, self.update)
 
     def _name(self, extra: bool = False) -> str:
-        return file_name(self.prepared.built.spec.name, self.prepared.data.name, self._position(),
-                         extra)
+        return file_name(self.checkpoints, self._position(), extra)
 
     def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
         """Save a checkpoint; `extra` (see `Checkpoint`) is set by default if none is due."""
@@ -265,7 +265,7 @@ class Trainer:
         """Return everything that a restored training needs."""
         return Checkpoint(
             model=self.prepared.built.card.model, dataset=self.prepared.data.name,
-            position=self._position(), weights=self.session.weights(),
+            run=self.checkpoints, position=self._position(), weights=self.session.weights(),
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(), progress=self.figures.as_plain(self.instances),
             options=self.options.as_dict(), class_names=self.prepared.built.card.class_names,

@@ -16,10 +16,11 @@ from ipucnn.core.execution.launching import fitted, sharing, speaks
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text
+from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
 from ipucnn.core.options.declaration import VALIDATION, declared
-from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
@@ -161,7 +162,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
     options = validation_options(stored, given, registry)
     if options.execution.measured:
         check_measurable(options)
-    _check_backend_options(given, registry)
+    _check_backend_options(given, options.execution.backend, registry)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     if data.on_device or not (data.labelled or data.name == stored.dataset):
         raise _no_labels(data)
@@ -244,9 +245,12 @@ def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[T
     return options.with_values(batch_size=found.size), found.note
 
 
-def _check_backend_options(given: ValidateOptions, registry: Registry) -> None:
+def _check_backend_options(given: ValidateOptions, backend: str, registry: Registry) -> None:
     """Raise an error for options of the backend that do not apply to validation."""
     owners = builtin_owners(["backend"], registry)
+    if key(backend) != AUTO:
+        selected = owner_of(KINDS["backend"], registry.get("backend", backend), registry)
+        owners += [selected] if selected is not None else []
     for name, item in given.plugins.undecided.items():
         declared_by = [own for owner in owners for own in [owner.option(name)] if own is not None]
         if item in declared_by and not any(own.option.validation for own in declared_by):

@@ -57,7 +57,7 @@ def test_callbacks_receive_rows_and_may_end_the_training(options):
 
     def stop_after_one(row):
         rows.append(row)
-        return row["kind"] == "epoch"
+        return numpy.bool_(row["kind"] == "epoch")
 
     result = ipucnn.train(**options, callbacks=[stop_after_one, others.append])
     assert (result.stopped_by, result.epochs) == ("callback", 1)

@@ -86,3 +86,12 @@ def test_images_are_normalised_as_the_network_expects():
     (600, 600 / 632, 632)])
 def test_resize_size_is_not_rounded_down(size, fraction, resized):
     assert Preprocessing(size, fraction).resize_size == resized
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 1), (4, 2, 2), ()])
+def test_another_number_of_outputs_is_blamed_on_the_model(shape):
+    card = ModelCard(model="mynet", num_outputs=2)
+    with pytest.raises(PluginError) as caught:
+        card.probabilities(torch.zeros(shape))
+    assert caught.value.message == (f"model 'mynet' returned outputs of shape {shape}, "
+                                    "expected (n, 2)")

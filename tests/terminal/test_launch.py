@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution import launching
 from ipucnn.core.registry.registry import registry
 from ipucnn.terminal.flags import flag_table
-from ipucnn.terminal.launch import LaunchOptions, launcher_of
+from ipucnn.terminal.launch import LaunchOptions, launcher_of, started
 from ipucnn.training.options import TrainOptions
 
 SORTER = """
@@ -64,3 +65,43 @@ def test_an_option_of_two_selected_plugins_needs_its_qualified_spelling(sorter):
     with pytest.raises(UsageError) as caught:
         launcher_of({"launcher": "torchrun", "optimizer": "sorter", "nproc": "2"})
     assert caught.value.hint == "name the plugin: '--optimizer.nproc' and '--launcher.nproc'"
+
+
+BERTH = """
+from dataclasses import dataclass
+import ipucnn
+from ipucnn.plugin import ALONE, Launch, Launcher
+
+@dataclass(frozen=True)
+class Options:
+    port: int = ipucnn.option(1, "Port.")
+
+class Berth(Launcher):
+    def __init__(self, options):
+        self.port = options.port
+    def launch(self, environment):
+        return Launch(0, self.port) if "BERTH_RANK" in environment else None
+    def environment(self, index, count):
+        return {"BERTH_RANK": str(index)}
+    def join(self):
+        return self.port
+
+@ipucnn.hookimpl
+def ipucnn_launchers():
+    return [ipucnn.LauncherSpec(name="berth", summary="s", target=Berth, options=Options,
+                                variables=("BERTH_RANK",))]
+"""
+
+
+def test_a_started_process_has_the_options_of_its_launcher(isolated_registry, tmp_path,
+                                                           monkeypatch):
+    path = tmp_path / "berth.py"
+    path.write_text(BERTH)
+    isolated_registry(path)
+    monkeypatch.setenv("BERTH_RANK", "0")
+    try:
+        assert started({"launcher": "berth", "port": 7}) is None
+        assert launching.launched().count == 7
+        assert launching.joined() == 7
+    finally:
+        launching.select(None)

@@ -40,3 +40,14 @@ def test_other_exceptions_in_a_finalizer_are_reported():
                           stderr=subprocess.PIPE, timeout=25, universal_newlines=True)
     assert "ValueError: lost" in done.stderr
     assert done.returncode == 0
+
+
+def test_an_interrupt_that_python_wraps_is_one(monkeypatch, capsys):
+    from ipucnn.terminal import edge, signals
+
+    def application(command):
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt("SIGTERM")
+
+    monkeypatch.setattr(signals, "install", lambda: None)
+    assert edge.invoke([], application) == 143
+    assert capsys.readouterr().err == "interrupted\n"

@@ -32,3 +32,28 @@ def test_a_backend_refuses_what_its_record_lacks(cli, tmp_path, words, message):
     done = cli("--plugin", tmp_path / "small.py", *TRAIN, *words)
     assert done.code == (2 if message else 0), done.err
     assert message in done.err
+
+
+OPTIONS = '''
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Options:
+    small_cache: int = ipucnn.option(1, "c")
+    small_tile: int = ipucnn.option(1, "t", validation=True)
+'''
+
+
+def test_validate_refuses_what_a_backend_declares_for_other_jobs(cli, tmp_path):
+    source = PLUGIN.replace("import ipucnn\n", "import ipucnn\n" + OPTIONS, 1)
+    source = source.replace("def build():", "def build(options):")
+    (tmp_path / "small.py").write_text(source.replace("mixup=", "options=Options, mixup="))
+    plugin = ("--plugin", tmp_path / "small.py")
+    folder = ("--checkpoint-path", tmp_path / "ckpt")
+    done = cli(*plugin, *TRAIN, *folder, "--small-cache", "2", "--no-report")
+    assert done.code == 0, done.err
+    done = cli(*plugin, "validate", *folder, "--small-cache", "3")
+    assert (done.code, done.err.splitlines()[0]) == (
+        2, "error: '--small-cache' does not apply to validation")
+    done = cli(*plugin, "validate", *folder, "--small-tile", "3")
+    assert done.code == 0, done.err

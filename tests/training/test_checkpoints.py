@@ -12,10 +12,11 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, PluginError
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import CheckpointError, chosen, entries
 from ipucnn.models.weights_file import read_weights
@@ -50,6 +51,18 @@ def test_everything_comes_back(tmp_path):
     assert found.options == {"model": "resnet18", "splits": ["a", "b"]}
     assert found.class_names == ("cat", "dog")
     assert torch.load(path, weights_only=True)["model"].keys() == {"a.weight", "n"}
+
+
+def test_the_state_of_a_plugin_is_readable_or_refused(tmp_path):
+    path = save(made(session={"loss": numpy.float64(0.5), "seen": numpy.int32(3),
+                              "kind": torch.float16}), tmp_path)
+    assert load(path).session == {"loss": 0.5, "seen": 3, "kind": torch.float16}
+    assert type(load(path).session["loss"]) is float
+    with pytest.raises(PluginError) as caught:
+        save(made(2, session={"optimizer": {"files": (tmp_path,)}}), tmp_path)
+    assert "an object of type 'PosixPath' (['session']['optimizer']['files'][0])" in str(
+        caught.value)
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_equal_contents_are_equal_bytes(tmp_path):

@@ -173,6 +173,12 @@ def ipucnn_loggers():
     with pytest.raises(IpucnnError,
                        match="the target of logger 'bare' returned Bare, not a Logger"):
         preparation.make_loggers(options, local)
+    plugin.write_text(plugin.read_text().replace("class Bare:", """
+from ipucnn.plugin import Logger
+class Bare(Logger):"""))
+    local = Registry(PluginSettings(extra=(str(plugin),)))
+    _, named = preparation.make_loggers(options, local)
+    assert named.name == "bare"  # for messages, although its class has no name
 
 
 def test_a_training_is_recorded_from_its_start_to_its_end(record, tmp_path):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry
 from ipucnn.planning.plot import plot_schedule
@@ -92,6 +92,22 @@ def test_what_a_schedule_lacks_is_refused(options, flag, able):
     assert able in caught.value.message
     assert f"; this run uses {options['lr_schedule']}" in caught.value.message
     assert f"choose '--lr-schedule {able}'" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", ["-1.0", "float('nan')", "None"])
+def test_what_is_no_rate_is_blamed_on_the_schedule(fake_distribution, value):
+    fake_distribution("falls", {"falls_plugin.py": f"""
+        import ipucnn
+        def factor(epoch):
+            return 1.0 if epoch < 1 else {value}
+        @ipucnn.hookimpl
+        def ipucnn_lr_schedules():
+            return [ipucnn.ScheduleSpec(name="falls", summary="s", target=factor)]
+        """}, {"falls": "falls_plugin"})
+    found = rate(lr_schedule="falls", lr=0.5)
+    assert found.at(0.0, 0.5) == 0.5
+    with pytest.raises(PluginError, match=r"lr-schedule 'falls' returned .* at epoch 1\.5"):
+        found.at(1.5, 2.0)
 
 
 def test_what_an_optimizer_lacks_is_refused():

@@ -214,3 +214,16 @@ def test_boxes_of_a_profile_can_be_left_out(cli, photos, tmp_path):
     assert "has no bounding boxes here" in refused.err
     (flag,) = re.findall("add '(--[a-z-]+)' to a profile", refused.err.replace("\n", " "))
     assert cli(*words, flag).code == 0
+
+
+def test_a_training_restored_on_another_format_keeps_the_names_of_its_checkpoints(cli, photos,
+                                                                                  tmp_path):
+    shards, folder = tmp_path / "shards", tmp_path / "a"
+    assert cli("data", "convert", "--source", photos, "--target", shards).code == 0
+    trained(cli, folder, "--data-dir", photos, "--no-validation")
+    for epoch, words in ("2", ("--data", "webdataset", "--data-dir", shards)), ("3", ()):
+        done = cli("restore", "--checkpoint-path", folder, "--epoch", epoch, "--progress", "off",
+                   *words)
+        assert done.code == 0, done.err
+    assert sorted(path.name for path in folder.glob("*.pt")) == [
+        f"resnet8-cifar_image_folder_{epoch}.pt" for epoch in (1, 2, 3)]

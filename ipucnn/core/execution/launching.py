@@ -32,17 +32,19 @@ VARIABLE = "IPUCNN_LAUNCHER"
 """The environment variable that names the launcher of this process."""
 
 _selected: Optional[str] = None
+_options: Any = None
 _joined: Dict[Launch, Instances] = {}
 
 
-def select(name: Optional[str]) -> None:
+def select(name: Optional[str], options: Any = None) -> None:
     """Select the launcher of this process; None uses IPUCNN_LAUNCHER.
 
     Args:
         name: of a built-in or third-party launcher; no other launcher is tried.
+        options: an instance of its options class; its defaults when None.
     """
-    global _selected
-    _selected = name
+    global _selected, _options
+    _selected, _options = name, options
 
 
 def launcher_named(name: str, options: Any = None) -> Launcher:
@@ -233,7 +235,7 @@ def _recognised(variables: Mapping[str, str],
     """Return the launch described by the variables, and its launcher."""
     found: List[Tuple[Launch, Launcher]] = []
     for spec in _candidates(variables, name):
-        launcher = _resolved(spec)
+        launcher = _resolved(spec, _options if name and name == _selected else None)
         launch = launcher.launch(variables)
         if launch is not None:
             found.append((replace(launch, launcher=spec.name), launcher))

@@ -8,6 +8,7 @@ import re
 from decimal import Decimal
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Union
 
+from ipucnn.core.errors import PluginError
 from ipucnn.core.names import key
 
 LARGEST = 2 ** 31 - 1
@@ -73,19 +74,37 @@ def as_type(wanted: type, value: Any) -> Any:
 
 
 def as_choices(choices: Union[Iterable[Any], Mapping[Any, Any]]) -> Dict[str, Optional[str]]:
-    """Return the choices of an option, as text: the meanings by their spellings."""
+    """Return the choices of an option, as text: the meanings by their spellings.
+
+    Raises:
+        PluginError: they are one text.
+    """
+    if isinstance(choices, str):
+        raise PluginError(f"an option's 'choices' is {choices!r}, expected a tuple such as "
+                          f"({choices!r},)")
     if not isinstance(choices, Mapping):
         choices = {choice: choice for choice in choices}
     pairs = [(builtin(choice), builtin(meaning)) for choice, meaning in choices.items()]
     return {str(choice): None if meaning is None else str(meaning) for choice, meaning in pairs}
 
 
-def canonical(default: Any, choices: Mapping[str, Optional[str]]) -> Any:
-    """Return a default in built-in types; if it is the spelling of a choice, its meaning."""
+def canonical(default: Any, choices: Mapping[str, Optional[str]], path: bool) -> Any:
+    """Return a default as the same value would be converted if it was given.
+
+    It is of a built-in type; the spelling of a choice is its meaning, and `~` the home folder.
+
+    Args:
+        default: the default.
+        choices: the meanings of the option's choices by their spellings.
+        path: whether the option's value may be a path.
+    """
     if isinstance(default, tuple):
-        return tuple(canonical(item, choices) for item in default)
+        return tuple(canonical(item, choices, path) for item in default)
     default = builtin(default)
-    return choices.get(default, default) if isinstance(default, str) else default
+    if not isinstance(default, str):
+        return default
+    spelt = [meaning for choice, meaning in choices.items() if key(choice) == key(default)]
+    return spelt[-1] if spelt else os.path.expanduser(default) if path else default
 
 
 def meanings(wanted: type, choices: Mapping[str, Optional[str]],

@@ -13,6 +13,7 @@ import os
 import re
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
@@ -148,6 +149,10 @@ class Option:
                               "'training'")
         if self.role not in ("", LOADER, CACHE):
             raise PluginError(f"an option's 'role' is {self.role!r}, expected 'loader' or 'cache'")
+        for name in ("help", "group", "metavar", "kind", "feature", "needs"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise PluginError(f"an option's {name!r} is {value!r}, expected text")
         unknown = [one for one in self.idle if one not in STATES and not one.startswith(WITHOUT)]
         if unknown:
             raise PluginError(f"an option's 'idle' has {unknown[0]!r}, expected 'without NAME' or "
@@ -224,7 +229,6 @@ def option(default: Any, help: str, **details: Any) -> Any:
         PluginError: an unknown attribute, or one with a wrong value.
     """
     choices = as_choices(details.pop("choices", {}))
-    default = canonical(default, choices)
     if isinstance(details.get("idle"), str):
         details["idle"] = (details["idle"],)
     known = [field.name for field in dataclasses.fields(Option)]
@@ -232,8 +236,9 @@ def option(default: Any, help: str, **details: Any) -> Any:
     if unknown:
         raise PluginError(f"an option has no attribute {unknown[0]!r}",
                           did_you_mean(unknown[0], known) or "attributes: " + ", ".join(known))
-    return dataclasses.field(
-        default=default, metadata={"option": Option(help=help, choices=choices, **details)})
+    declaration = Option(help=help, choices=choices, **details)
+    return dataclasses.field(default=canonical(default, choices, declaration.path),
+                             metadata={"option": declaration})
 
 
 @dataclass(frozen=True)
@@ -259,8 +264,8 @@ class Declared:
 
     @property
     def boolean(self) -> bool:
-        """Whether it is a `--flag/--no-flag` pair."""
-        return self.type is bool
+        """Whether it is a `--flag/--no-flag` pair; a list of booleans has values."""
+        return self.type is bool and not self.many
 
     def coerce(self, value: Any, origin: str = "") -> Any:
         """Return `value` in the option's type.
@@ -283,7 +288,7 @@ class Declared:
             return self._coerce_one(value, where)
         if isinstance(value, str):
             value = value.split()
-        value = [builtin(item) for item in value] if isinstance(value, (list, tuple)) else [value]
+        value = [builtin(item) for item in value] if isinstance(value, Sequence) else [value]
         if self.type is not str:
             value = [number for item in value for number in numbers(item)]
         return tuple(self._coerce_one(item, where) for item in value)
@@ -389,7 +394,8 @@ def _declared(owner: type, field: "dataclasses.Field[Any]", hint: Any) -> Declar
     if nullable and len(arguments) == 2:
         hint = next(a for a in arguments if a is not type(None))
     many = typing.get_origin(hint) is tuple
-    item_type = next(iter(typing.get_args(hint)), hint) if many else hint
+    items = typing.get_args(hint) if many else (hint, ...)
+    item_type = items[0] if len(items) == 2 and items[1] is ... else hint
     if item_type not in (bool, int, float, str):
         raise PluginError(f"{where} is of type {item_type!r}, expected bool, int, float or str, "
                           "Optional of one, or Tuple[T, ...]")

@@ -121,7 +121,7 @@ def selected_owners(options_class: type, value_of: Callable[[str], Any], registr
         The selected owners, and the backends among which `auto` chooses.
 
     Raises:
-        IpucnnError: an unknown name, or a plugin whose options are broken.
+        IpucnnError: an unknown name, two plugins of one name, or one whose options are broken.
     """
     chosen: List[Owner] = []
     candidates: List[Owner] = []
@@ -141,8 +141,19 @@ def selected_owners(options_class: type, value_of: Callable[[str], Any], registr
                 owner = owner_of(kind, record, registry)
                 if owner is not None:
                     check_names(owner, options_class, registry)
+                    _check_namesake(owner, chosen, registry)
                     chosen.append(owner)
     return chosen, candidates
+
+
+def _check_namesake(owner: Owner, chosen: Sequence[Owner], registry: Registry) -> None:
+    """Reject a plugin with the name of another one of its kind, whose options would be mixed up."""
+    other = next((one for one in chosen if one.kind is owner.kind and one.spec is not owner.spec
+                  and one.spec.name == owner.spec.name), None)
+    if other is not None:
+        names = " and ".join(repr(registry.name_of(one.spec)) for one in (other, owner))
+        raise UsageError(f"{owner.kind.plural} {names} have one name and cannot be selected "
+                         "together", f"leave one of them out of '--{owner.kind.selector}'")
 
 
 def spellings_of(item: Declared, flag: str) -> List[str]:

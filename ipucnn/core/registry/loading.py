@@ -13,6 +13,7 @@ import enum
 import importlib
 import importlib.util
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ import pluggy
 
 from ipucnn.core.collection import end_as_usual
 from ipucnn.core.errors import IpucnnError, PluginError
+from ipucnn.core.files import expanded_path
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
 from ipucnn.core.registry.contract import PluginSpec, Requirement
@@ -348,6 +350,21 @@ def describe(provider: Provider) -> str:
         return f"plugin {provider.value!r}"
     return printable(f"plugin '{provider.entry_point}' ({GROUP} entry point to "
                      f"'{provider.value}') of {provider.label}")
+
+
+def has_code_in(provider: Provider, module: str, file: str) -> bool:
+    """Return whether a module is that of an entry point, or of the package around it.
+
+    Args:
+        provider: the entry point.
+        module: name of the module.
+        file: its file.
+    """
+    if provider.value.endswith(".py"):
+        return os.path.realpath(expanded_path(provider.value)) == os.path.realpath(file)
+    own = provider.value.partition(":")[0]
+    package = own.rpartition(".")[0] or own
+    return f"{module}.".startswith(f"{package}.")
 
 
 def cause_of(error: BaseException) -> str:

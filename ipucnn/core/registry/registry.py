@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import logging
 import re
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar
+import threading
+import traceback
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar, cast
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError
 from ipucnn.core.names import key
@@ -22,6 +25,7 @@ from ipucnn.core.registry.loading import (
     cause_of,
     check_options_class,
     describe,
+    has_code_in,
     import_target,
     missing_requirements,
     remedy_for,
@@ -43,6 +47,17 @@ __all__ = ["Registry", "Row", "State", "registry", "use"]
 log = logging.getLogger("ipucnn.settings")  # listings silence that of the loader
 
 SpecT = TypeVar("SpecT", bound=PluginSpec)
+MethodT = TypeVar("MethodT", bound=Callable[..., Any])
+
+
+def _one_thread(method: MethodT) -> MethodT:
+    """Let one thread at a time call a method of a registry that may load plugins."""
+    @functools.wraps(method)
+    def locked(self: Registry, *arguments: Any, **keywords: Any) -> Any:
+        with self._lock:
+            return method(self, *arguments, **keywords)
+
+    return cast(MethodT, locked)
 
 
 class Registry:
@@ -65,6 +80,7 @@ class Registry:
 
     def __init__(self, settings: Optional[PluginSettings] = None,
                  entry_points: Optional[Sequence[Found]] = None) -> None:
+        self._lock = threading.RLock()
         self.settings = PluginSettings.from_environment() if settings is None else settings
         self.given = entry_points
         found = discovery.builtins() if entry_points is None else entry_points
@@ -112,6 +128,7 @@ class Registry:
             raise PluginError(f"{spec.name!r} is not in this registry")
         return self._providers[id(spec)]
 
+    @_one_thread
     def name_of(self, spec: PluginSpec) -> str:
         """Return the name of a record of this registry, or ``distribution:name`` where needed.
 
@@ -157,6 +174,7 @@ class Registry:
                               "callable", remedy_for(provider))
         return target  # type: ignore[no-any-return]
 
+    @_one_thread
     def options_class(self, spec: PluginSpec) -> Optional[type]:
         """Import and return the dataclass of the record's options, or None if it has none.
 
@@ -187,8 +205,23 @@ class Registry:
             keywords["options"] = declared() if options is None else options
         return self.resolve(spec)(*arguments, **keywords)
 
+    @_one_thread
+    def raised_by(self, error: BaseException) -> Optional[Provider]:
+        """Return the third-party plugin in whose code an exception was raised or passed, or None.
+
+        If there are several, the innermost one is returned.
+        """
+        found = None
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            name = frame.f_globals.get("__name__", "")
+            found = next((loaded.provider for loaded in self._loader.loaded.values()
+                          if not loaded.provider.builtin
+                          and has_code_in(loaded.provider, name, frame.f_code.co_filename)), found)
+        return found
+
     # -- listings ----------------------------------------------------------------------------
 
+    @_one_thread
     def rows(self, kind_name: Optional[str] = None, pattern: str = "*") -> List[Row]:
         """Return a row for every record and for every unusable plugin; built-ins first.
 
@@ -215,6 +248,7 @@ class Registry:
                     for loaded in self._loader.loaded.values() for problem in loaded.problems]
         return result + [row for row in problems if row.kind in names and matches(key(row.name))]
 
+    @_one_thread
     def row(self, kind_name: str, name: str) -> Row:
         """Return the row of the record called `name`; raises as `get` does."""
         kind = kind_named(kind_name)
@@ -223,6 +257,7 @@ class Registry:
             self._load_others(kind)  # another one may have the same name
         return self._records[kind.name].row(record, self._options_problem)
 
+    @_one_thread
     def names(self, kind_name: str) -> List[str]:
         """Return the built-in names of a kind; no third-party plugin is loaded."""
         kind = kind_named(kind_name)
@@ -230,6 +265,7 @@ class Registry:
         return [record.spec.name for record in self._records[kind.name].all
                 if record.provider.builtin]
 
+    @_one_thread
     def is_builtin(self, kind_name: str, name: str) -> bool:
         """Return whether a built-in plugin of a kind has this name or alias."""
         kind = kind_named(kind_name)
@@ -237,6 +273,7 @@ class Registry:
         records = self._records[kind.name]
         return bool(records.meant_by(name, lambda provider: provider.builtin))
 
+    @_one_thread
     def spellings(self, kind_name: str) -> List[str]:
         """Return the names of a kind, each with and without its distribution.
 
@@ -251,6 +288,7 @@ class Registry:
             for spelling in (record.spec.name,
                              f"{record.provider.distribution}:{record.spec.name}")))
 
+    @_one_thread
     def load_seconds(self) -> Dict[Provider, float]:
         """Return the load time of each plugin loaded so far, in seconds."""
         return {loaded.provider: loaded.seconds for loaded in self._loader.loaded.values()}
@@ -305,6 +343,7 @@ class Registry:
 
     # -- answers -----------------------------------------------------------------------------
 
+    @_one_thread
     def _record(self, kind: Kind, name: str) -> Record:
         """Return the one usable record called `name`; raises as `get` does."""
         for loaded in self._load_locals():
@@ -378,14 +417,16 @@ class Registry:
 
 
 _current: Optional[Registry] = None
+_creation = threading.Lock()
 
 
 def registry() -> Registry:
     """Return the registry of this process."""
     global _current
-    if _current is None:
-        _current = Registry()
-    return _current
+    with _creation:
+        if _current is None:
+            _current = Registry()
+        return _current
 
 
 def use(new: Optional[Registry]) -> None:

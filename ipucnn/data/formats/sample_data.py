@@ -22,6 +22,7 @@ from ipucnn.core.staging import scratch
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import list_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
+from ipucnn.data.labels import class_of
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +194,7 @@ def write_folder(dataset: ImageDataset, out: Path, quality: int = 90) -> int:
     digits = len(str(max(0, len(dataset) - 1)))
     try:
         for index in range(len(dataset)):
-            label = dataset.label(index)
+            label = class_of(dataset, index)
             if label is None:
                 raise DataError(f"image {dataset.name(index)!r} has no class",
                                 _LABELLED_ONLY)

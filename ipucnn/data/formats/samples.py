@@ -19,6 +19,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.data import Box, ImageDataset, images
 from ipucnn.data.formats.convert_options import DEFAULT_QUALITY, ConvertOptions
 from ipucnn.data.image_formats import signature
+from ipucnn.data.labels import class_of, id_of
 from ipucnn.data.resize import Pixels, to_pillow
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ class Samples:
             name = dataset.name(index)
             digest.update(json.dumps([
                 name[len(root):] if root and name.startswith(root) else name,
-                dataset.label(index), dataset.box(index), dataset.image_id(index)]).encode())
+                class_of(dataset, index), dataset.box(index), id_of(dataset, index)]).encode())
         return digest.hexdigest()
 
     def _has_files(self) -> bool:
@@ -124,7 +125,7 @@ class Samples:
                 pixels, box = step.apply(pixels, box)
             stored = (_array(pixels), "npy") if self.tensor else (
                 _jpeg(pixels, self._quality), "jpg")
-        return Sample(*stored, dataset.label(index), box, dataset.image_id(index))
+        return Sample(*stored, class_of(dataset, index), box, id_of(dataset, index))
 
     def _own_file(self, index: int) -> Optional[Tuple[bytes, str]]:
         """Return the image's file and suffix; None if there is no file or it must be decoded."""

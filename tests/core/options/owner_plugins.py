@@ -55,6 +55,7 @@ LOGGERS = HEAD + '''
 class CloudOptions:
     project: str = ipucnn.option("", "Where to.")
     tags: Tuple[str, ...] = ipucnn.option((), "Which.")
+    parts: Tuple[bool, ...] = ipucnn.option((), "Which of them.")
 
 @dataclass(frozen=True)
 class PaperOptions:

@@ -1,6 +1,7 @@
 """Options are declared once; values of any origin end in the declared type or in a clear error."""
 
 import enum
+import os
 import sys
 from dataclasses import dataclass, make_dataclass
 from typing import List, Optional, Tuple, Union
@@ -47,7 +48,8 @@ def value(**given):
     ({"precision": "HALF"}, "16.16"), ({"precision": 16.16}, "16.16"), ({"level": "2"}, 2),
     ({"level": 2}, 2),
     ({"splits": "a/1 b/2"}, ("a/1", "b/2")), ({"splits": ["a", "b"]}, ("a", "b")),
-    ({"splits": ()}, ()), ({"sizes": 3}, (3,)), ({"sizes": "3 4"}, (3, 4)),
+    ({"sizes": range(3, 5)}, (3, 4)), ({"splits": ()}, ()),
+    ({"sizes": 3}, (3,)), ({"sizes": "3 4"}, (3, 4)),
     ({"fast": True}, True), ({"fast": "yes"}, True), ({"fast": "Off"}, False),
     ({"half": None}, None), ({"half": False}, False),
 ])
@@ -181,12 +183,18 @@ class Unset:
 
 
 @dataclass(frozen=True)
+class Pair:
+    values: Tuple[int, int] = option((1, 2), "v")
+
+
+@dataclass(frozen=True)
 class Bare:
     values: Tuple = option((), "v")
 
 
 @pytest.mark.parametrize(("options_class", "message"), [
     (Bare, "field 'values' of Bare is of type typing.Tuple, expected bool, int, float"),
+    (Pair, "field 'values' of Pair is of type typing.Tuple[int, int], expected bool, int, float"),
     (Either, "field 'values' of Either is of type "),
     (Unset, "field 'values' of Unset has a choice that means None, expected Optional"),
     (Plain, "field 'plain' of Plain is not declared with 'ipucnn.option'"),
@@ -208,6 +216,8 @@ def test_fields_that_are_no_options_are_refused(options_class, message):
     ({"names": ("--a/--b",)}, "an option's 'names' has '--a/--b', expected a flag", ""),
     ({"words": "auto"}, "an option's 'words' is 'auto', expected a tuple", ""),
     ({"words": (1,)}, "an option's 'words' is (1,), expected strings", ""),
+    ({"metavar": int}, "an option's 'metavar' is <class 'int'>, expected text", ""),
+    ({"choices": "small"}, "an option's 'choices' is 'small', expected a tuple", ""),
     ({"former": 0.5}, "an option's 'former' is 0.5, expected a tuple such as (0.5,)", ""),
 ])
 def test_attributes_of_an_option_are_checked(details, message, hint):
@@ -285,6 +295,21 @@ def test_defaults_are_of_built_in_types():
     saved = as_dict(build(Chosen))
     assert saved == {"depth": 18, "rate": 0.1, "colour": "red", "colours": ["red"], "start": 0.5}
     assert type(saved["colour"]) is type(saved["colours"][0]) is str
+
+
+def test_defaults_are_converted_as_the_same_values_are():
+    @dataclass(frozen=True)
+    class Defaults:
+        mode: str = option("SLOW", "m", choices=("slow", "fast"))
+        place: str = option("~/here", "p", metavar="DIR")
+        places: Tuple[str, ...] = option(("~/here",), "p", metavar="DIR...")
+        text: str = option("~/here", "t")
+
+    home = os.path.expanduser("~")
+    assert build(Defaults) == build(Defaults, {
+        "mode": "SLOW", "place": "~/here", "places": "~/here", "text": "~/here"})
+    assert as_dict(build(Defaults)) == {"mode": "slow", "place": f"{home}/here",
+                                        "places": [f"{home}/here"], "text": "~/here"}
 
 
 def test_underscores_in_names_are_hyphens():

@@ -132,6 +132,17 @@ def test_two_plugins_of_one_kind_are_told_apart_by_their_names(loggers):
     assert "are spellings of one option" in error.message
 
 
+def test_two_plugins_of_one_name_are_not_selected_together(fake_distribution):
+    for name in ("east", "west"):
+        source = LOGGERS.replace("project", f"{name}_project")
+        fake_distribution(name, {f"{name}_plugin.py": source}, {name: f"{name}_plugin"})
+    error = refused(TrainOptions, {"logger": ("east:paper", "files", "west:paper")})
+    assert error.message == ("loggers 'east:paper' and 'west:paper' have one name and cannot be "
+                             "selected together")
+    alone = build(TrainOptions, {"logger": ("west:paper",), "west_project": "a"})
+    assert alone.plugins.value("west_project") == "a"
+
+
 def test_flags_of_two_plugins_of_one_kind(loggers):
     table = flag_table([TrainOptions], ["--logger", "sky/cloud", "paper"], registry())
     flags = table.by_spelling()
@@ -141,6 +152,13 @@ def test_flags_of_two_plugins_of_one_kind(loggers):
                                   "--logger.paper.project", "b"], registry())
     assert build(TrainOptions, given).plugins.of("logger", "paper").project == "b"
     assert "--optimizer.sgd.momentum" not in flags  # one optimizer at a time
+
+
+def test_a_list_of_booleans_has_values(loggers):
+    arguments = ["--logger", "sky/cloud", "--parts", "true", "no", "--tags", "a"]
+    options = build(TrainOptions, parsed(TrainOptions, arguments, registry()))
+    own = options.plugins.of("logger", "sky/cloud")
+    assert (own.parts, own.tags) == ((True, False), ("a",))
 
 
 def test_an_option_without_the_one_that_it_needs_is_refused():

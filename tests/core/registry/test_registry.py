@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -644,3 +645,49 @@ def test_every_built_in_target_exists(kind, name):
 
 def test_get_typed_returns_the_record_type():
     assert isinstance(BUILTINS.get_typed(OptimizerSpec, "adamw"), OptimizerSpec)
+
+
+SLOW = '''
+import time
+time.sleep(0.05)
+import ipucnn
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="slow", summary="s", target=dict)]
+'''
+
+
+def test_threads_that_use_a_plugin_first_load_it_once(tmp_path, monkeypatch):
+    plugin = tmp_path / "slow.py"
+    plugin.write_text(SLOW)
+    monkeypatch.setenv("IPUCNN_PLUGIN", str(plugin))
+    use(None)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda _: registry().get("model", "slow"), range(4)))
+    finally:
+        use(None)
+    assert {id(spec) for spec in found} == {id(found[0])}
+
+
+RAISING = '''
+import ipucnn
+
+def schedule(epoch):
+    return 1 / 0
+
+@ipucnn.hookimpl
+def ipucnn_lr_schedules():
+    return [ipucnn.ScheduleSpec(name="falls", summary="s", target=schedule)]
+'''
+
+
+def test_the_plugin_whose_code_raised_an_error_is_found(tmp_path):
+    file = tmp_path / "raising.py"
+    file.write_text(RAISING)
+    reg = Registry(PluginSettings(extra=(str(file),)))
+    with pytest.raises(ZeroDivisionError) as raised:
+        reg.make(reg.get("lr-schedule", "falls"), 0.0)
+    assert reg.raised_by(raised.value).value == str(file)
+    assert reg.raised_by(ValueError("elsewhere")) is None
