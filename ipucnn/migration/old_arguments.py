@@ -26,6 +26,16 @@ class Argument:
     values: Tuple[str, ...] = ()
     negated: bool = False
 
+    @property
+    def value(self) -> str:
+        """Its values as one text."""
+        return " ".join(self.values)
+
+    @property
+    def to(self) -> str:
+        """The flag of its counterpart; empty without one."""
+        return self.option.to if self.option else ""
+
 
 @dataclass(frozen=True)
 class Arguments:

@@ -1,4 +1,4 @@
-"""Translations of single options that a table cannot state, by the names that tables use.
+"""Translations of single options of other programs, by the names that their tables use.
 
 A rule of an option gets the translation in progress and the option as given.
 """
@@ -12,18 +12,9 @@ from typing import List
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import key
 from ipucnn.core.registry.registry import registry
-from ipucnn.migration.module_names import kept_here, module_here
 from ipucnn.migration.old_arguments import Argument
 from ipucnn.migration.shell_line import expands, quoted_word
 from ipucnn.migration.translation import PART, Draft, Outcome, number
-
-
-def _value(argument: Argument) -> str:
-    return " ".join(argument.values)
-
-
-def _to(argument: Argument) -> str:
-    return argument.option.to if argument.option else ""
 
 
 def part_of_schedule(draft: Draft, argument: Argument) -> Outcome:
@@ -36,34 +27,12 @@ part_of_rate = part_of_address = ema_switch = ema_decay = test_only = part_of_sc
 
 def flag(draft: Draft, argument: Argument) -> Outcome:
     """Name an option that takes no value here."""
-    return Outcome([_to(argument)])
-
-
-def positional(draft: Draft, argument: Argument) -> Outcome:
-    """Take the value of an option as the argument of the command."""
-    draft.positional += argument.values
-    return Outcome([], why=f"{_value(argument)} is the argument of '{draft.command}'")
-
-
-def profile(draft: Draft, argument: Argument) -> Outcome:
-    """Name the profile that the script's one became."""
-    from ipucnn.core.options.profiles import load
-
-    name = _value(argument)
-    if expands(name):
-        return Outcome(["--config", name])
-    try:
-        load(name, draft.command)
-    except IpucnnError:
-        draft.problems.append(f"no profile {name!r} comes with ipucnn: 'ipucnn migrate --config "
-                              "configs.yml' converts your own")
-        return Outcome(["--config", key(name) + ".yaml"], "a profile of yours: a file")
-    return Outcome(["--config", name], "a profile that comes with ipucnn")
+    return Outcome([argument.to])
 
 
 def own_profile(draft: Draft, argument: Argument) -> Outcome:
     """Name the file that a configuration of options has to be converted to."""
-    old = _value(argument)
+    old = argument.value
     draft.problems.append(
         f"'ipucnn migrate --config {quoted_word(old)} --from {draft.script.family} --script "
         f"{draft.script.name} --out profiles' converts its options")
@@ -72,131 +41,9 @@ def own_profile(draft: Draft, argument: Argument) -> Outcome:
     return Outcome(["--config", f"profiles/{key(Path(old).stem)}.yaml"], "the converted file")
 
 
-def averaging(draft: Draft, argument: Argument) -> Outcome:
-    """Drop the strategy that averages nothing."""
-    if _value(argument) == "none":
-        return Outcome(None, "averaging with the strategy 'none' did nothing")
-    return Outcome([_to(argument), *argument.values])
-
-
-def output(draft: Draft, argument: Argument) -> Outcome:
-    """Keep the name of the folder."""
-    return Outcome(["--output", *argument.values])
-
-
-def checkpoint_folder(draft: Draft, argument: Argument) -> Outcome:
-    """Write no checkpoints where the folder is empty, which is the script's default."""
-    if not _value(argument):
-        return Outcome(["--no-checkpoints"], "an empty folder wrote no checkpoints")
-    return Outcome([_to(argument), *argument.values])
-
-
-def folder_of(draft: Draft, argument: Argument) -> Outcome:
-    """Name the folder of a file."""
-    return Outcome([_to(argument), str(Path(_value(argument)).parent)])
-
-
-def modules(draft: Draft, argument: Argument) -> Outcome:
-    """Name modules of networks that the last releases built otherwise."""
-    names = [module_here(_model(draft), name) for name in argument.values]
-    return Outcome([_to(argument), *names], "" if names == list(argument.values)
-                   else "the network has other names of modules here")
-
-
-def kept_modules(draft: Draft, argument: Argument) -> Outcome:
-    """Name what recomputation keeps; a pipeline always recomputed."""
-    if not argument.values:
-        return Outcome(None, "it has no value")
-    words = [_to(argument), *(kept_here(_model(draft), name) for name in argument.values)]
-    if draft.given("enable-recompute") or draft.given("enable-pipeline-recompute") \
-            or draft.old("recompute-mode", "none") != "none":
-        return Outcome(words)
-    if draft.given("pipeline-splits"):
-        return Outcome([*words, "--recompute-mode", "auto"], "a pipeline always recomputed")
-    return Outcome(None, "nothing is recomputed without a mode")
-
-
-def _model(draft: Draft) -> str:
-    return key(draft.old("model"))
-
-
-def of_optimizer(draft: Draft, argument: Argument) -> Outcome:
-    """Drop an option that the selected optimizer ignored."""
-    return _of_selected(draft, argument, "optimizer", "sgd")
-
-
-def of_schedule(draft: Draft, argument: Argument) -> Outcome:
-    """Drop an option that the selected schedule ignored."""
-    return _of_selected(draft, argument, "lr-schedule", "step")
-
-
-def _of_selected(draft: Draft, argument: Argument, kind: str, default: str) -> Outcome:
-    """Drop an option that belongs to another plugin than the selected one.
-
-    Args:
-        draft: the translation.
-        argument: the option.
-        kind: of the plugin, and the option that selects it.
-        default: the plugin without that option.
-    """
-    from ipucnn.core.options.owners import builtin_owners
-
-    kept = Outcome([_to(argument), *argument.values]) if argument.values \
-        else Outcome(None, "it has no value")
-    selected = draft.old(kind, default)
-    if expands(selected) or (draft.given("config") and not draft.given(kind)):
-        return kept  # a profile may select another one
-    try:
-        name = registry().get(kind, selected).name
-    except IpucnnError:
-        return kept
-    if any(owner.spec.name == name and owner.option(_to(argument))
-           for owner in builtin_owners([kind], registry())):
-        return kept
-    return Outcome(None, f"it had no effect with '--{kind} {selected}'")
-
-
-def rebatched(draft: Draft, argument: Argument) -> Outcome:
-    """Select the mode of the loader to which a rebatch size belongs."""
-    return Outcome([_to(argument), *argument.values, "--dataloader-mode", "rebatched"],
-                   "the mode of the old loader, of backend poptorch") \
-        if argument.values else Outcome(None, "it has no value")
-
-
-def imagenet_size(draft: Draft, argument: Argument) -> Outcome:
-    """Name the ImageNet model with a number of layers."""
-    size = _value(argument)
-    return Outcome(["--model", f"resnext{size[1:]}" if size.startswith("x") else f"resnet{size}"])
-
-
-def synthetic_mode(draft: Draft, argument: Argument) -> Outcome:
-    """Choose the command by the mode of the benchmark."""
-    if _value(argument) == "train":
-        draft.command = "train"
-        return Outcome([], "'ipucnn train'")
-    return Outcome([], "'ipucnn run'")
-
-
-def synthetic_recompute(draft: Draft, argument: Argument) -> Outcome:
-    """Recompute in trainings; the mode may follow."""
-    if draft.old("mode") != "train":
-        return Outcome(None, "inference keeps no activations")
-    return Outcome([_to(argument)])
-
-
-def stages(draft: Draft, argument: Argument) -> Outcome:
-    """Cut a model into a number of stages."""
-    return Outcome([_to(argument), f"auto:{_value(argument)}"])
-
-
-def generated_data(draft: Draft, argument: Argument) -> Outcome:
-    """Send data that the host makes."""
-    return Outcome(["--data", "generated"])
-
-
 def model(draft: Draft, argument: Argument) -> Outcome:
     """Name the model here."""
-    old = _value(argument)
+    old = argument.value
     bare = old.partition(".")[0]
     name = draft.script.models.get(bare, bare)
     untagged = "" if bare == old else "; the weights are those published for it here"
@@ -217,14 +64,14 @@ def pretrained(draft: Draft, argument: Argument) -> Outcome:
 
 def torchvision_weights(draft: Draft, argument: Argument) -> Outcome:
     """Name the version of published weights."""
-    version = re.search(r"V(\d)$", _value(argument))
+    version = re.search(r"V(\d)$", argument.value)
     tag = f"pretrained:v{version.group(1)}" if version else "pretrained"
     return Outcome(["--weights", tag])
 
 
 def resume(draft: Draft, argument: Argument) -> Outcome:
     """Start with the weights of another program's checkpoint."""
-    if not argument.values or not _value(argument):
+    if not argument.values or not argument.value:
         return Outcome(None, "it names no checkpoint")
     return Outcome(["--weights", *argument.values],
                    "its weights; the state of its optimizer is not read. 'ipucnn restore "
@@ -239,7 +86,7 @@ def amp(draft: Draft, argument: Argument) -> Outcome:
 
 def model_dtype(draft: Draft, argument: Argument) -> Outcome:
     """Store the weights in a precision."""
-    return Outcome(["--precision", "32.32" if _value(argument) == "float32" else "16.16"])
+    return Outcome(["--precision", "32.32" if argument.value == "float32" else "16.16"])
 
 
 def device(draft: Draft, argument: Argument) -> Outcome:
@@ -258,7 +105,7 @@ def momentum(draft: Draft, argument: Argument) -> Outcome:
 
 def optimizer(draft: Draft, argument: Argument) -> Outcome:
     """Name the optimizer here."""
-    old = _value(argument)
+    old = argument.value
     found = draft.script.optimizers.get(old.lower())
     if found is None:
         draft.problem(f"there is no optimizer {old!r}: a plugin can add it", old)
@@ -284,7 +131,7 @@ _CUTMIX = "'--cutmix-lambda-low' and '--cutmix-lambda-high'"
 
 def _unread(draft: Draft, argument: Argument, options: str) -> Outcome:
     """Drop an option whose value is wrong, or only known to the shell."""
-    value = _value(argument)
+    value = argument.value
     draft.problem(f"'{' '.join(argument.words)}' has a wrong value", value)
     return Outcome(None, f"only the shell has its value: set {options} yourself"
                    if expands(value) else "its value is wrong")
@@ -292,7 +139,7 @@ def _unread(draft: Draft, argument: Argument, options: str) -> Outcome:
 
 def cutmix_alpha(draft: Draft, argument: Argument) -> Outcome:
     """Draw the share of an image from all shares."""
-    alpha = number(_value(argument))
+    alpha = number(argument.value)
     if alpha is None:
         return _unread(draft, argument, _CUTMIX)
     if alpha <= 0:
@@ -316,7 +163,7 @@ def cutmix_range(draft: Draft, argument: Argument) -> Outcome:
 
 def auto_augment(draft: Draft, argument: Argument) -> Outcome:
     """Translate RandAugment; other policies have no counterpart."""
-    policy = _value(argument)
+    policy = argument.value
     if expands(policy):
         return _unread(draft, argument, "'--rand-augment' and '--rand-augment-magnitude'")
     if policy == "ra":
@@ -341,7 +188,7 @@ def ra_magnitude(draft: Draft, argument: Argument) -> Outcome:
 
 def timm_dataset(draft: Draft, argument: Argument) -> Outcome:
     """Name the dataset; that of a folder is recognised."""
-    kind, _, name = _value(argument).rpartition("/")
+    kind, _, name = argument.value.rpartition("/")
     if name.startswith("cifar"):
         return Outcome(["--data", name])
     if kind == "wds":
@@ -349,14 +196,14 @@ def timm_dataset(draft: Draft, argument: Argument) -> Outcome:
                                                  "data convert' writes")
     if kind in ("", "torch") and name in ("", "imagenet", "folder", "image_folder"):
         return Outcome(None, "a folder's layout is recognised")
-    draft.problem(f"there is no dataset {_value(argument)!r}: a plugin can add it",
-                  _value(argument))
+    draft.problem(f"there is no dataset {argument.value!r}: a plugin can add it",
+                  argument.value)
     return Outcome(["--data", name], "'ipucnn list-plugins datasets' lists those installed")
 
 
 def split(draft: Draft, argument: Argument) -> Outcome:
     """Leave the splits of a folder to its dataset."""
-    name = _value(argument)
+    name = argument.value
     if name in ("train", "training", "val", "valid", "validation", "test"):
         return Outcome(None, "the folders of a dataset are recognised")
     return Outcome(None, "'--validation-data-dir DIR' names the folder of validation images")
@@ -366,8 +213,8 @@ def timm_input_size(draft: Draft, argument: Argument) -> Outcome:
     """Take the height of a square input."""
     channels, height, width = [*argument.values, "", "", ""][:3]
     if channels != "3" or height != width:
-        draft.problem(f"the input {_value(argument)!r} is not a square RGB image",
-                      _value(argument))
+        draft.problem(f"the input {argument.value!r} is not a square RGB image",
+                      argument.value)
     return Outcome(["--input-size", height])
 
 
@@ -386,7 +233,7 @@ def crop_area(draft: Draft, argument: Argument) -> Outcome:
 
 def flip(draft: Draft, argument: Argument) -> Outcome:
     """Compare with the share of images that are flipped."""
-    if number(_value(argument)) == 0.5:
+    if number(argument.value) == 0.5:
         return Outcome(None, "half of the images are flipped")
     return Outcome(None, "half of the images are flipped; '--augmentation none' flips and crops "
                          "none")
@@ -399,7 +246,7 @@ def binary_cross_entropy(draft: Draft, argument: Argument) -> Outcome:
 
 def output_folder(draft: Draft, argument: Argument) -> Outcome:
     """Join the folder with the name of the experiment."""
-    return Outcome(["--checkpoint-path", str(Path(_value(argument), draft.old("experiment")))],
+    return Outcome(["--checkpoint-path", str(Path(argument.value, draft.old("experiment")))],
                    "a folder of this training")
 
 
@@ -407,26 +254,26 @@ def experiment(draft: Draft, argument: Argument) -> Outcome:
     """Name a folder of the training where none is given."""
     if draft.given("output"):
         return PART
-    return Outcome(["--checkpoint-path", str(Path("output", "train", _value(argument)))])
+    return Outcome(["--checkpoint-path", str(Path("output", "train", argument.value))])
 
 
 def recovery_interval(draft: Draft, argument: Argument) -> Outcome:
     """Drop the interval that saves nothing, which is timm's default."""
-    if number(_value(argument)) == 0:
+    if number(argument.value) == 0:
         return Outcome(None, "0 saves nothing within an epoch")
-    return Outcome([_to(argument), *argument.values])
+    return Outcome([argument.to, *argument.values])
 
 
 def metric(draft: Draft, argument: Argument) -> Outcome:
     """Keep the metrics that there are."""
-    if _value(argument) in ("top1", "top5", "loss"):
+    if argument.value in ("top1", "top5", "loss"):
         return Outcome(["--best-metric", *argument.values])
     return Outcome(None, "the best validation is chosen by top1, top5 or loss")
 
 
 def processes(draft: Draft, argument: Argument) -> Outcome:
     """Start processes; a word for their number is the default."""
-    if not _value(argument).isdigit() and not expands(_value(argument)):
+    if not argument.value.isdigit() and not expands(argument.value):
         return Outcome(None, "as many processes as GPUs are started")
     return Outcome(["--nproc", *argument.values])
 
@@ -434,4 +281,4 @@ def processes(draft: Draft, argument: Argument) -> Outcome:
 def rendezvous(draft: Draft, argument: Argument) -> Outcome:
     """Join the address and the port."""
     port = draft.old("master_port") or draft.old("main_process_port", "29500")
-    return Outcome(["--rdzv-endpoint", f"{_value(argument)}:{port}"])
+    return Outcome(["--rdzv-endpoint", f"{argument.value}:{port}"])

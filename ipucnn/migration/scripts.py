@@ -47,7 +47,7 @@ class OldOption:
         to: the flag of its counterpart; empty without one.
         none: the reason why it has no counterpart.
         why: other differences.
-        rule: the function of `option_rules` that translates it.
+        rule: the function of `graphcore_rules` or `option_rules` that translates it.
     """
 
     name: str

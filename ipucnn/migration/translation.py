@@ -210,10 +210,11 @@ def _translate(draft: Draft, argument: Argument) -> None:
 
 
 def _outcome(draft: Draft, argument: Argument, option: OldOption) -> Outcome:
-    from ipucnn.migration import option_rules as rules
+    from ipucnn.migration import graphcore_rules, option_rules
 
     if option.rule:
-        made: Outcome = getattr(rules, option.rule)(draft, argument)
+        rule = getattr(graphcore_rules, option.rule, None) or getattr(option_rules, option.rule)
+        made: Outcome = rule(draft, argument)
         return made
     if option.none:
         return Outcome(None)
