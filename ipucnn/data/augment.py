@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING, Any, Callable, List, Optional, Tuple
 
 import numpy
@@ -25,7 +24,6 @@ SCALE = (0.08, 1.0)
 """Area of a random crop relative to the image (Szegedy et al., "Going Deeper", 2015)."""
 RATIO = (3 / 4, 4 / 3)
 """Aspect ratio of a random crop, from the same source."""
-_LOG_RATIO = tuple(math.log(ratio) for ratio in RATIO)
 ATTEMPTS = 10
 LEAST_OVERLAP = 0.1
 """Share of a crop that must show the object, when its bounding box is known."""
@@ -59,8 +57,7 @@ class TrainTransform:
 
     def draw(self, index: int, epoch: int) -> Draw:
         """Return the random draw for a sample of an epoch, counted from 0."""
-        # created in half the time of a generator of numpy, which also slows what follows it
-        return Draw(self, index, Random(f"{self.seed} {epoch} {index}"))
+        return Draw(self, index, numpy.random.default_rng((self.seed, epoch, index)))
 
 
 @dataclass
@@ -75,18 +72,21 @@ class Draw:
 
     transform: TrainTransform
     index: int
-    random: Random
+    random: numpy.random.Generator
     _place: Optional[Place] = field(default=None, init=False)
+    _part: Optional[Part] = field(default=None, init=False)
 
     def wanted(self, height: int, width: int) -> Part:
         """Return the part of an image that the crop needs, at no less than the input size."""
         transform = self.transform
         if transform.dataset.ready or transform.dataset.recipe == PADDED_CROP:
             return Part(height)
-        self._place = place = self._crop(height, width)
-        by = next((by for by in (8, 4, 2) if min(place[2:]) >= by * transform.input_size), 1)
-        # positions in a smaller image are rounded
-        return Part(min(height, place[0] + place[2] + (2 * by if by > 1 else 0)), by)
+        if self._part is None:
+            self._place = place = self._crop(height, width)
+            by = next((by for by in (8, 4, 2) if min(place[2:]) >= by * transform.input_size), 1)
+            # positions in a smaller image are rounded
+            self._part = Part(min(height, place[0] + place[2] + (2 * by if by > 1 else 0)), by)
+        return self._part
 
     def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
         """Return the augmented image, uint8 `(input_size, input_size, 3)`.
@@ -116,11 +116,6 @@ class Draw:
                     transform.min_area)
 
 
-def _below(random: Random, end: int) -> int:
-    """Return a random number from 0 to `end - 1`, the same with every version of Python."""
-    return int(random.random() * end)
-
-
 def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Place:
     """Return a crop of an image of `size` in the coordinates of the reduced image."""
     begins = [min(round(begin * now / whole), now - 1)
@@ -130,7 +125,7 @@ def _scaled(place: Place, size: Tuple[int, int], reduced: Tuple[int, int]) -> Pl
     return begins[0], begins[1], lengths[0], lengths[1]
 
 
-def crop(random: Random, height: int, width: int,
+def crop(random: numpy.random.Generator, height: int, width: int,
          box: Optional[Box] = None, min_area: float = SCALE[0]) -> Place:
     """Return top, left, height and width of a random crop in pixels.
 
@@ -144,11 +139,12 @@ def crop(random: Random, height: int, width: int,
     found: Optional[Place] = None
     for _ in range(ATTEMPTS):
         area = height * width * random.uniform(min_area, SCALE[1])
-        ratio = math.exp(random.uniform(*_LOG_RATIO))
+        ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if not (0 < w <= width and 0 < h <= height):
             continue
-        found = _below(random, height - h + 1), _below(random, width - w + 1), h, w
+        found = (int(random.integers(0, height - h + 1)), int(random.integers(0, width - w + 1)),
+                 h, w)
         if box is None or overlap(found, box, height, width) >= LEAST_OVERLAP:
             return found
     if found is not None:
@@ -159,7 +155,7 @@ def crop(random: Random, height: int, width: int,
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-def padded_crop(random: Random, pixels: Pixels, native_size: int,
+def padded_crop(random: numpy.random.Generator, pixels: Pixels, native_size: int,
                 input_size: int) -> Pixels:
     """Return a random part of an image with a black margin, of the size of the image itself.
 
@@ -171,7 +167,7 @@ def padded_crop(random: Random, pixels: Pixels, native_size: int,
     """
     margin = round(PADDING * native_size)
     height, width = pixels.shape[:2]
-    top, left = _below(random, 2 * margin + 1), _below(random, 2 * margin + 1)
+    top, left = (int(start) for start in random.integers(0, 2 * margin + 1, 2))
     padded = numpy.pad(pixels, ((margin, margin), (margin, margin), (0, 0)))
     return whole_at(padded[top:top + height, left:left + width], input_size)
 
@@ -184,7 +180,7 @@ def overlap(place: Place, box: Box, height: int, width: int) -> float:
     return max(0.0, across) * max(0.0, down) / (h * w)
 
 
-def rand_augment(random: Random, pixels: Pixels, operations: int,
+def rand_augment(random: numpy.random.Generator, pixels: Pixels, operations: int,
                  magnitude: int) -> Pixels:
     """Apply random operations of RandAugment to an image (Cubuk et al., 2020).
 
@@ -201,7 +197,7 @@ def rand_augment(random: Random, pixels: Pixels, operations: int,
         return pixels
     picture = to_pillow(pixels)
     for _ in range(operations):
-        operation = _OPERATIONS[_below(random, len(_OPERATIONS))]
+        operation = _OPERATIONS[int(random.integers(len(_OPERATIONS)))]
         picture = operation(picture, magnitude / 30, 1 if random.random() < 0.5 else -1)
     return numpy.array(picture)
 

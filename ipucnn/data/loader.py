@@ -368,9 +368,11 @@ class HostLoader(Loader):
                        for first in range(0, len(entries), step)]
 
     def _fill(self, block: Block, begin: int, end: int) -> None:
-        for row in range(begin, min(end, len(block.entries))):
+        indices = [index for _, index in block.entries[begin:end]]
+        draws = self.prepare.all_drawn(indices, self.epoch)
+        for row, index, drawn in zip(range(begin, end), indices, draws):
             try:
-                self.prepare(block.entries[row][1], self.epoch, block.pixels[row])
+                self.prepare.write(index, drawn, block.pixels[row])
             except DataError as error:
                 block.failed[row] = error
                 if not self.skip_bad:

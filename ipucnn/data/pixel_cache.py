@@ -59,6 +59,10 @@ class PixelCache:
             return preparation.transformed(pixels, size, drawn)
         return preparation.transformed(*self._decoded(preparation, index, drawn, part), drawn)
 
+    def size(self, preparation: Preparation, index: int) -> Optional[Tuple[int, int]]:
+        """Return height and width of a sample's image if the cache has them."""
+        return self.store.size(preparation.dataset.original(index))
+
     def _prepared(self, preparation: Preparation, index: int, image: int) -> Pixels:
         pixels = self.store.read(image, PREPARED)
         if pixels is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, Optional, Protocol, Tuple
+from typing import TYPE_CHECKING, Any, Optional, Protocol, Sequence, Tuple
 
-from ipucnn.core.errors import PluginError
+from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.images import decode_pixels
@@ -27,7 +28,10 @@ class Drawn(Protocol):
     """The random draw for one sample of one epoch."""
 
     def wanted(self, height: int, width: int) -> Part:
-        """Return the part of an image of this size that is needed; called before `__call__`."""
+        """Return the part of an image of this size that is needed; called before `__call__`.
+
+        Further calls have the same size and return the same.
+        """
 
     def __call__(self, pixels: Pixels, size: Optional[Tuple[int, int]] = None) -> Pixels:
         """Return the transformed pixels; `size` is the whole image's if they are a part of it."""
@@ -76,7 +80,10 @@ class Preparation:
             DataError: the image cannot be read.
             PluginError: the dataset returned an image of the wrong type or size.
         """
-        drawn = self.drawn(index, epoch)
+        self.write(index, self.drawn(index, epoch), out)
+
+    def write(self, index: int, drawn: Optional[Drawn], out: Any) -> None:
+        """Do the same with a random draw that was made before; see `all_drawn`."""
         if self.cache is not None:
             pixels = self.cache(self, index, drawn)
         else:
@@ -87,6 +94,23 @@ class Preparation:
     def drawn(self, index: int, epoch: int) -> Optional[Drawn]:
         """Return the transform's draw for a sample; None without a transform."""
         return None if self.transform is None else self.transform.draw(index, epoch)
+
+    def all_drawn(self, indices: Sequence[int], epoch: int) -> Sequence[Optional[Drawn]]:
+        """Return the draws for several samples, with their crops where the cache has the sizes.
+
+        Drawn image by image, those of small images take twice the time: the code of each step
+        displaces that of the others from the processor's caches.
+        """
+        if self.transform is None:
+            return [None] * len(indices)
+        draws = [self.transform.draw(index, epoch) for index in indices]
+        if self.cache is not None:
+            for index, drawn in zip(indices, draws):
+                size = self.cache.size(self, index)
+                if size is not None:
+                    with suppress(DataError):  # raised again when the sample is prepared
+                        drawn.wanted(*size)
+        return draws
 
     def read(self, index: int) -> Optional[bytes]:
         """Return the file of a sample; None where the dataset stores or generates pixels."""

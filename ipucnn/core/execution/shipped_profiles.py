@@ -13,9 +13,10 @@ from ipucnn.core.registry.registry import Registry
 OptionsT = TypeVar("OptionsT", bound=CommandOptions)
 
 FOR_ITS_DEVICES = ("replicas", "pipeline_splits", "device_iterations", "precision",
-                   "no_checkpoints")
+                   "recompute_mode", "recompute_checkpoints", "enable_recompute", "no_checkpoints")
 """Common options whose values in a profile are for its devices: their number, how the model is
-divided among them, their arithmetic, and a measurement that writes no checkpoints."""
+divided among them, their arithmetic, how memory is saved, and a measurement that writes no
+checkpoints."""
 
 
 def fitted_to_machine(options: OptionsT, on_device: bool, registry: Registry,
