@@ -98,8 +98,8 @@ class Preparation:
     def all_drawn(self, indices: Sequence[int], epoch: int) -> Sequence[Optional[Drawn]]:
         """Return the draws for several samples, with their crops where the cache has the sizes.
 
-        Drawn image by image, those of small images take twice the time: the code of each step
-        displaces that of the others from the processor's caches.
+        Drawn image by image, those of small images take longer: the code of each step displaces
+        that of the others from the processor's caches.
         """
         if self.transform is None:
             return [None] * len(indices)

@@ -31,7 +31,6 @@ _CALLS, _FEWEST_SECONDS = 3, 0.3
 _PATIENCE = 2
 """Number of consecutive sizes without improvement that ends the search."""
 
-
 _TOLERANCE = 0.25
 """Relative difference of the free memory from which a result that it limited is measured again."""
 
@@ -188,9 +187,9 @@ class Record:
 
 def _free_memory(device: str) -> Optional[int]:
     """Return the free bytes of a device's memory; None if it is not known."""
-    torch = sys.modules.get("torch")
     if device.startswith("CPU"):
         return available_memory()
+    torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         free: int = torch.cuda.mem_get_info()[0]
         return free

@@ -13,7 +13,6 @@ import enum
 import importlib
 import importlib.util
 import logging
-import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ import pluggy
 
 from ipucnn.core.collection import end_as_usual
 from ipucnn.core.errors import IpucnnError, PluginError
-from ipucnn.core.files import expanded_path
 from ipucnn.core.names import did_you_mean, printable
 from ipucnn.core.registry import hookspecs
 from ipucnn.core.registry.contract import PluginSpec, Requirement
@@ -39,7 +37,7 @@ from ipucnn.core.registry.discovery import (
 )
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.registry.kinds import KINDS, Kind
-from ipucnn.core.registry.plugin_files import file_suffix, import_plugin
+from ipucnn.core.registry.plugin_files import file_suffix, import_plugin, place_of
 
 log = logging.getLogger("ipucnn.plugins")
 
@@ -361,7 +359,7 @@ def has_code_in(provider: Provider, module: str, file: str) -> bool:
         file: its file.
     """
     if provider.value.endswith(".py"):
-        return os.path.realpath(expanded_path(provider.value)) == os.path.realpath(file)
+        return place_of(provider.value) == place_of(file)
     own = provider.value.partition(":")[0]
     package = own.rpartition(".")[0] or own
     return f"{module}.".startswith(f"{package}.")

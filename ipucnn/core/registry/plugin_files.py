@@ -21,11 +21,11 @@ def distinct(extras: Sequence[str]) -> List[str]:
     """Return files and modules without other spellings of the same file."""
     found: Dict[str, str] = {}
     for extra in extras:
-        found.setdefault(_place(extra), extra)
+        found.setdefault(place_of(extra), extra)
     return list(found.values())
 
 
-def _place(extra: str) -> str:
+def place_of(extra: str) -> str:
     """Return the path of a file, however it is spelt; the name of a module."""
     return os.path.realpath(str(expanded_path(extra))) if extra.endswith(".py") else extra
 
@@ -42,8 +42,8 @@ def file_suffix(extra: str, extras: Sequence[str]) -> str:
     def label(one: str) -> str:
         return normal_name(re.sub(r"\W", "_", Path(one).stem if one.endswith(".py") else one))
 
-    path = _place(extra)
-    same = [one for one in extras if label(one) == label(extra) and _place(one) != path]
+    path = place_of(extra)
+    same = [one for one in extras if label(one) == label(extra) and place_of(one) != path]
     if not same and label(extra) != OWN_DISTRIBUTION:
         return ""
     return f"_{zlib.crc32(os.fsencode(path)):08x}"
