@@ -59,8 +59,8 @@ STATES = (FULL_PRECISION, DEVICE_IMAGES, FIXED_IMAGES, NO_LABELS, NO_VALIDATION,
 precision; its images are made on the device, or not augmented; they have no labels; nothing is
 validated, or nothing during training; no checkpoints are written."""
 
-WITHOUT = "without "
-"""Begins a condition of `Option.idle` on another option."""
+WITHOUT, WITH = "without ", "with "
+"""Begin the conditions of `Option.idle` on another option."""
 
 _UNIONS = (Union, getattr(types, "UnionType", Union))
 """The origins of ``Optional[int]`` and, from Python 3.10, of ``int | None``."""
@@ -104,7 +104,8 @@ class Option:
             accepted if no selected plugin has the option.
         idle: conditions in which it has no effect, for notes to the user: one of `STATES`, or
             ``without NAME`` for another option of its plugin or of the command that is at its
-            default, or ``without NAME VALUE ...`` for one with none of these values.
+            default, ``without NAME VALUE ...`` for one with none of these values, or ``with NAME
+            VALUE ...`` for one with any of them.
         machine: it describes the machine rather than the model, so validation of a checkpoint does
             not inherit it.
         words: strings that are accepted instead of a number.
@@ -153,10 +154,11 @@ class Option:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise PluginError(f"an option's {name!r} is {value!r}, expected text")
-        unknown = [one for one in self.idle if one not in STATES and not one.startswith(WITHOUT)]
+        unknown = [one for one in self.idle
+                   if one not in STATES and not one.startswith((WITHOUT, WITH))]
         if unknown:
-            raise PluginError(f"an option's 'idle' has {unknown[0]!r}, expected 'without NAME' or "
-                              "one of " + ", ".join(map(repr, STATES)))
+            raise PluginError(f"an option's 'idle' has {unknown[0]!r}, expected 'without NAME', "
+                              "'with NAME VALUE' or one of " + ", ".join(map(repr, STATES)))
         if self.fixed not in ("", *_FIXED):
             raise PluginError(f"an option's 'fixed' is {self.fixed!r}, expected one of "
                               + ", ".join(map(repr, _FIXED)))

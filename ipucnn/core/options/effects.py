@@ -11,7 +11,7 @@ from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Opt
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.options.composition import CommandOptions, common_option, common_options
-from ipucnn.core.options.declaration import WITHOUT, Declared, declared, lookup
+from ipucnn.core.options.declaration import WITH, WITHOUT, Declared, declared, lookup
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 
@@ -85,16 +85,19 @@ def _within(own: Any, common: Value) -> Value:
 def _reason(condition: str, states: Mapping[str, str], value_of: Value,
             registry: Registry) -> str:
     """Return why an option has no effect under a condition of `Option.idle`; empty if it has."""
-    if not condition.startswith(WITHOUT):
+    if not condition.startswith((WITHOUT, WITH)):
         return states.get(condition, "")
-    name, *wanted = condition[len(WITHOUT):].split()
+    _, name, *values = condition.split()
     found = value_of(name)
     if found is None:  # the command does not have the other option
         return ""
     item, value = found
-    if (_name(item, value, registry) in wanted) if wanted else value != item.default:
-        return ""
-    return f"without '{' '.join([item.flag, *wanted[:1]])}'"
+    if not values:
+        return "" if value != item.default else f"without '{item.flag}'"
+    chosen = _name(item, value, registry)
+    if condition.startswith(WITH):
+        return f"with '{item.flag} {chosen}'" if chosen in values else ""
+    return "" if chosen in values else f"without '{item.flag} {values[0]}'"
 
 
 def _name(item: Declared, value: Any, registry: Registry) -> Any:

@@ -20,13 +20,17 @@ from option_values import other_value
 
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import INFERENCE, declared
 from ipucnn.core.options.declaration import TRAINING as TRAINING_JOB
+from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.loading import missing_requirements
-from ipucnn.core.registry.registry import registry, use
+from ipucnn.core.registry.registry import Registry, registry, use
 from ipucnn.planning.options import POPRUN
+from ipucnn.training.options import TrainOptions
 
 TESTS = Path(__file__).parents[2]
 DAMAGED = b"\xff\xd8\xff\xe0 not an image"
@@ -304,3 +308,22 @@ def test_options_of_weights_files_need_one(command, option, places):
 def test_averages_have_something_to_average_in_a_folder_that_is_not_named(places):
     seen = made("train", {**BASES["train"], "weight_avg_strategy": "mean"}, places).seen
     assert all(f"_{epoch}.pt" in seen for epoch in (1, 2, 3))
+
+
+@pytest.mark.parametrize(("optimizer", "noted"), [
+    ("sgd", False), ("sgd-combined-accum", True), ("of_a_plugin", False)])
+def test_an_option_may_be_without_effect_beside_one_value_of_another(optimizer, noted, tmp_path):
+    """A list of the values beside which it has one would leave out those of plugins."""
+    plugin = tmp_path / "other.py"
+    plugin.write_text("""import ipucnn
+
+@ipucnn.hookimpl
+def ipucnn_optimizers():
+    return [ipucnn.OptimizerSpec("of_a_plugin", "SGD", lr=0.1, target="torch.optim:SGD")]
+""")
+    with_plugin = Registry(PluginSettings(extra=(str(plugin),)))
+    options = build(TrainOptions, {
+        "model": "resnet8-cifar", "data": "synthetic", "backend": "poptorch",
+        "optimizer": optimizer, "offload_optimizer": True}, registry=with_plugin)
+    assert [note for note in idle_notes(options, {}, with_plugin) if "offload" in note] == [
+        "'--offload-optimizer' has no effect with '--optimizer sgd_combined'"] * noted

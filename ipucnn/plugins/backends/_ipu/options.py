@@ -7,7 +7,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.declaration import FULL_PRECISION, option
 from ipucnn.plugins.backends._options import CacheOptions
 
-_NO_STATE = "without optimizer sgd adam adamw rmsprop rmsprop_tf lamb"
+_NO_STATE = "with optimizer sgd_combined"
 """The tensors of `sgd_combined` are accumulators. Source: PopTorch 3.3, `python/optim.py`."""
 
 
