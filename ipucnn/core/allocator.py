@@ -13,7 +13,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from ipucnn.core.machine import memory_limit
+from ipucnn.core.machine import memory_limit, usable_cores
 
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 """Parameters of glibc's `mallopt`."""
@@ -45,9 +45,10 @@ def keep_freed_memory() -> bool:
         library.malloc.restype = ctypes.c_void_p
     except (AttributeError, OSError, TypeError):  # not glibc
         return False
-    # one arena: huge pages are for its heap, and engines allocate in threads of their own
+    # at a single arena, the threads of engines wait for each other; with eight per core, glibc's
+    # default, less is allocated in the first one, for whose heap huge pages are recommended
     done = [set_parameter(_MMAP_MAX, 0), set_parameter(_TRIM_THRESHOLD, -1),
-            set_parameter(_ARENA_MAX, 1)]
+            set_parameter(_ARENA_MAX, usable_cores())]
     _advise_huge_pages(library)
     return all(done)
 

@@ -143,11 +143,34 @@ def test_an_image_of_another_shape_is_an_error_where_its_result_is_read(monkeypa
             result()
 
 
+def test_each_thread_computes_its_images_in_memory_of_its_own(monkeypatch):
+    """Memory that another thread has used is in the caches of the other thread's core."""
+    used = {"blob": {}, "workspace": {}}
+    for name, of_threads in used.items():
+        set_allocator = getattr(ncnn.Extractor, f"set_{name}_allocator")
+
+        def recorded(extractor, allocator, *, set_allocator=set_allocator, of_threads=of_threads):
+            of_threads.setdefault(threading.get_ident(), set()).add(allocator)
+            set_allocator(extractor, allocator)
+
+        monkeypatch.setattr(ncnn.Extractor, f"set_{name}_allocator", recorded)
+    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    with NcnnBackend(NcnnOptions(requests=2)).inference(
+            model_of(SMALL), ExecutionPlan(micro_batch=64, precision="32.32"), SIZE) as session:
+        session.compile()
+        session.start(images_of(64).numpy())()
+    for of_threads in used.values():
+        assert len(of_threads) > 1
+        assert all(len(allocators) == 1 for allocators in of_threads.values())
+        assert len(set().union(*of_threads.values())) == len(of_threads)
+
+
 @pytest.mark.parametrize(("code", "words"), [(-100, "out of memory"), (-1, "code -1")])
 def test_codes_of_the_engine_are_errors(monkeypatch, code, words):
     class Extractor:
         input = staticmethod(lambda *_: 0)
         extract = staticmethod(lambda *_: (code, ncnn.Mat()))
+        set_blob_allocator = set_workspace_allocator = staticmethod(lambda *_: None)
 
         def __enter__(self):
             return self
