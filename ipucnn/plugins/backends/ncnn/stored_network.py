@@ -76,8 +76,8 @@ def _read(net: ncnn.Net, folder: Path) -> bool:
 
 def _translate(net: ncnn.Net, graph: Graph, kept: Optional[KeptFolder]) -> None:
     """Translate a graph, store it if possible, and load it."""
-    from ipucnn.plugins.backends.ncnn.graph_translation import translated
     from ipucnn.plugins.backends.ncnn.graph_view import GraphView
+    from ipucnn.plugins.backends.ncnn.translators import translated
 
     # not `graph.proto`, which would stay in memory
     layers = translated(GraphView.of(graph.made(), graph.input_name, graph.batch))
