@@ -14,7 +14,8 @@ import numpy
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
-from ipucnn.onnx.engine_base import ArraySession, Graph
+from ipucnn.onnx.engine_base import ArraySession
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.ncnn.param_file import INPUT, OUTPUT
 from ipucnn.plugins.backends.ncnn.stored_network import load

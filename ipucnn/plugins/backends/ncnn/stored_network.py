@@ -15,7 +15,7 @@ import ncnn  # a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import DataError, IpucnnError, OutOfMemoryError
 from ipucnn.core.files import parsed_json
-from ipucnn.onnx.engine_base import Graph
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.graph_facts import identity
 from ipucnn.onnx.kept_folders import KeptFolder
 from ipucnn.plugins.backends.ncnn.param_file import Layer, text_of, write_weights
