@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from ipucnn.core.machine import usable_cores
+
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
 
 PROGRAM = """
@@ -67,3 +69,34 @@ print(allocator.keep_freed_memory.cache_info().currsize)
     assert _run(program)[-1] == "0"
     job = program.replace('sys.argv[1:] or ["list-plugins"]', '["run", "--data-dir", "/missing"]')
     assert _run(job)[-1] == "1"
+
+
+def test_threads_have_as_many_arenas_as_cores():
+    """At a single one, threads that allocate wait for each other."""
+    program = """
+import ctypes
+import threading
+
+from ipucnn.core.allocator import keep_freed_memory
+
+keep_freed_memory()
+together = threading.Barrier(5)
+
+def allocate():
+    kept = b"x" * 5000
+    together.wait()
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads:
+    thread.start()
+together.wait()
+library = ctypes.CDLL(None)
+library.fdopen.restype = ctypes.c_void_p
+stream = ctypes.c_void_p(library.fdopen(1, b"w"))
+library.malloc_info(0, stream)
+library.fflush(stream)
+together.wait()
+"""
+    found = sum(word.startswith("nr=") for word in _run(program))
+    assert found == min(5, usable_cores())
