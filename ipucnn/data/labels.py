@@ -11,6 +11,7 @@ import numpy
 from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.data import ImageDataset, Label
+from ipucnn.data.returned import who
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +49,8 @@ def _class(dataset: ImageDataset, index: int, label: Any) -> int:
         number = operator.index(label)
         if number >= 0 and (number < classes or not classes):
             return number
-    raise PluginError(f"the dataset gave class {label!r} for {dataset.name(index)!r}, expected "
-                      + (f"a number from 0 to {classes - 1}" if classes else "a number")
+    raise PluginError(f"{who(dataset)} returned class {label!r} for {dataset.name(index)!r}, "
+                      "expected " + (f"a number from 0 to {classes - 1}" if classes else "a number")
                       + ", or None if it is not known")
 
 

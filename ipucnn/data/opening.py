@@ -95,6 +95,7 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
         raise NoSplitError(error.message, no_split_hint or error.hint) from error
     usual = usual_record(reader, dataset, registry)
     dataset.recipe, dataset.native_size = usual.recipe, usual.native_size
+    dataset.plugin = f"dataset {reader.name!r} of {registry.provider_of(reader).label}"
     if request.data_dir and reader is not data:
         place = shown(request.data_dir) if is_url(request.data_dir) else request.data_dir
         dataset.notes = (f"{place!r} is read as dataset {reader.name!r}", *dataset.notes)
