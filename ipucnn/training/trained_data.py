@@ -203,8 +203,21 @@ def grown(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
 
     session = {**checkpoint.session, "optimizer": {**optimizer, "state": state}}
     return replace(checkpoint, weights=extended(checkpoint.weights), session=session, grown=True,
-                   progress={**checkpoint.progress, "standing": {}},
+                   progress={**checkpoint.progress, **_validated(checkpoint), "standing": {}},
                    ema=None if checkpoint.ema is None else extended(checkpoint.ema))
+
+
+def _validated(checkpoint: Checkpoint) -> Dict[str, int]:
+    """Return the progress that counts the validation of a finished epoch as recorded.
+
+    A checkpoint is older than the validation of its epoch, which a restored training otherwise
+    repeats. The larger model does not, so the rows of the smaller one are kept.
+    """
+    position, validated = checkpoint.position, checkpoint.progress.get("validated", 0)
+    if position.call or validated == position.epoch:
+        return {}
+    rows = 1 if checkpoint.ema is None else 2
+    return {"validated": position.epoch, "rows": checkpoint.progress.get("rows", 0) + rows}
 
 
 def _padded(value: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
