@@ -5,7 +5,7 @@ An image of another type, or an order that leaves images out, would change a tra
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.names import brief
@@ -17,6 +17,43 @@ if TYPE_CHECKING:
 
 _IMAGE = "a tensor of torch, uint8 (3, height, width), with RGB values from 0 to 255"
 _REMEDY = "'ipucnn check-plugin' checks the dataset; report the error to the plugin's author"
+
+
+def opened(made: Any, plugin: str) -> ImageDataset:
+    """Return what the target of a dataset plugin returned, with its names and notes in tuples.
+
+    Args:
+        made: the dataset.
+        plugin: the plugin in words.
+
+    Raises:
+        PluginError: it is no dataset, or its length, classes, notes or names are of a wrong type.
+    """
+    if not isinstance(made, ImageDataset):
+        raise PluginError(f"{plugin} returned {_described(made)}, expected an "
+                          "'ipucnn.plugin.ImageDataset'", _REMEDY)
+    made.plugin = plugin
+    try:
+        count = len(made)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PluginError(f"{plugin} has no length: {error}", _REMEDY) from error
+    names = _texts(made.class_names, plugin, "class_names")
+    notes = _texts(made.notes, plugin, "notes")
+    if (names, notes) != (made.class_names, made.notes):
+        made.class_names, made.notes = names, notes
+    name = made.name(0) if count else ""
+    if not isinstance(name, str):
+        raise PluginError(f"{plugin} returned {_described(name)} as the name of an image, expected "
+                          "text", _REMEDY)
+    return made
+
+
+def _texts(value: Any, plugin: str, what: str) -> Tuple[str, ...]:
+    """Return an attribute that is a tuple of texts."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise PluginError(f"{what!r} of {plugin} is {brief(value)}, expected a tuple of texts",
+                          _REMEDY)
+    return tuple(value)
 
 
 def image_of(dataset: ImageDataset, index: int) -> torch.Tensor:

@@ -39,6 +39,12 @@ def problems(owner: Owner, item: Declared, commands: Sequence[Type[CommandOption
     for name in _FOR_BACKENDS:
         if getattr(item.option, name) and owner.kind.name != "backend":
             yield f"{where} sets {name!r}, which only options of backends have"
+    rule = item.option
+    if item.type in (bool, str) and (rule.minimum, rule.exclusive_minimum, rule.maximum) != (
+            None, None, None):
+        yield f"{where} has a smallest or largest value, which only numbers have"
+    if rule.size and item.type is not int:
+        yield f"{where} sets 'size', which only options of type int have"
     wrong_default = _default(item, registry)
     if item.option.kind and item.option.kind not in KINDS:
         yield f"{where} has the unknown kind {item.option.kind!r}; kinds: " + ", ".join(KINDS)

@@ -11,7 +11,8 @@ import ipucnn
 from ipucnn.core.errors import PluginError
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
-from ipucnn.data.returned import file_of, image_of, order_of
+from ipucnn.data.labels import id_of, label_of
+from ipucnn.data.returned import file_of, image_of, opened, order_of
 
 SMALL = {"model": "resnet8-cifar", "input_size": 32, "batch_size": 2, "epoch": 1, "precision":
          "full", "no_validation": True, "progress": False, "augmentation": "none", "lr": 0.01}
@@ -152,6 +153,49 @@ def test_a_permutation_of_any_type_is_an_array_of_whole_numbers(order):
 def test_orders_that_repeat_images_have_numbers_of_their_own():
     balanced = BalancedImages(Three(BYTES))
     assert sorted(order_of(balanced, 0, 3) % 3) != [0, 1, 2]  # class 1 has one image
+
+
+@pytest.mark.parametrize(("attributes", "message"), [
+    ({"class_names": "ab"}, "'class_names' of dataset 'd' is 'ab', expected a tuple of texts"),
+    ({"class_names": (0, 1)}, "'class_names' of dataset 'd' is"),
+    ({"class_names": None}, "'class_names' of dataset 'd' is None"),
+    ({"notes": "hello"}, "'notes' of dataset 'd' is 'hello'"),
+    ({"notes": ["hello", 3]}, "'notes' of dataset 'd' is"),
+    ({"name": lambda self, index: index}, "returned 0 of type 'int' as the name of an image"),
+    ({"__len__": lambda self: 8.0}, "dataset 'd' has no length"),
+    ({"__len__": lambda self: -1}, "dataset 'd' has no length"),
+])
+def test_an_opened_dataset_is_checked(attributes, message):
+    with pytest.raises(PluginError, match=message):
+        opened(type("Wrong", (Three,), attributes)(), "dataset 'd'")
+
+
+@pytest.mark.parametrize("made", [None, [1, 2], Three])
+def test_a_target_returns_a_dataset(made):
+    with pytest.raises(PluginError, match="dataset 'd' returned an object of type .*, expected an "
+                       "'ipucnn.plugin.ImageDataset'"):
+        opened(made, "dataset 'd'")
+
+
+def test_lists_of_names_become_tuples():
+    dataset = Three()
+    dataset.class_names = ["a", "b"]
+    assert opened(dataset, "it").class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("labels", [None, 1])
+def test_several_labels_are_a_tuple(labels):
+    dataset = Three()
+    dataset.multi_label, dataset.labels = True, lambda index: labels
+    with pytest.raises(PluginError, match="as the labels of 'three/0', expected a tuple"):
+        label_of(dataset, 0)
+
+
+def test_an_id_is_a_number():
+    dataset = Three()
+    dataset.image_id = lambda index: "x"
+    with pytest.raises(PluginError, match="returned 'x' as the id of 'three/0'"):
+        id_of(dataset, 0)
 
 
 def plugin(folder, image="image", order="list(range(6))"):
