@@ -172,7 +172,7 @@ def test_an_opened_dataset_is_checked(attributes, message):
 
 @pytest.mark.parametrize("made", [None, [1, 2], Three])
 def test_a_target_returns_a_dataset(made):
-    with pytest.raises(PluginError, match="dataset 'd' returned an object of type .*, expected an "
+    with pytest.raises(PluginError, match=r"dataset 'd' returned an object of type .*, expected an "
                        "'ipucnn.plugin.ImageDataset'"):
         opened(made, "dataset 'd'")
 

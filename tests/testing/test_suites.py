@@ -160,6 +160,8 @@ def test_options_are_checked(failures, options, message):
 @pytest.mark.parametrize(("declared", "message"), [
     ({"needs": "optimiser"}, "needs 'optimiser', which is no common option (did you mean "
      "'optimizer'?)"),
+    ({"minimum": 1}, "has a smallest or largest value, which only numbers have"),
+    ({"size": True}, "sets 'size', which only options of type int have"),
     ({"kind": "models"}, "has the unknown kind 'models'; kinds: model, dataset"),
     ({"feature": "ema"}, "sets 'feature', which only common options have"),
     ({"feature": "warp"}, "sets 'feature', which only common options have"),
