@@ -19,11 +19,13 @@ from typing import (
     Union,
 )
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import printable, printable_lines
 from ipucnn.core.options.conversion import builtin
 from ipucnn.core.progress import CALLBACK, Listener, Status, StopTraining
 from ipucnn.core.progress import Progress as ImageProgress
+from ipucnn.core.registry.loading import cause_of, describe, remedy_for
+from ipucnn.core.registry.registry import registry
 
 ResultT = TypeVar("ResultT")
 
@@ -55,11 +57,24 @@ def trained(job: Callable[[Listener], ResultT], progress: Progress,
         Exception: what a callback raised, once the training has ended and saved.
     """
     listener = _PythonListener(_display(progress), _callbacks(callbacks))
-    with listener.display, interruptible(listener.interrupted):
+    with listener.display, interruptible(listener.interrupted), _no_exit():
         result = job(listener)
     if listener.error is not None:
         raise listener.error
     return result
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Return a context in which a plugin cannot end the process with `sys.exit`."""
+    try:
+        yield
+    except SystemExit as leaving:
+        plugin = registry().raised_by(leaving)
+        if plugin is None:
+            raise
+        raise PluginError(f"{describe(plugin)} failed: {cause_of(leaving)}",
+                          remedy_for(plugin)) from leaving
 
 
 @contextmanager
@@ -73,6 +88,12 @@ def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
     Raises:
         UsageError: a wrong value of `progress`.
     """
+    with _no_exit(), _counted(progress, reason) as report:
+        yield report
+
+
+@contextmanager
+def _counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
     if callable(progress):
         callback = progress
         yield lambda phase, done, total: callback(Status(phase, done=done, total=total or 0))

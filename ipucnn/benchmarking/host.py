@@ -13,6 +13,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.data import ImageDataset
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable
 from ipucnn.data.prepare import Preparation
+from ipucnn.data.returned import file_of
 
 STEPS = ("read", "decode", "transform", "collate")
 """The steps of preparing an image: read the file, decode it, crop and resize it to the input size,
@@ -153,7 +154,7 @@ def _decode(dataset: ImageDataset, indices: Sequence[int]) -> int:
     import simplejpeg
 
     for index in indices:
-        data = dataset.encoded(index)
+        data = file_of(dataset, index)
         if data is None:
             raise NoLimitError("the dataset gives pixels, not files")
         try:

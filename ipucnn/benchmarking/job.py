@@ -31,6 +31,7 @@ from ipucnn.data.images import decoder_versions
 from ipucnn.data.loader import Loader
 from ipucnn.data.opening import check_dataset_options, open_dataset, request_of
 from ipucnn.data.prepare import Preparation
+from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import model_of, network_of
@@ -135,7 +136,7 @@ class _Host:
         self._plan = plan
         dataset = prepare.dataset
         order: Any = range(len(dataset)) if prepare.transform is None \
-            else dataset.order(options.dataset.seed, 0)
+            else order_of(dataset, options.dataset.seed, 0)
         self.indices = [int(index) for index in order[:options.measurement.samples]]
         self._counts = options.dataset.dataloader_worker or tuple(sorted({1, thread_count()}))
         self._limited = True

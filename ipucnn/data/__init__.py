@@ -76,6 +76,7 @@ class ImageDataset(ABC):
             with `split` `train`, the others.
         recipe: how training images are cropped: `DatasetSpec.recipe` of the record.
         native_size: height and width of all images in pixels; 0 if they differ.
+        plugin: the plugin that made it, in words, for errors; set when a dataset is opened by name.
         made_from: name of the dataset from which the images were converted unchanged; may be
             empty.
         notes: notes for the user.
@@ -93,6 +94,7 @@ class ImageDataset(ABC):
     held_out: bool = False
     recipe: str = RANDOM_RESIZED_CROP
     native_size: int = 0
+    plugin: str = ""
     made_from: str = ""
     notes: Tuple[str, ...] = ()
 

@@ -38,6 +38,7 @@ class BalancedImages(ImageDataset):
         self.has_boxes, self.has_image_ids = dataset.has_boxes, dataset.has_image_ids
         self.recipe, self.native_size = dataset.recipe, dataset.native_size
         self.in_memory, self.held_out = dataset.in_memory, dataset.held_out
+        self.plugin = dataset.plugin
 
     def __len__(self) -> int:
         return self._length

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Tuple, cast
+from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Sequence, Tuple, cast
 
 import numpy
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.data import ImageDataset, Label
+from ipucnn.data.returned import who
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +27,11 @@ def label_of(dataset: ImageDataset, index: int) -> Optional[Label]:
         PluginError: a label is not one of the dataset's classes.
     """
     if dataset.multi_label:
-        return tuple(_class(dataset, index, label) for label in dataset.labels(index))
+        labels = dataset.labels(index)
+        if not isinstance(labels, Iterable):
+            raise PluginError(f"{who(dataset)} returned {labels!r} as the labels of "
+                              f"{dataset.name(index)!r}, expected a tuple of numbers")
+        return tuple(_class(dataset, index, label) for label in labels)
     return class_of(dataset, index)
 
 
@@ -39,7 +44,11 @@ def class_of(dataset: ImageDataset, index: int) -> Optional[int]:
 def id_of(dataset: ImageDataset, index: int) -> Optional[int]:
     """Return the id of an image in a built-in type, or None without one."""
     found = dataset.image_id(index)
-    return None if found is None else operator.index(found)
+    try:
+        return None if found is None else operator.index(found)
+    except TypeError:
+        raise PluginError(f"{who(dataset)} returned {found!r} as the id of "
+                          f"{dataset.name(index)!r}, expected a whole number or None") from None
 
 
 def _class(dataset: ImageDataset, index: int, label: Any) -> int:
@@ -48,8 +57,8 @@ def _class(dataset: ImageDataset, index: int, label: Any) -> int:
         number = operator.index(label)
         if number >= 0 and (number < classes or not classes):
             return number
-    raise PluginError(f"the dataset gave class {label!r} for {dataset.name(index)!r}, expected "
-                      + (f"a number from 0 to {classes - 1}" if classes else "a number")
+    raise PluginError(f"{who(dataset)} returned class {label!r} for {dataset.name(index)!r}, "
+                      "expected " + (f"a number from 0 to {classes - 1}" if classes else "a number")
                       + ", or None if it is not known")
 
 

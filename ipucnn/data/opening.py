@@ -14,6 +14,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import format_of, is_url, read_by
 from ipucnn.data.remote.transfer import shown
+from ipucnn.data.returned import opened
 
 NetworkT = TypeVar("NetworkT", bound=NetworkPart)
 
@@ -89,8 +90,8 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
     reader = read_by(named, request.data_dir, registry)
     _check_reader(named, reader, plugins)
     try:
-        dataset: ImageDataset = registry.make(reader, request,
-                                              options=plugins.of("dataset", reader.name))
+        dataset = opened(registry.make(reader, request, options=plugins.of("dataset", reader.name)),
+                         f"dataset {reader.name!r} of {registry.provider_of(reader).label}")
     except NoSplitError as error:
         raise NoSplitError(error.message, no_split_hint or error.hint) from error
     usual = usual_record(reader, dataset, registry)

@@ -13,6 +13,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.images import decode_pixels
 from ipucnn.data.jpeg import Part
 from ipucnn.data.resize import eval_transform
+from ipucnn.data.returned import file_of, image_of, who
 
 if TYPE_CHECKING:
     from ipucnn.data.resize import Pixels
@@ -125,17 +126,14 @@ class Preparation:
         """Return the file of a sample; None where the dataset stores or generates pixels."""
         # the dataset may check images that evaluation uses unchanged
         as_it_is = self.transform is None and self.dataset.ready
-        return None if as_it_is else self.dataset.encoded(index)
+        return None if as_it_is else file_of(self.dataset, index)
 
     def decoded(self, data: Optional[bytes], index: int, drawn: Optional[Drawn]) -> Decoded:
         """Return the pixels of a sample, and height and width of the image they are a part of."""
         if data is not None:
             return decode_pixels(data, partial(self.dataset.name, index),
                                  None if drawn is None else drawn.wanted)
-        image = self.dataset.image(index)
-        if image.dim() != 3 or image.shape[0] != 3 or image.element_size() != 1:
-            raise PluginError(f"the dataset gave {image.dtype} {tuple(image.shape)} for "
-                              f"{self.dataset.name(index)!r}, expected uint8 (3, height, width)")
+        image = image_of(self.dataset, index)
         return image.permute(1, 2, 0).numpy(), None
 
     def transformed(self, pixels: Pixels, size: Optional[Tuple[int, int]],
@@ -149,7 +147,7 @@ class Preparation:
     def put(self, pixels: Pixels, index: int, out: Any) -> None:
         """Write the pixels into `out` in the pixel format."""
         if pixels.shape != self.shape:
-            raise PluginError(f"the dataset gave {self.dataset.name(index)!r} with "
+            raise PluginError(f"{who(self.dataset)} returned {self.dataset.name(index)!r} with "
                               f"{pixels.shape[1]}x{pixels.shape[0]} pixels, expected the input "
                               f"size, {self.preprocessing.input_size}")
         if self.preprocessing.channel_order == "bgr":

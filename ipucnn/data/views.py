@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
 from ipucnn.data import Box, ImageDataset, Label
 from ipucnn.data.labels import label_of
+from ipucnn.data.returned import image_of
 
 if TYPE_CHECKING:
     import torch
 
 _PROPERTIES = ("class_names", "ready", "flippable", "has_boxes", "has_image_ids",
                "labels_in_memory", "multi_label", "split", "recipe", "native_size",
-               "made_from", "notes")
+               "made_from", "notes", "plugin")
 
 
 class Sample(Tuple[Any, Any]):
@@ -51,7 +52,7 @@ def sample(dataset: ImageDataset, index: int) -> Sample:
         DataError: the image cannot be read; the message names the file.
     """
     label = label_of(dataset, index)
-    made = Sample((dataset.image(index), label))
+    made = Sample((image_of(dataset, index), label))
     made.name = dataset.name(index)
     names = dataset.class_names
     made.label_name = None if label is None else tuple(names[number] for number in label) \

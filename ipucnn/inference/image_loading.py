@@ -12,6 +12,7 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.data.loader import Loader, order
 from ipucnn.data.opening import as_opened
+from ipucnn.data.returned import file_of
 from ipucnn.data.session_loader import feed
 from ipucnn.inference.automatic_tuning import may_measure
 from ipucnn.inference.prepared_run import Job
@@ -66,7 +67,7 @@ def _much_to_resize(job: Job) -> bool:
     if total < _FEW_IMAGES or job.dataset.ready:
         return False
     try:
-        first = job.dataset.encoded(0)
+        first = file_of(job.dataset, 0)
     except IpucnnError:  # reported or skipped when its turn comes
         return True
     return first is None or total * len(first) > _MANY_BYTES

@@ -21,6 +21,7 @@ from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeig
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.built import BuiltModel
+from ipucnn.models.made import check_model
 from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
@@ -191,6 +192,10 @@ def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
     if not isinstance(model, nn.Module):
         raise PluginError(f"the target of model {spec.name!r} returned {model!r}, expected a "
                           "torch module")
+    if torch.empty(0).device.type != "meta":  # an outline has no values
+        provider = registry.provider_of(spec)
+        check_model(model, f"model {spec.name!r} of {provider.label}", num_classes, input_size,
+                    not provider.builtin)
     return model
 
 

@@ -18,6 +18,7 @@ from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.data.opening import open_dataset
 from ipucnn.data.prepare import Preparation
+from ipucnn.data.returned import image_of
 from ipucnn.reports.sheet import Sheet, Shown
 from ipucnn.reports.thumbnails import thumbnail
 
@@ -177,7 +178,7 @@ def _shown(preparation: Preparation, index: int, draws: int) -> Shown:
     dataset = preparation.dataset
     found = Shown(dataset.name(index))
     try:
-        found.stored = dataset.image(index).permute(1, 2, 0).numpy()
+        found.stored = image_of(dataset, index).permute(1, 2, 0).numpy()
         for epoch in range(draws):
             drawn = preparation.drawn(index, epoch)
             pixels, size = preparation.decoded(preparation.read(index), index, drawn)

@@ -47,11 +47,12 @@ def of_dataset(dataset: ImageDataset) -> Callable[[Dict[str, Any]], str]:
     """Return a function that makes the thumbnail of a selected image of a dataset."""
     def made(row: Dict[str, Any]) -> str:
         from ipucnn.data.images import decode_pixels
+        from ipucnn.data.returned import file_of, image_of
 
         index = row["index"]
         try:
-            data = dataset.encoded(index)  # decoded without torch
-            return thumbnail(dataset.image(index).permute(1, 2, 0).numpy() if data is None
+            data = file_of(dataset, index)  # decoded without torch
+            return thumbnail(image_of(dataset, index).permute(1, 2, 0).numpy() if data is None
                              else decode_pixels(data, lambda: dataset.name(index))[0])
         except IpucnnError:  # the file was removed meanwhile
             return ""

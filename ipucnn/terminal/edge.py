@@ -7,13 +7,14 @@ import os
 import re
 import sys
 from contextlib import suppress
-from typing import Any, Callable, List, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 import typer
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import name_too_long
 from ipucnn.core.names import did_you_mean
+from ipucnn.core.registry.discovery import Provider
 from ipucnn.core.registry.loading import cause_of, describe, remedy_for
 from ipucnn.core.registry.registry import registry
 from ipucnn.terminal import exit_codes, launch, signals
@@ -53,8 +54,8 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
             render.say_traceback()
         render.report_error(error)
         return error.exit_code
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(str(interrupt))
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        return _left(leaving)
     except BrokenPipeError:
         render.abandon_output()
         return exit_codes.BROKEN_PIPE
@@ -121,14 +122,12 @@ def _unknown_option(error: Any) -> UsageError:
     return UsageError(f"unknown option {name!r}", hint or "'--help' lists the options")
 
 
-def _unexpected(error: Exception) -> int:
+def _unexpected(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         render.report_error(name_too_long(str(error.filename)))
         return exit_codes.USAGE
     render.say_traceback()
-    plugin = None
-    with suppress(IpucnnError):  # of an installation without built-in plugins
-        plugin = registry().raised_by(error)
+    plugin = _plugin_of(error)
     if plugin is None:
         render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
                    "traceback above\nhint: run with '--no-plugins' to see whether a plugin causes "
@@ -137,6 +136,26 @@ def _unexpected(error: Exception) -> int:
         render.report_error(PluginError(f"{describe(plugin)} failed: {cause_of(error)}; the "
                                         "traceback is above", remedy_for(plugin)))
     return exit_codes.FAILED
+
+
+def _left(leaving: BaseException) -> int:
+    """Return the exit code after an exception that ends the process.
+
+    That of a plugin is an error: an exit code of 0 would mean that the work is done.
+    """
+    if isinstance(leaving, KeyboardInterrupt):
+        if signals.raised() or _plugin_of(leaving) is None:
+            return _interrupted(str(leaving))
+    elif "_IPUCNN_COMPLETE" in os.environ:  # click's way to end it
+        raise leaving
+    return _unexpected(leaving)
+
+
+def _plugin_of(error: BaseException) -> Optional[Provider]:
+    """Return the third-party plugin in whose code an exception was raised, or None."""
+    with suppress(IpucnnError):  # of an installation without built-in plugins
+        return registry().raised_by(error)
+    return None
 
 
 def _out_of_memory() -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Collection, Dict, Iterator, List, Mapping, Sequence, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.names import RESERVED, did_you_mean, key
@@ -67,11 +67,13 @@ class FlagTable:
         flags: in the order of declaration, a command's own before those of plugins.
         selected: the owners selected by the arguments.
         job: of the command; see `CommandOptions`.
+        problem: why a selected plugin cannot be used, whose flags are missing; None without one.
     """
 
     flags: Tuple[Flag, ...]
     selected: Tuple[Owner, ...]
     job: str = ""
+    problem: Optional[IpucnnError] = None
 
     def of_job(self) -> List[Flag]:
         """Return the flags without those of another job, which the command refuses."""
@@ -117,9 +119,10 @@ def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
     own = [flag for options_class in options_classes for flag in _common(options_class)]
     kinds = list(dict.fromkeys(kind for options_class in options_classes
                                for kind in getattr(options_class, "kinds", ())))
+    problems: List[IpucnnError] = []
     selected = [owner for options_class in options_classes
                 if issubclass(options_class, CommandOptions)
-                for owner in _selected(options_class, arguments, registry)]
+                for owner in _selected(options_class, arguments, registry, problems)]
     owners = list(dict.fromkeys([*selected, *builtin_owners(kinds, registry)]))
     taken = {*RESERVED, *(spelling for flag in own for spelling in flag.spellings)}
     several = {kind for kind in kinds for flag in own
@@ -131,7 +134,8 @@ def flag_table(options_classes: Sequence[type], arguments: Sequence[str],
                   if any(owner.option(name) for name in names)]
         flags = (*own, *_of_plugins(list(dict.fromkeys([*owners, *others])), taken, several))
     jobs = [getattr(options_class, "job", "") for options_class in options_classes]
-    return FlagTable(flags, tuple(selected), next(filter(None, jobs), ""))
+    return FlagTable(flags, tuple(selected), next(filter(None, jobs), ""),
+                     next(iter(problems), None))
 
 
 def _unknown_names(flags: Sequence[Flag], arguments: Sequence[str]) -> List[str]:
@@ -188,8 +192,15 @@ def _of_plugins(owners: Sequence[Owner], taken: set[str],
 
 
 def _selected(options_class: type[CommandOptions], arguments: Sequence[str],
-              registry: Registry) -> Iterator[Owner]:
-    """Yield the owners of the plugins selected by arguments, a profile or defaults."""
+              registry: Registry, problems: List[IpucnnError]) -> Iterator[Owner]:
+    """Yield the owners of the plugins selected by arguments, a profile or defaults.
+
+    Args:
+        options_class: the options of the command.
+        arguments: of the command line.
+        registry: where plugins are looked up.
+        problems: receives the errors of those that cannot be used.
+    """
     values = _selecting_values(options_class, arguments)
     for kind in (KINDS[name] for name in options_class.kinds):
         names = values.get(kind.selector)
@@ -203,8 +214,8 @@ def _selected(options_class: type[CommandOptions], arguments: Sequence[str],
                     owner = owner_of(kind, record, registry)
                     if owner is not None:
                         yield owner
-            except IpucnnError:  # the command itself reports the error
-                continue
+            except IpucnnError as error:  # the command itself reports it
+                problems.append(error)
 
 
 def _selecting_values(options_class: type[CommandOptions],

@@ -55,7 +55,7 @@ class OptionsCommand(TyperCommand):
             unknown = getattr(error, "option_name", None)
             if type(error).__name__ != "NoSuchOption" or not unknown:
                 raise
-            raise self._unknown(unknown) from None
+            raise (table.problem or self._unknown(unknown)) from None
         if rest and not ctx.resilient_parsing:
             raise self._unexpected(rest[0], table)
         return rest

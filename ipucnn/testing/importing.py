@@ -24,12 +24,13 @@ HEAVY = ("torch", "torchvision", "tensorflow", "jax", "onnx", "onnxruntime", "op
 """Packages that plugin modules must not import."""
 
 _PROGRAM = """
-import contextlib, json, logging, os, random, signal, sys, time
+import contextlib, json, locale, logging, os, random, signal, sys, time
 target, place, heavy, report = json.loads(sys.argv[1])
 sys.path[:] = json.loads(sys.argv[2])
 import ipucnn
 from ipucnn.core.registry.plugin_files import import_plugin
 from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.process_settings import general_filters
 import ipucnn.plugin, ipucnn.core.options.declaration, ipucnn.core.execution.backend
 import ipucnn.data, ipucnn.core.loggers, ipucnn.core.execution.losses
 import ipucnn.core.execution.launching, ipucnn.core.execution.training_session
@@ -43,7 +44,9 @@ def settings():
     for number in (signal.SIGINT, signal.SIGTERM):
         yield f"the handler of {number.name}", signal.getsignal(number)
     root = logging.getLogger()
-    yield "the root logger", (root.level, list(root.handlers))
+    yield "the root logger", (root.level, list(root.handlers), root.manager.disable)
+    yield "the locale", locale.setlocale(locale.LC_ALL)
+    yield "the filters of all warnings", general_filters()
     yield "'sys.stdout' or 'sys.stderr'", (sys.stdout, sys.stderr)
     if "numpy.random" in sys.modules:
         yield "the state of 'numpy.random'", str(sys.modules["numpy.random"].get_state())

@@ -75,13 +75,16 @@ class OptimizerSuite(Suite):
         """An optimizer restored from a state dictionary computes the same following steps."""
         import torch
 
+        from ipucnn.training.plain_values import Typed, plain
+
         w = self.weights()
         optimizer = self.build(w)
         for _ in range(3):
             self.step(optimizer, w)
         twin = w.detach().clone().requires_grad_()
         restored = self.build(twin)
-        restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        state = plain(Typed(optimizer.state_dict()))  # as a checkpoint contains it
+        restored.load_state_dict(copy.deepcopy(state))
         for _ in range(3):
             self.step(optimizer, w)
             self.step(restored, twin)

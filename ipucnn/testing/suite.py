@@ -16,6 +16,7 @@ from ipucnn.core.registry import registry as registries
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
+from ipucnn.testing.option_references import problems
 
 
 class ConformanceError(AssertionError):
@@ -114,7 +115,7 @@ class Suite(Checks):
         require(callable(self.target()), f"{self.spec.target!r} is not callable")
 
     def test_options_are_valid(self) -> None:
-        """The options class can be used: types, defaults, help and names."""
+        """The options class can be used: types, defaults, help, and the names it refers to."""
         owner = owner_of(KINDS[self.kind], self.spec, self.used_registry)
         if owner is None:
             require(not self.options, f"the record has no options, and the suite sets "
@@ -129,8 +130,12 @@ class Suite(Checks):
                 require(flag.startswith("--") and not set(own) & set(spellings),
                         f"{flag!r} of option '{item.flag}' is not a flag of its own")
                 spellings += own
-        for command in _commands(self.kind):
+        commands = _commands(self.kind)
+        for command in commands:
             check_names(owner, command, self.used_registry)
+        for item in declared(owner.options):
+            problem = next(problems(owner, item, commands, self.used_registry), "")
+            require(not problem, problem)
 
     def _check_default(self, item: Declared) -> None:
         try:

@@ -5,7 +5,6 @@ Nothing in a file depends on the clock: two runs of one training write the same 
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, Mapping, Optional, Tuple, cast
@@ -24,6 +23,7 @@ from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import on_store
 from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.training.figures import Figures
+from ipucnn.training.plain_values import Typed, plain
 
 
 @dataclass(frozen=True)
@@ -126,16 +126,7 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
         CheckpointError: it cannot be written; nothing is left behind.
         PluginError: the state of a plugin holds what a checkpoint cannot contain.
     """
-    content = {
-        "format": FORMAT, "model": dict(checkpoint.weights), "model_name": checkpoint.model,
-        "dataset": checkpoint.dataset, "position": asdict(checkpoint.position),
-        "ema": checkpoint.ema, "session": _Typed(checkpoint.session),
-        "progress": checkpoint.progress,
-        "options": checkpoint.options, "class_names": list(checkpoint.class_names),
-        "versions": checkpoint.versions, "data": checkpoint.data}
-    if checkpoint.card is not None:
-        content[CARD] = checkpoint.card.as_plain()
-    content = _canonical(content)
+    content = _content(checkpoint)
     target = folder / (name or checkpoint.name)
     if kind_of(target):
         raise CheckpointError(f"cannot write checkpoint '{target}': it is {kind_of(target)}",
@@ -160,6 +151,39 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
             raise CheckpointError(f"{reason}; a copy is in '{target}'",
                                   "the next checkpoint is tried again") from error
     return target
+
+
+def check(checkpoint: Checkpoint) -> None:
+    """Check that a checkpoint could be written and read again, without writing it.
+
+    Raises:
+        PluginError: as `save` does.
+    """
+    _content(checkpoint)
+
+
+def _content(checkpoint: Checkpoint) -> Dict[str, Any]:
+    """Return the content of the file of a checkpoint."""
+    content = {
+        "format": FORMAT, "model": dict(checkpoint.weights), "model_name": checkpoint.model,
+        "dataset": checkpoint.dataset, "position": asdict(checkpoint.position),
+        "ema": checkpoint.ema, "session": Typed(checkpoint.session),
+        "progress": checkpoint.progress,
+        "options": checkpoint.options, "class_names": list(checkpoint.class_names),
+        "versions": checkpoint.versions, "data": checkpoint.data}
+    if checkpoint.card is not None:
+        content[CARD] = checkpoint.card.as_plain()
+    try:
+        found: Dict[str, Any] = plain(content)
+    except PluginError as error:
+        of_optimizer = "['session']['optimizer']" in error.message
+        kind = "optimizer" if of_optimizer else "backend"
+        name = checkpoint.options.get(kind)
+        if name is None or "['session']" not in error.message:
+            raise
+        raise PluginError(f"the state of {kind} {name!r} cannot be saved: {error.message}",
+                          error.hint) from error
+    return found
 
 
 def load(path: Path) -> Checkpoint:
@@ -241,52 +265,3 @@ class _Sink:
     def flush(self) -> None:
         self._file.flush()
 
-
-class _Typed:
-    """A value with tuples that are restored as tuples, for the state of an engine."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
-_LEAVES = (bool, bytes, torch.Tensor, torch.dtype, torch.device)
-"""Types besides numbers, texts and collections that a checkpoint may contain."""
-
-
-def _canonical(value: Any, typed: bool = False, where: str = "") -> Any:
-    """Return a copy of plain types such that equal contents are written as equal bytes.
-
-    Pickle writes repeated objects as references, so the bytes depend on which equal strings and
-    tuples are the same object, which differs after a restore. Numbers of numpy and other libraries
-    become built-in ones.
-
-    Args:
-        value: the value.
-        typed: tuples stay tuples.
-        where: the keys that lead to the value, for the error.
-
-    Raises:
-        PluginError: it holds an object of another type, which could not be read again.
-    """
-    if isinstance(value, _Typed):
-        return _canonical(value.value, True, where)
-    if isinstance(value, str):
-        return sys.intern(str.__str__(value))
-    if isinstance(value, Mapping):
-        return {_canonical(key, typed, where): _canonical(item, typed, f"{where}[{key!r}]")
-                for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        items = [_canonical(item, typed, f"{where}[{number}]")
-                 for number, item in enumerate(value)]
-        # a new tuple is used in one place only, so it is never a reference
-        return tuple(items) if typed and isinstance(value, tuple) else items
-    if value is None or isinstance(value, _LEAVES):
-        return value
-    if hasattr(value, "item") and not getattr(value, "ndim", 1):
-        return value.item()
-    if isinstance(value, (int, float)):  # members of an enum, for example
-        return int(value) if isinstance(value, int) else float(value)
-    raise PluginError(
-        f"a checkpoint cannot contain an object of type {type(value).__name__!r} ({where})",
-        "the state of optimizers and backends must be of built-in types and tensors; report it "
-        "to the plugin's author")

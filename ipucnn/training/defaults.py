@@ -11,6 +11,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
+from ipucnn.data.returned import image_of
 from ipucnn.training.options import TrainOptions
 
 LARGEST_BATCH = 32
@@ -88,7 +89,7 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
 def _shorter_side(dataset: ImageDataset, index: int, skip_bad: bool) -> Optional[int]:
     """Return the shorter side of an image in pixels; None for one that is skipped."""
     try:
-        return min(dataset.image(index).shape[1:])
+        return min(image_of(dataset, index).shape[1:])
     except DataError:
         if not skip_bad:
             raise

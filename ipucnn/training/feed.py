@@ -17,6 +17,7 @@ from ipucnn.data.augment import TrainTransform
 from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch, HostLoader, Loader
 from ipucnn.data.mixup import draw
+from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed
 from ipucnn.models.class_names import labels_by_output
 from ipucnn.training.class_balance import without_label
@@ -70,7 +71,7 @@ class Feed:
         # processes of later pipeline stages receive no images
         if not prepared.data.on_device and prepared.instances.index < prepared.plan.instances:
             self._left = len(prepared.dataset) - consumed
-            order = own_part(prepared.dataset.order(options.dataset.seed, epoch)[consumed:],
+            order = own_part(order_of(prepared.dataset, options.dataset.seed, epoch)[consumed:],
                              prepared.plan, prepared.instances.index)
             self.loader = feed(
                 session, prepared.dataset, prepared.plan, prepared.plan.local_batch,

@@ -25,6 +25,7 @@ from ipucnn.data.pixel_cache import PixelCache, sampled
 from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove, supported
 from ipucnn.data.prepare import Preparation
 from ipucnn.data.remote.download import cache_dir
+from ipucnn.data.returned import order_of
 from ipucnn.training.feed import transform_of
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared
@@ -230,7 +231,7 @@ def _opened(images: Images, taken: int) -> Tuple[Optional[PixelStore], str]:
         new = not store.bytes
         where = f"in {str(folder.parent)!r}"
         hint = "'--cache-images-dir' names another place"
-    order = images.dataset.order(images.options.dataset.seed, 0)[:_SAMPLES].tolist() \
+    order = order_of(images.dataset, images.options.dataset.seed, 0)[:_SAMPLES].tolist() \
         if not images.validation else range(0, count, max(1, count // _SAMPLES))[:_SAMPLES]
     each = sampled(images.preparation, PixelCache(store), order)
     need = int(each * count)

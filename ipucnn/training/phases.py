@@ -130,8 +130,9 @@ def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
 def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,
             count: int) -> Iterator[Any]:
     from ipucnn.data.loader import HostLoader
+    from ipucnn.data.returned import order_of
 
-    order = dataset.order(training.dataset.seed, 0)[:count]
+    order = order_of(dataset, training.dataset.seed, 0)[:count]
     size = max(2, training.execution.micro_batch)
     with HostLoader(dataset, preprocessing, size, (int(i) for i in order),
                     workers=training.dataset.dataloader_worker,

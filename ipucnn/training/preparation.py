@@ -290,7 +290,10 @@ def holds_out(options: TrainOptions) -> bool:
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:
     """Return the selected loss."""
     spec = registry.get_typed(LossSpec, options.optimisation.loss)
-    loss: Loss = registry.make(spec, options=options.plugins.of("loss", spec.name))
+    loss = registry.make(spec, options=options.plugins.of("loss", spec.name))
+    if not isinstance(loss, Loss):
+        raise PluginError(f"the target of loss {spec.name!r} of {registry.provider_of(spec).label} "
+                          f"returned {type(loss).__name__}, not a Loss")
     return loss
 
 

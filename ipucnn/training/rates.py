@@ -12,6 +12,7 @@ from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.training_session import OptimizerChoice
 from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.models.made import checked_optimizer
 from ipucnn.training.options import TrainOptions
 
 _ROUNDING = 1e-9  # 3 * (1 / 3) must count as 1
@@ -121,5 +122,7 @@ def optimizer_choice(options: TrainOptions, registry: Registry) -> OptimizerChoi
     optimisation = options.optimisation
     spec = registry.get_typed(OptimizerSpec, optimisation.optimizer)
     own = options.plugins.of("optimizer", spec.name)
+    who = f"optimizer {spec.name!r} of {registry.provider_of(spec).label}"
     return OptimizerChoice(spec.name, optimisation.rate, optimisation.weight_decay, own,
-                           functools.partial(registry.make, spec, options=own))
+                           functools.partial(checked_optimizer, functools.partial(
+                               registry.make, spec, options=own), who))

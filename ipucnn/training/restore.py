@@ -24,7 +24,7 @@ from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.phases import train_all
-from ipucnn.training.saved_plugins import without_unusable
+from ipucnn.training.saved_plugins import Saved, still_valid, without_unusable
 from ipucnn.training.train_result import TrainResult
 
 
@@ -69,8 +69,7 @@ def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
               registry: Registry, listener: Listener) -> TrainResult:
     checkpoint = replace(_find(Path(own["checkpoint_path"]), listener),
                          add_classes=bool(own.get("add_classes")))
-    saved = build(TrainOptions, _usable(checkpoint.options, overrides, registry, listener),
-                  registry=registry)
+    saved = _saved_options(checkpoint, overrides, registry, listener)
     options = _overridden(saved, overrides, registry, listener)
     options, notes = fitted(options.with_values(checkpoint_path=folder))
     for note in notes:
@@ -142,9 +141,10 @@ def _find(place: Path, listener: Listener) -> Checkpoint:
     return checkpoint
 
 
-def _usable(saved: Mapping[str, Any], overrides: Mapping[str, Any], registry: Registry,
-            listener: Listener) -> Dict[str, Any]:
+def _saved_options(checkpoint: Checkpoint, overrides: Mapping[str, Any], registry: Registry,
+                   listener: Listener) -> TrainOptions:
     """Return the saved options without plugins that are not installed and are replaced."""
+    saved = checkpoint.options
     replaceable = [name for name in TrainOptions.kinds
                    for item in [common_option(TrainOptions, KINDS[name].selector)]
                    if item is not None and not item.option.fixed]
@@ -152,7 +152,15 @@ def _usable(saved: Mapping[str, Any], overrides: Mapping[str, Any], registry: Re
     for name, value in values.items():
         if value != saved[name]:
             listener.note(f"{name.replace('_', '-')}: {_shown(saved[name])} -> {_shown(value)}")
-    return values
+    place = shown_path(checkpoint.path) if checkpoint.path else checkpoint.name
+    values = still_valid(values, registry, Saved(place, checkpoint.versions), overrides,
+                         replaceable)
+    try:
+        return build(TrainOptions, values, registry=registry)
+    except UsageError as error:
+        if type(error) is not UsageError:
+            raise
+        raise UsageError(f"{error.message} (options saved in '{place}')", error.hint) from error
 
 
 def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Registry,

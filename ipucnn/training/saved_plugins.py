@@ -1,12 +1,25 @@
-"""Options that are saved for plugins which cannot be used here: uninstalled ones, for example."""
+"""Saved options of plugins that cannot be used here, or have changed since."""
 
 from __future__ import annotations
 
-from typing import Any, Collection, Dict, List, Mapping, Optional, Set, Tuple
+from dataclasses import dataclass, field
+from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.options.building import common_values
 from ipucnn.core.options.composition import Given, common_option, default_of
-from ipucnn.core.options.owners import AUTO, having, owner_of, selected_owners
+from ipucnn.core.options.declaration import Declared
+from ipucnn.core.options.owners import (
+    AUTO,
+    Owner,
+    builtin_owners,
+    having,
+    is_default,
+    owner_of,
+    selected_owners,
+)
+from ipucnn.core.registry.contract import PluginSpec
+from ipucnn.core.registry.discovery import Provider
 from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.registry import Registry
 from ipucnn.training.options import TrainOptions
@@ -48,13 +61,159 @@ def without_unusable(saved: Mapping[str, Any], registry: Registry, chosen: Mappi
     if not lost:
         return values
 
+    owners = [owner for owner in _owners(values, registry) if owner.kind.name not in lost]
+    return {name: value for name, value in values.items()
+            if common_option(TrainOptions, name) or having(Given(name, None), owners)}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """Where options were saved, for errors.
+
+    Attributes:
+        place: the file.
+        versions: of the packages that wrote it, third-party plugins included.
+    """
+
+    place: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def plugin_versions(options: TrainOptions, registry: Registry) -> Dict[str, str]:
+    """Return the versions of the third-party distributions whose plugins a training uses."""
+    return {provider.distribution: provider.version
+            for _, _, provider in _third_parties(options.as_dict(), registry) if provider.version}
+
+
+def still_valid(values: Mapping[str, Any], registry: Registry, saved: Saved,
+                given: Mapping[str, Any], replaceable: Collection[str],
+                unneeded: Collection[str] = ()) -> Dict[str, Any]:
+    """Return saved options that the selected plugins still have, which may have changed since.
+
+    Values that are given again are left out if they are not allowed any more. So are options that
+    no plugin has if only plugins that the command does not need can have had them.
+
+    Args:
+        values: the options in a checkpoint, by flat name.
+        registry: where names are looked up.
+        saved: where they were saved.
+        given: the options that replace them, by any spelling.
+        replaceable: the kinds of plugins that the command can replace.
+        unneeded: the kinds of plugins that it does not need.
+
+    Raises:
+        UsageError: a plugin does not have an option any more, or does not allow its value.
+    """
+    owners = _owners(values, registry)
+    common = common_values(TrainOptions, {
+        name: value for name, value in given.items() if common_option(TrainOptions, name)})
+    unneeded = [*unneeded, *(name for name in replaceable for selector in [KINDS[name].selector]
+                             if selector in common and common[selector] != values.get(selector))]
+    replaced = [item for spelling in given for _, item in having(Given(spelling, None), owners)]
+    kept: Dict[str, Any] = {}
+    removed: List[str] = []
+    for name, value in values.items():
+        found = [] if common_option(TrainOptions, name) else having(Given(name, None), owners)
+        if not found:
+            others = having(Given(name, None), builtin_owners(KINDS, registry))
+            if common_option(TrainOptions, name) or any(
+                    is_default(item, value) for _, item in others):
+                kept[name] = value
+            else:
+                removed.append(name)
+            continue
+        again = any(item in replaced for _, item in found)
+        if again and len(found) > 1:
+            continue
+        try:
+            for _, item in found:
+                item.coerce(value)
+        except UsageError as error:
+            owner, item = found[0]
+            if not again and owner.kind.name not in unneeded:
+                raise _not_allowed(error, owner, item, saved, registry) from error
+        else:
+            kept[name] = value
+    if removed:
+        users = _third_parties(values, registry)
+        needed = [user for user in users if user[0].name not in unneeded]
+        if needed or not users:
+            raise _removed(removed, needed, saved, replaceable)
+    return kept
+
+
+def _owners(values: Mapping[str, Any], registry: Registry) -> List[Owner]:
+    """Return the plugins that saved options select, as owners of options."""
     def value_of(name: str) -> Any:
         return values[name] if name in values else default_of(TrainOptions, name)
 
-    chosen_owners, candidates = selected_owners(TrainOptions, value_of, registry)
-    owners = [owner for owner in chosen_owners + candidates if owner.kind.name not in lost]
-    return {name: value for name, value in values.items()
-            if common_option(TrainOptions, name) or having(Given(name, None), owners)}
+    chosen, candidates = selected_owners(TrainOptions, value_of, registry)
+    return chosen + candidates
+
+
+User = Tuple[Kind, PluginSpec, Provider]
+"""A third-party plugin in use."""
+
+
+def _third_parties(values: Mapping[str, Any], registry: Registry) -> List[User]:
+    """Return the third-party plugins that saved options select."""
+    found: List[User] = []
+    for kind in (KINDS[name] for name in TrainOptions.kinds):
+        names = values.get(kind.selector)
+        for name in names if isinstance(names, (list, tuple)) else [names]:
+            if name is None or (kind.name == "backend" and name == AUTO):
+                continue
+            spec = registry.get(kind.name, str(name))
+            provider = registry.provider_of(spec)
+            if not provider.builtin:
+                found.append((kind, spec, provider))
+    return found
+
+
+def _not_allowed(error: UsageError, owner: Owner, item: Declared, saved: Saved,
+                 registry: Registry) -> UsageError:
+    """Return the error for a saved value that a plugin does not allow any more."""
+    provider = registry.provider_of(owner.spec)
+    hint = "" if item.option.fixed else f"give another value with '{item.flag}', or "
+    return UsageError(
+        f"{error.message}; it is saved in '{saved.place}', and {owner.kind.name} "
+        f"{owner.spec.name!r} of {provider.label} does not allow it",
+        hint + _version_of_training([provider], saved))
+
+
+def _removed(names: Sequence[str], users: Sequence[User], saved: Saved,
+             replaceable: Collection[str]) -> UsageError:
+    """Return the error for saved options that no plugin has any more."""
+    flags = ", ".join(f"'--{name.replace('_', '-')}'" for name in names)
+    options = "option" if len(names) == 1 else "options"
+    if not users:
+        return UsageError(f"'{saved.place}' contains the {options} {flags}, which this version of "
+                          "ipucnn does not have", "use the version that wrote it"
+                          + _numbered(saved.versions.get("ipucnn")))
+    plugins = " or ".join(f"{kind.name} {spec.name!r} of {provider.label}"
+                          for kind, spec, provider in users)
+    ways = [f"replace it with '--{kind.selector.replace('_', '-')} NAME'"
+            for kind, _, _ in users if kind.name in replaceable]
+    ways.append("start from its weights with 'ipucnn train --weights FILE'")
+    return UsageError(
+        f"'{saved.place}' contains the {options} {flags}, which {plugins} does not have any more",
+        ", or ".join([_version_of_training([provider for _, _, provider in users], saved),
+                      *ways]))
+
+
+def _version_of_training(providers: Sequence[Provider], saved: Saved) -> str:
+    """Return how to get the plugins in the versions that wrote a file."""
+    older = [f"{provider.distribution}=={version}"
+             for provider in dict.fromkeys(providers)
+             for version in [saved.versions.get(provider.distribution)]
+             if version and version != provider.version]
+    if not older:
+        return "use the version of the plugin with which it was written"
+    return f"install the version with which it was written: 'pip install {' '.join(older)}'"
+
+
+def _numbered(version: Optional[str]) -> str:
+    return f", {version}" if version else ""
 
 
 def _unusable(kind: Kind, value: Any, registry: Registry) -> Optional[Tuple[str, IpucnnError]]:

@@ -16,10 +16,11 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import CLASS_COUNTS, FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.store_paths import shown_path
 from ipucnn.models.weights_card import card_in, translated
 from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.saved_plugins import without_unusable
+from ipucnn.training.saved_plugins import Saved, still_valid, without_unusable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +42,8 @@ class StoredModel:
         old: whether it was written by an old application.
         update: number of weight updates it was trained for; 0 if unknown.
         data: the description of its training images; empty when unknown.
+        place: its file, for errors.
+        versions: of the packages that wrote it; empty when unknown.
     """
 
     name: str
@@ -53,6 +56,8 @@ class StoredModel:
     old: bool = False
     update: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
+    place: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def class_counts(self) -> Sequence[int]:
@@ -79,7 +84,8 @@ def load_stored(path: Path) -> StoredModel:
             content["model_name"], content["dataset"],
             position["epoch"] + (1 if position["call"] else 0), content["model"],
             content["ema"], content["options"], card_in(content, path, registry()),
-            update=position["update"], data=content.get("data", {}))
+            update=position["update"], data=content.get("data", {}), place=shown_path(path),
+            versions=content.get("versions", {}))
     weights = content.get("model_state_dict")
     options = content.get("opts") or content.get("args")
     if not isinstance(weights, dict) or not isinstance(options, Mapping):
@@ -92,7 +98,7 @@ def load_stored(path: Path) -> StoredModel:
                               "'ipucnn run --weights' takes files with weights only")
     return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
                        _plain(weights, values), None, values, card_in(content, path, registry()),
-                       old=True)
+                       old=True, place=shown_path(path))
 
 
 def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any],
@@ -114,8 +120,10 @@ def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any
     saved = {"data": stored.dataset, **stored.options, **initial, "model": _model_of(stored),
              "weights": "random", "checkpoint_save_steps": None,
              "checkpoint_save_minutes": None}
-    return build(TrainOptions, without_unusable(saved, registry, chosen, replaceable, unneeded),
-                 registry=registry)
+    values = without_unusable(saved, registry, chosen, replaceable, unneeded)
+    values = still_valid(values, registry, Saved(stored.place, stored.versions), chosen,
+                         replaceable, unneeded)
+    return build(TrainOptions, values, registry=registry)
 
 
 def _model_of(stored: StoredModel) -> str:

@@ -10,10 +10,12 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
-from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.errors import DataError, PluginError, UsageError
+from ipucnn.core.names import brief
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
+from ipucnn.data.returned import who
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.checkpoint_content import CLASS_COUNTS
 from ipucnn.models.class_names import match_classes
@@ -30,8 +32,12 @@ def described(dataset: ImageDataset, counts: Sequence[int] = ()) -> Dict[str, An
         dataset: the images.
         counts: their number by output, if the loss depends on it.
     """
+    fingerprint = dataset.fingerprint()
+    if not isinstance(fingerprint, str):
+        raise PluginError(f"{who(dataset)} returned {brief(fingerprint)} as its fingerprint, "
+                          "expected text")
     found = {"images": len(dataset), "classes": list(dataset.class_names),
-             "fingerprint": dataset.fingerprint(), "recipe": dataset.recipe}
+             "fingerprint": fingerprint, "recipe": dataset.recipe}
     if counts:
         found[CLASS_COUNTS] = list(counts)
     if dataset.held_out:
@@ -203,8 +209,21 @@ def grown(checkpoint: Checkpoint, module: nn.Module) -> Checkpoint:
 
     session = {**checkpoint.session, "optimizer": {**optimizer, "state": state}}
     return replace(checkpoint, weights=extended(checkpoint.weights), session=session, grown=True,
-                   progress={**checkpoint.progress, "standing": {}},
+                   progress={**checkpoint.progress, **_validated(checkpoint), "standing": {}},
                    ema=None if checkpoint.ema is None else extended(checkpoint.ema))
+
+
+def _validated(checkpoint: Checkpoint) -> Dict[str, int]:
+    """Return the progress that counts the validation of a finished epoch as recorded.
+
+    A checkpoint is older than the validation of its epoch, which a restored training otherwise
+    repeats. The larger model does not, so the rows of the smaller one are kept.
+    """
+    position, validated = checkpoint.position, checkpoint.progress.get("validated", 0)
+    if position.call or validated == position.epoch:
+        return {}
+    rows = 1 if checkpoint.ema is None else 2
+    return {"validated": position.epoch, "rows": checkpoint.progress.get("rows", 0) + rows}
 
 
 def _padded(value: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:

@@ -15,11 +15,12 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.data.waiting import hint
 from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position, file_name, run_of
+from ipucnn.training.checkpoints import Checkpoint, Position, check, file_name, run_of
 from ipucnn.training.feed import Feed, still_bad
 from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.run_files import FileRecords, Records
+from ipucnn.training.saved_plugins import plugin_versions
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, same_images
 from ipucnn.training.validation import Interrupted, Validation
@@ -58,6 +59,7 @@ class Trainer:
         self.row_every = self.options.results.steps_per_log or max(
             1, prepared.calls // self.options.results.logs_per_epoch)
         self.unsaved = False
+        self._state_checked = False
         self._ahead: Optional[Feed] = None
         self.waiting: Optional[str] = None
         # in every instance, because all make the same decisions; only the first one writes
@@ -128,6 +130,7 @@ class Trainer:
                 self.update += self.prepared.plan.device_iterations
                 self.call += 1
                 self.consumed = consumed
+                self._check_state()
                 if feed.loader is not None:
                     self.figures.bad = feed.bad
                 self.figures.add(result)
@@ -206,6 +209,21 @@ class Trainer:
             raise self._non_finite(self.update, "not finite", lr, scaling)
         return result
 
+    def _check_state(self) -> None:
+        """Raise an error after the first call if the state of a plugin cannot be saved.
+
+        Otherwise it would be raised by the first checkpoint, after one or many epochs. The state of
+        built-in plugins is not read for it, which takes time on some devices.
+        """
+        if self._state_checked or self.folder is None:
+            return
+        self._state_checked = True
+        prepared, registry = self.prepared, self.prepared.registry
+        optimizer = registry.get("optimizer", self.options.optimisation.optimizer)
+        if not all(registry.provider_of(spec).builtin
+                   for spec in (prepared.built.spec, prepared.chosen.spec, optimizer)):
+            check(self.checkpoint())
+
     def _non_finite(self, update: int, value: str, lr: float, scaling: float) -> IpucnnError:
         good = self.records.last_good
         or_scaling = " or '--loss-scaling'" if scaling > 1 else ""
@@ -269,7 +287,9 @@ class Trainer:
             ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
             session=self.session.state(), progress=self.figures.as_plain(self.instances),
             options=self.options.as_dict(), class_names=self.prepared.built.card.class_names,
-            versions=describe()["packages"], data=self.description,
+            versions={**describe()["packages"],
+                      **plugin_versions(self.options, self.prepared.registry)},
+            data=self.description,
             card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name,
                                           None if self.call else self.epoch))
 

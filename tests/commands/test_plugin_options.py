@@ -63,3 +63,36 @@ def test_listings_show_what_no_command_accepts(mine, further, cause):
     assert done.code == 2
     assert cause in done.err
     assert "this is a bug" not in done.err
+
+
+def test_a_value_that_names_a_plugin_is_looked_up(mine):
+    further = 'teacher: str = ipucnn.option("resnet18", "The larger model.", kind="model")'
+    done = mine("train", "--optimizer", "mine", "--teacher", "resnet19", further=further)
+    assert done.code == 2
+    assert "option '--teacher': unknown model 'resnet19'" in done.err
+    assert "did you mean 'resnet1" in done.err
+
+
+@pytest.mark.parametrize("further", ['tail: int = ipucnn.option("long", "How long.")'])
+def test_flags_of_a_broken_plugin_are_not_unknown(mine, further):
+    done = mine("train", "--optimizer", "mine", "--tail", "3", further=further)
+    assert done.code == 2
+    assert "the options of 'mine' of plugin" in done.err
+    assert "unknown option" not in done.err
+    done = mine("train", "--optimizer", "yours", "--tail", "3", further=further)
+    assert "unknown optimizer 'yours'" in done.err
+
+
+@pytest.mark.parametrize(("attributes", "message"), [
+    ("minimum='1'", "an option's 'minimum' is '1', expected a number"),
+    ("maximum=True", "an option's 'maximum' is True, expected a number"),
+    ("minimum=3, maximum=2", "an option's 'maximum' is 2, which is less than its smallest value"),
+    ("idle='with decay'", "an option's 'idle' has 'with decay', expected 'without NAME'"),
+    ("idle='without '", "an option's 'idle' has 'without ', expected 'without NAME'"),
+    ("idle=(3,)", "an option's 'idle' has 3, expected 'without NAME'"),
+])
+def test_attributes_of_options_are_checked(mine, attributes, message):
+    done = mine("train", "--optimizer", "mine",
+                further=f"tail: int = ipucnn.option(2, 'How long.', {attributes})")
+    assert done.code == 2
+    assert message in done.err

@@ -258,7 +258,7 @@ def test_nothing_to_do():
 def test_a_dataset_that_breaks_the_contract_is_named(image):
     dataset = Numbers(2)
     dataset.image = lambda index: image
-    with pytest.raises(PluginError, match=r"dataset gave .*'n/0'"):
+    with pytest.raises(PluginError, match=r"returned .*'n/0'"):
         list(HostLoader(dataset, Preprocessing(4), 2, range(2), workers=1))
 
 

@@ -157,6 +157,45 @@ def test_options_are_checked(failures, options, message):
         assert message in found["test_options_are_valid"]
 
 
+@pytest.mark.parametrize(("declared", "message"), [
+    ({"needs": "optimiser"}, "needs 'optimiser', which is no common option (did you mean "
+     "'optimizer'?)"),
+    ({"minimum": 1}, "has a smallest or largest value, which only numbers have"),
+    ({"size": True}, "sets 'size', which only options of type int have"),
+    ({"kind": "models"}, "has the unknown kind 'models'; kinds: model, dataset"),
+    ({"feature": "ema"}, "sets 'feature', which only common options have"),
+    ({"feature": "warp"}, "sets 'feature', which only common options have"),
+    ({"switch": True}, "sets 'switch', which only common options have"),
+    ({"role": "cache"}, "sets 'role', which only options of backends have"),
+    ({"validation": True}, "sets 'validation', which only options of backends have"),
+    ({"idle": "without augmentatoin"}, "has 'idle' 'without augmentatoin': there is no option "
+     "'augmentatoin' (did you mean 'augmentation'"),
+    ({"idle": "without augmentation strong"}, "option '--augmentation': 'strong' is not one of "),
+    ({"idle": "with optimizer gsd"}, "unknown optimizer 'gsd'"),
+    ({"idle": "with height tall"}, "option '--height': 'tall' is not a number"),
+    ({"needs": "optimizer"}, None),
+    ({"idle": ("with optimizer sgd", "without height 0.5 1")}, None),
+    ({"idle": "not-during"}, None)])
+def test_names_in_declarations_are_checked(failures, declared, message):
+    options = make_dataclass("Options", [("height", float, ipucnn.option(0.5, "Of it.")), (
+        "width", str, ipucnn.option("", "Of it.", **declared))], frozen=True)
+    found = failures(ipucnn.ScheduleSpec, flat, options=options)
+    if message is None:
+        assert found == {}
+    else:
+        assert set(found) == {"test_options_are_valid"}
+        assert message in found["test_options_are_valid"]
+
+
+def test_the_default_of_a_choice_of_plugins_is_checked(failures):
+    options = make_dataclass("Options", [
+        ("teacher", str, ipucnn.option("resnet19", "The larger model.", kind="model"))],
+        frozen=True)
+    found = failures(ipucnn.ScheduleSpec, flat, options=options)
+    assert "the default of option '--teacher': unknown model 'resnet19'" in \
+        found["test_options_are_valid"]
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (WrongDefault, "option '--height': -0.5 is too small"),
     (WrongType, "the default of option '--height', 0.5, is not of its type"),

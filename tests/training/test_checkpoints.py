@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import datetime
+import enum
 import io
 import os
 import pickle
 import random
 import subprocess
 import sys
+from collections import OrderedDict
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
 import pytest
@@ -291,3 +297,75 @@ def test_a_state_of_another_optimizer_is_named(tmp_path):
     checkpoint = load(save(made(1), tmp_path))
     with pytest.raises(CheckpointError, match=r"damaged .* does not fit its options: KeyError"):
         load_session(Session(), checkpoint)
+
+
+class State(NamedTuple):
+    """A tuple whose attributes a file does not have."""
+
+    mean: float
+
+
+class Marked(torch.Tensor):
+    """A tensor of a type that is not read again."""
+
+
+class Colour(enum.Enum):
+    """Members that are neither numbers nor texts."""
+
+    RED = 1
+
+
+class Level(enum.IntEnum):
+    """Members that are numbers."""
+
+    HIGH = 3
+
+
+@pytest.mark.parametrize("value", [
+    1j, numpy.complex128(1j), numpy.longdouble(1) / 3, {1, 2}, frozenset(), State(0.5), Colour.RED,
+    datetime.date(2026, 1, 1), numpy.datetime64("2026-01-01"), numpy.arange(3), Decimal("0.1"),
+    bytearray(b"x"), dataclasses.make_dataclass("Plain", ["mean"])(1), len, int, object(),
+    torch.ones(2).as_subclass(Marked), 1 << 4000, {torch.ones(1): 1}, ..., range(3),
+    torch.Generator(), numpy.dtype("float32"), slice(1)],
+    ids=lambda value: type(value).__name__)
+def test_state_that_would_not_come_back_is_refused(tmp_path, value):
+    with pytest.raises(PluginError, match=r"^the state of optimizer 'lion' cannot be saved: a "
+                       "checkpoint cannot contain") as caught:
+        save(made(session={"optimizer": {"state": {0: {"deep": [value]}}}},
+                  options={"optimizer": "lion"}), tmp_path)
+    assert "['session']['optimizer']" in caught.value.message
+    assert not list(tmp_path.iterdir())
+
+
+def test_state_that_contains_itself_is_refused(tmp_path):
+    state = {}
+    state["again"] = state
+    with pytest.raises(PluginError, match="a collection that contains itself"):
+        save(made(session=state), tmp_path)
+
+
+@pytest.mark.parametrize(("value", "read"), [
+    (numpy.longdouble(0.5), 0.5), (numpy.float16(0.5), 0.5), (numpy.bool_(True), True),
+    (numpy.str_("a"), "a"), (numpy.bytes_(b"a"), b"a"), (numpy.array(3), 3), (Level.HIGH, 3),
+    (1 << 127, 1 << 127), ((1, (2.0, None)), (1, (2.0, None))), (torch.Size([2, 3]), (2, 3)),
+    (torch.device("cpu"), torch.device("cpu")), (torch.bfloat16, torch.bfloat16),
+    (float("inf"), float("inf")), ({("a", 1): True}, {("a", 1): True}), (-(1 << 70), -(1 << 70)),
+    (OrderedDict(a=1), {"a": 1}), ("\ud800", "\ud800")], ids=repr)
+def test_state_that_can_be_read_comes_back(tmp_path, value, read):
+    path = save(made(session={"value": value}), tmp_path)
+    found = load(path).session["value"]
+    assert found == read
+    assert type(found) is type(read)
+
+
+@pytest.mark.parametrize("value", [
+    torch.ones(2), torch.ones(2, 2).to_sparse(), torch.ones(2, dtype=torch.complex64),
+    torch.nn.Parameter(torch.ones(2)), torch.ones(2, requires_grad=True) * 1,
+    torch.ones(3)[::2],
+    torch.ones(2, dtype=torch.bfloat16), torch.empty(0)])
+def test_tensors_come_back(tmp_path, value):
+    value.note = object()  # is not part of its value
+    found = load(save(made(session={"value": value}), tmp_path)).session["value"]
+    assert found.dtype is value.dtype
+    assert found.shape == value.shape
+    assert not hasattr(found, "note")

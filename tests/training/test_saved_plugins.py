@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -233,3 +236,129 @@ def test_weights_of_another_network_are_an_error_in_one_line(cli, plugin_file):
         assert done.code != 0
         assert "tn_shapes_1.pt' do not fit the network of its options" in done.err
         assert "Traceback" not in done.err
+
+
+# -- plugins that were upgraded since -------------------------------------------------------------
+
+
+UPGRADES = """
+from dataclasses import dataclass
+import ipucnn
+
+@dataclass(frozen=True)
+class Options:
+    {options}
+
+def build(param_groups, lr, options):
+    import torch
+    return torch.optim.SGD(param_groups, lr=lr)
+
+@dataclass(frozen=True)
+class LossOptions:
+    {loss}
+
+def made(options):
+    from ipucnn.plugin import PerImageLoss
+
+    class Plain(PerImageLoss):
+        def per_image(self, logits, labels):
+            import torch
+            return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    return Plain()
+
+@ipucnn.hookimpl
+def ipucnn_optimizers():
+    return [ipucnn.OptimizerSpec(name="tiger", summary="s", target=build, options=Options)]
+
+@ipucnn.hookimpl
+def ipucnn_losses():
+    return [ipucnn.LossSpec(name="stripes", summary="s", target=made, options=LossOptions)]
+"""
+STRIPES = 'stripes: int = ipucnn.option(3, "How many.", maximum=9)'
+TAIL = 'tail: float = ipucnn.option(0.5, "How long.")'
+NONE = 'other: int = ipucnn.option(1, "Another one.")'
+
+
+@pytest.fixture
+def upgraded(tmp_path, fake_distribution, cli):
+    """Train with version 1.0 of a distribution; return a function that installs another one."""
+    def install(version, options=STRIPES, loss=TAIL):
+        shutil.rmtree(str(tmp_path / "installed"), ignore_errors=True)
+        for name in [name for name in sys.modules if name.startswith("tiger_plugin")]:
+            del sys.modules[name]
+        fake_distribution("ipucnn-tiger", {
+            "tiger_plugin.py": UPGRADES.format(options=options, loss=loss)},
+            {"optimizers.tiger": "tiger_plugin"}, version=version)
+
+    install("1.0")
+    done = cli("train", *TRAINING, "--optimizer", "tiger", "--stripes", "7", "--loss", "stripes",
+               "--tail", "0.25", "--checkpoint-path", "saved")
+    assert done.code == 0, done.err
+    return install
+
+
+def test_the_versions_of_plugins_are_saved(upgraded):
+    (path,) = Path("saved").glob("*_1.pt")
+    assert torch.load(path, weights_only=True)["versions"]["ipucnn-tiger"] == "1.0"
+
+
+def test_an_option_that_an_upgrade_removed_is_named_with_its_file(upgraded, cli):
+    upgraded("2.0", options=NONE)
+    done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2")
+    assert done.code == 2
+    assert "_1.pt' contains the option '--stripes', which optimizer 'tiger' of ipucnn-tiger 2.0 " \
+        "or loss 'stripes' of ipucnn-tiger 2.0 does not have any more" in done.err
+    assert "'pip install ipucnn-tiger==1.0'" in done.err
+    assert "'ipucnn train --weights FILE'" in done.err
+    assert "unknown option" not in done.err
+
+
+def test_validation_does_not_need_the_options_of_an_optimizer(upgraded, cli, tmp_path):
+    done = cli("train", *TRAINING, "--optimizer", "tiger", "--stripes", "7",
+               "--checkpoint-path", "plain")
+    assert done.code == 0, done.err
+    upgraded("2.0", options=NONE)
+    done = cli("validate", "--checkpoint-path", "plain", "--progress", "off")
+    assert done.code == 0, done.err
+    upgraded("3.0", options=STRIPES.replace("9", "5"))
+    done = cli("validate", "--checkpoint-path", "plain", "--progress", "off")
+    assert done.code == 0, done.err
+
+
+def test_validation_names_a_removed_option_of_a_plugin_that_it_needs(upgraded, cli):
+    upgraded("2.0", loss=NONE.replace("other", "another"))
+    done = cli("validate", "--checkpoint-path", "saved", "--progress", "off")
+    assert done.code == 2
+    assert "_1.pt' contains the option '--tail', which loss 'stripes' of ipucnn-tiger 2.0 does " \
+        "not have any more" in done.err
+    assert "'pip install ipucnn-tiger==1.0'" in done.err
+
+
+def test_a_value_that_an_upgrade_forbids_is_named_and_can_be_replaced(upgraded, cli):
+    upgraded("2.0", options=STRIPES.replace("9", "5"))
+    done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2")
+    assert done.code == 2
+    assert "option '--stripes': 7 is too large; it is saved in '" in done.err
+    assert "and optimizer 'tiger' of ipucnn-tiger 2.0 does not allow it" in done.err
+    assert "give another value with '--stripes'" in done.err
+    done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2", "--stripes", "4",
+               "--progress", "off")
+    assert done.code == 0, done.err
+    assert "stripes:" in done.err
+
+
+def test_an_option_of_a_replaced_plugin_is_left_out(upgraded, cli):
+    upgraded("2.0", loss=NONE.replace("other", "another"))
+    done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2", "--loss", "cross-entropy",
+               "--progress", "off")
+    assert done.code == 2  # the removed option may be one of the optimizer
+    done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2", "--progress", "off")
+    assert "replace it with '--loss NAME'" in done.err
+
+
+def test_a_renamed_option_keeps_its_value(upgraded, cli):
+    upgraded("2.0", options=STRIPES.replace("stripes:", "lines:").replace(
+        '"How many."', '"How many.", names=("--stripes",)'))
+    done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2", "--progress", "off")
+    assert done.code == 0, done.err

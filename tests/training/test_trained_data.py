@@ -230,6 +230,8 @@ def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
     shutil.copytree(str(trained / "photos"), str(photos))
     ipucnn.train(data_dir=photos, checkpoint_path=model, epoch=1,
                  **{**SMALL, "no_validation": False})
+    before = (model / "metrics.jsonl").read_text()
+    assert '"kind": "validation"' in before
     best = json.loads((model / "best.json").read_text())
     best["value"] = 100.0
     (model / "best.json").write_text(json.dumps(best))
@@ -243,6 +245,10 @@ def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
     assert [one["epoch"] for one in result.validations] == [2]
     assert ipucnn.load(model).classes == ("bar", "circle", "ring", "star")
     assert (model / "best.json.superseded").exists()
+    after = (model / "metrics.jsonl").read_text()
+    assert after.startswith(before)  # with the validation of the model without the class
+    ipucnn.restore(model, data_dir=photos, epoch=3)
+    assert (model / "metrics.jsonl").read_text().startswith(after)
 
 
 # -- weights of other classes ---------------------------------------------------------------------

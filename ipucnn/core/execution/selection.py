@@ -306,11 +306,24 @@ def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
            registry: Registry) -> Chosen:
     """Return a backend with its given options, and its probe for a plan."""
     try:
-        backend: Backend = registry.make(
-            spec, options=backend_options(spec, options, plan, registry))
+        backend = _backend(registry.make(
+            spec, options=backend_options(spec, options, plan, registry)), spec, registry)
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
-    return Chosen(spec, backend, backend.probe_for(plan))
+    probe = backend.probe_for(plan)
+    if not isinstance(probe, Probe):
+        raise PluginError(f"the probe of backend {spec.name!r} of "
+                          f"{registry.provider_of(spec).label} returned {probe!r}, not a Probe")
+    return Chosen(spec, backend, probe)
+
+
+def _backend(made: Any, spec: BackendSpec, registry: Registry) -> Backend:
+    """Return what the target of a backend returned, if it is one."""
+    if not isinstance(made, Backend):
+        raise PluginError(f"the target of backend {spec.name!r} of "
+                          f"{registry.provider_of(spec).label} returned {type(made).__name__}, "
+                          "not a Backend")
+    return made
 
 
 def tried(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,

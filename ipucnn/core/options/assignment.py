@@ -119,7 +119,9 @@ class _Assigned:
             plugin = owner.spec.name if self._several(owner) else ""
             second_spelling(given, (f"{owner.kind.name}.{plugin}", item.name), spelt)
             for owner, item in found:
-                self._assign(owner, item, item.coerce(given.value, given.origin))
+                value = item.coerce(given.value, given.origin)
+                _check_names(item, value, self.registry)
+                self._assign(owner, item, value)
                 (self.shipped.add if given.shipped else self.shipped.discard)(item.name)
 
     def _assign(self, owner: Owner, item: Declared, value: Any) -> None:
@@ -191,6 +193,21 @@ class _Assigned:
                 needed = common_option(self.options_class, item.option.needs)
                 if needed is not None and self.value_of(needed.name) == needed.default:
                     raise no_effect(item, needed)
+
+
+def _check_names(item: Declared, value: Any, registry: Registry) -> None:
+    """Raise an error for a value of an option of plugins (`Option.kind`) that is the name of none.
+
+    Raises:
+        UsageError: no plugin has the name, or it is ambiguous.
+    """
+    rule = item.option
+    for name in value if isinstance(value, tuple) else (value,):
+        if rule.kind in KINDS and name not in (None, *rule.words):
+            try:
+                registry.get(rule.kind, name)
+            except UsageError as error:
+                raise UsageError(f"option '{item.flag}': {error.message}", error.hint) from error
 
 
 def by_name(source: Sequence[Given], kinds: Iterable[str],

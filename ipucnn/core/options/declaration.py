@@ -74,6 +74,14 @@ _FIXED: Mapping[str, str] = {
 """The reasons why a restored training cannot change an option."""
 
 
+def _is_condition(one: Any) -> bool:
+    """Return whether a condition of `Option.idle` has the right form."""
+    if one in STATES or not isinstance(one, str):
+        return one in STATES
+    words = len(one.split())
+    return (one.startswith(WITHOUT) and words >= 2) or (one.startswith(WITH) and words >= 3)
+
+
 @dataclass(frozen=True)
 class Option:
     """The properties of an option other than name, type and default.
@@ -154,8 +162,8 @@ class Option:
             value = getattr(self, name)
             if not isinstance(value, str):
                 raise PluginError(f"an option's {name!r} is {value!r}, expected text")
-        unknown = [one for one in self.idle
-                   if one not in STATES and not one.startswith((WITHOUT, WITH))]
+        self._check_limits()
+        unknown = [one for one in self.idle if not _is_condition(one)]
         if unknown:
             raise PluginError(f"an option's 'idle' has {unknown[0]!r}, expected 'without NAME', "
                               "'with NAME VALUE' or one of " + ", ".join(map(repr, STATES)))
@@ -177,6 +185,16 @@ class Option:
             raise PluginError(f"an option's 'words' is {self.words!r}, expected strings")
         # as arguments are rewritten before they are parsed
         object.__setattr__(self, "names", tuple(name.replace("_", "-") for name in self.names))
+
+    def _check_limits(self) -> None:
+        for name in ("minimum", "exclusive_minimum", "maximum"):
+            value = getattr(self, name)
+            if value is not None and type(value) not in (int, float):
+                raise PluginError(f"an option's {name!r} is {value!r}, expected a number")
+        if self.maximum is not None and any(least is not None and least > self.maximum
+                                            for least in (self.minimum, self.exclusive_minimum)):
+            raise PluginError(f"an option's 'maximum' is {self.maximum!r}, which is less than its "
+                              "smallest value")
 
     def check_field(self, options_class: type, name: str) -> None:
         """Check the type and the default of a field that was created with this option.

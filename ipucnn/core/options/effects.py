@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.options.composition import CommandOptions, common_option, common_options
 from ipucnn.core.options.declaration import WITH, WITHOUT, Declared, declared, lookup
 from ipucnn.core.registry.kinds import KINDS
@@ -95,16 +95,25 @@ def _reason(condition: str, states: Mapping[str, str], value_of: Value,
     if not values:
         return "" if value != item.default else f"without '{item.flag}'"
     chosen = _name(item, value, registry)
+    among = any(_means(item, chosen, word) for word in values)
     if condition.startswith(WITH):
-        return f"with '{item.flag} {chosen}'" if chosen in values else ""
-    return "" if chosen in values else f"without '{item.flag} {values[0]}'"
+        return f"with '{item.flag} {chosen}'" if among else ""
+    return "" if among else f"without '{item.flag} {values[0]}'"
+
+
+def _means(item: Declared, value: Any, word: str) -> bool:
+    """Return whether a word of a condition is a value of an option."""
+    try:
+        return bool(value == word or item.coerce(word) == value)
+    except UsageError:
+        return False
 
 
 def _name(item: Declared, value: Any, registry: Registry) -> Any:
     """Return an option's value; of one that selects a plugin, the plugin's canonical name."""
-    if not item.option.kind or not isinstance(value, str):
+    if item.option.kind not in KINDS or not isinstance(value, str):
         return value
     try:
-        return registry.get(KINDS[item.option.kind].name, value).name
+        return registry.get(item.option.kind, value).name
     except IpucnnError:
         return value

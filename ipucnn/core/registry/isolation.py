@@ -10,17 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.machinery
-import logging
-import operator
 import os
-import random
-import signal
 import sys
 import threading
-from dataclasses import dataclass
-from typing import Any, Callable, FrozenSet, Iterator, List, Optional
+from typing import Any, ContextManager, FrozenSet, Iterator, List, Optional
 
-log = logging.getLogger("ipucnn.plugins")
+from ipucnn.core.registry.process_settings import unchanged
 
 
 @contextlib.contextmanager
@@ -28,29 +23,22 @@ def isolated(who: str, trusted: bool = False) -> Iterator[None]:
     """Return a context for running a plugin's code.
 
     Standard output is redirected to standard error, in Python and at the level of the file
-    descriptor. A changed working directory, random state or signal handler is restored at the end.
+    descriptor. Changed settings of the process are restored at the end (`process_settings`).
 
     Args:
         who: the plugin, for the warning about changed settings.
         trusted: the code is known to change only the output, so that other changes are those of
             other threads.
     """
-    before = [] if trusted else [
-        (setting, value) for setting in _settings() for value in _read(setting)]
-    _redirection.begin()
-    try:
-        yield
-    finally:
-        _redirection.end()
-        changed = [setting for setting, value in before
-                   for now in _read(setting) if not setting.same(now, value)]
-        for setting, value in before:
-            if setting in changed:
-                with contextlib.suppress(Exception):  # for example a folder that was removed
-                    setting.restore(value)
-        if changed:
-            log.warning("%s changed %s while it was imported; the change was undone", who,
-                        " and ".join(setting.what for setting in changed))
+    kept: ContextManager[None] = contextlib.nullcontext()
+    if not trusted:
+        kept = unchanged(who, "while it was imported")
+    with kept:
+        _redirection.begin()
+        try:
+            yield
+        finally:
+            _redirection.end()
 
 
 # -- standard output -----------------------------------------------------------------------------
@@ -143,54 +131,3 @@ def _compiled(module: str) -> bool:
     """Return whether a module is compiled code, which may have printed through C's buffers."""
     spec = getattr(sys.modules.get(module), "__spec__", None)
     return isinstance(getattr(spec, "loader", None), importlib.machinery.ExtensionFileLoader)
-
-
-# -- settings of the process ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Setting:
-    """A process-wide setting that an import must not change."""
-
-    what: str
-    read: Callable[[], Any]
-    restore: Callable[[Any], Any]
-    same: Callable[[Any, Any], bool] = operator.eq
-
-
-def _read(setting: _Setting) -> List[Any]:
-    """Return the setting's value in a list, which is empty if it has none."""
-    try:
-        return [setting.read()]
-    except Exception:  # for example a working directory that was removed
-        return []
-
-
-def _settings() -> Iterator[_Setting]:
-    """Yield the settings to guard; those of libraries only where they are imported already."""
-    yield _Setting("the working directory", os.getcwd, os.chdir)
-    yield _Setting("the state of 'random'", random.getstate, random.setstate)
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if hasattr(numpy_random, "get_state"):
-        yield _Setting("the state of 'numpy.random'",
-                       functools.partial(numpy_random.get_state, legacy=False),
-                       numpy_random.set_state, _same_arrays)
-    torch: Any = sys.modules.get("torch")
-    if hasattr(torch, "get_rng_state") and hasattr(torch, "equal"):
-        yield _Setting("the random state of torch", torch.get_rng_state, torch.set_rng_state,
-                       torch.equal)
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            yield _signal_handler(number)
-
-
-def _same_arrays(one: Any, other: Any) -> bool:
-    if isinstance(one, dict):
-        return all(_same_arrays(value, other.get(name)) for name, value in one.items())
-    same = one == other
-    return bool(same.all() if hasattr(same, "all") else same)
-
-
-def _signal_handler(number: signal.Signals) -> _Setting:
-    return _Setting(f"the handler of {number.name}", lambda: signal.getsignal(number),
-                    lambda handler: signal.signal(number, handler))

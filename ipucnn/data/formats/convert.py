@@ -30,6 +30,7 @@ from ipucnn.data.formats.convert_options import (
 )
 from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
 from ipucnn.data.formats.samples import Samples, facts
+from ipucnn.data.returned import opened
 
 # options that decide what is written; skipping bad samples may be enabled when resuming
 _DECIDING = (*(item.name for kind in (ConvertTarget, ConvertImages) for item in declared(kind)
@@ -235,8 +236,9 @@ def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDatase
         if split not in wanted:
             continue
         try:
-            dataset = registry().make(spec, DatasetRequest(
-                data_dir=source, seed=seed, split=split, class_names=classes), options=own)
+            dataset = opened(registry().make(spec, DatasetRequest(
+                data_dir=source, seed=seed, split=split, class_names=classes), options=own),
+                f"dataset {spec.name!r} of {registry().provider_of(spec).label}")
             if dataset.multi_label:
                 raise UsageError("images with several labels cannot be converted: shards hold one "
                                  "label per image", "train on the files themselves")

@@ -23,6 +23,7 @@ from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import list_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
 from ipucnn.data.labels import class_of
+from ipucnn.data.returned import image_of
 
 if TYPE_CHECKING:
     import torch
@@ -200,7 +201,7 @@ def write_folder(dataset: ImageDataset, out: Path, quality: int = 90) -> int:
                                 _LABELLED_ONLY)
             folder = out / folders[label]
             folder.mkdir(parents=True, exist_ok=True)
-            _save_jpeg(dataset.image(index), folder / f"{index:0{digits}d}.jpg", quality)
+            _save_jpeg(image_of(dataset, index), folder / f"{index:0{digits}d}.jpg", quality)
     except OSError as error:
         raise _cannot_write(out, error) from error
     return len(dataset)

@@ -21,6 +21,7 @@ from ipucnn.data.formats.convert_options import DEFAULT_QUALITY, ConvertOptions
 from ipucnn.data.image_formats import signature
 from ipucnn.data.labels import class_of, id_of
 from ipucnn.data.resize import Pixels, to_pillow
+from ipucnn.data.returned import file_of, image_of
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Samples:
 
     def _has_files(self) -> bool:
         try:
-            return self.dataset.encoded(0) is not None
+            return file_of(self.dataset, 0) is not None
         except DataError:  # there is a file, but it cannot be read
             return True
 
@@ -129,7 +130,7 @@ class Samples:
 
     def _own_file(self, index: int) -> Optional[Tuple[bytes, str]]:
         """Return the image's file and suffix; None if there is no file or it must be decoded."""
-        data = self.dataset.encoded(index)
+        data = file_of(self.dataset, index)
         suffix = suffix_of(data) if data else None
         if data is None or suffix is None:
             return None
@@ -138,9 +139,9 @@ class Samples:
         return data, suffix
 
     def _pixels(self, index: int) -> Pixels:
-        data = self.dataset.encoded(index)
+        data = file_of(self.dataset, index)
         if data is None:
-            return self.dataset.image(index).permute(1, 2, 0).numpy()
+            return image_of(self.dataset, index).permute(1, 2, 0).numpy()
         return images.decode_pixels(data, partial(self.dataset.name, index))[0]
 
 

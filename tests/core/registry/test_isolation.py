@@ -2,6 +2,7 @@
 
 import ctypes
 import json
+import locale
 import logging
 import os
 import random
@@ -9,10 +10,12 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy
 import pytest
 import torch
+from PIL import ImageFile
 from plugin_sources import fresh, model, plugin
 
 from ipucnn.core.registry.isolation import isolated
@@ -154,6 +157,14 @@ def test_buffers_of_c_are_written_before_and_after(capfd):
 
 CHANGES = {
     "the working directory": "import os; os.chdir('/')",
+    "the locale": "import locale; locale.setlocale(locale.LC_ALL, 'C')",
+    "the root logger": "import logging; logging.disable(50); logging.getLogger().setLevel(5)",
+    "the filters of all warnings": "import warnings; warnings.simplefilter('ignore')",
+    "the default type of torch": "import torch; torch.set_default_dtype(torch.float64)",
+    "torch's recording of gradients": "import torch; torch.set_grad_enabled(False)",
+    "the threads of torch": "import torch; torch.set_num_threads(torch.get_num_threads() + 1)",
+    "Pillow's reading of truncated images":
+        "import PIL.ImageFile; PIL.ImageFile.LOAD_TRUNCATED_IMAGES = True",
     "the state of 'random'": "import random; random.seed(1)",
     "the state of 'numpy.random'": "import numpy; numpy.random.seed(1)",
     "the random state of torch": "import torch; torch.manual_seed(1)",
@@ -164,7 +175,11 @@ CHANGES = {
 
 def process_state():
     kind, keys, *others = numpy.random.get_state()
-    return (os.getcwd(), random.getstate(), kind, keys.tobytes(), others,
+    root = logging.getLogger()
+    return (os.getcwd(), locale.setlocale(locale.LC_ALL), root.level, list(root.handlers),
+            root.manager.disable, warnings.filters[:], torch.get_default_dtype(),
+            torch.is_grad_enabled(), torch.get_num_threads(), ImageFile.LOAD_TRUNCATED_IMAGES,
+            random.getstate(), kind, keys.tobytes(), others,
             torch.get_rng_state().tolist(), signal.getsignal(signal.SIGINT),
             signal.getsignal(signal.SIGTERM))
 
@@ -223,3 +238,15 @@ print(json.dumps([m for m in ("numpy", "torch") if m in sys.modules]))
 """
     out, _ = run(tmp_path, code, **{"chatty_plugin.py": plugin(model("tinynet"))})
     assert json.loads(out) == []
+
+
+def test_filters_for_the_warnings_of_a_library_are_kept(install, caplog):
+    install("filters", plugin(model("tinynet"), before="""
+import warnings
+warnings.filterwarnings("ignore", module="some_library_of_mine")
+"""))
+    before = len(warnings.filters)
+    fresh().rows("model")
+    assert len(warnings.filters) == before + 1
+    assert "filters 1.0" not in caplog.text
+    del warnings.filters[0]

@@ -1,0 +1,157 @@
+"""Checks what a dataset plugin returns: images, files and orders of an epoch.
+
+An image of another type, or an order that leaves images out, would change a training silently.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Optional, Tuple
+
+from ipucnn.core.errors import PluginError
+from ipucnn.core.names import brief
+from ipucnn.data import ImageDataset
+
+if TYPE_CHECKING:
+    import numpy
+    import torch
+
+_IMAGE = "a tensor of torch, uint8 (3, height, width), with RGB values from 0 to 255"
+_REMEDY = "'ipucnn check-plugin' checks the dataset; report the error to the plugin's author"
+
+
+def opened(made: Any, plugin: str) -> ImageDataset:
+    """Return what the target of a dataset plugin returned, with its names and notes in tuples.
+
+    Args:
+        made: the dataset.
+        plugin: the plugin in words.
+
+    Raises:
+        PluginError: it is no dataset, or its length, classes, notes or names are of a wrong type.
+    """
+    if not isinstance(made, ImageDataset):
+        raise PluginError(f"{plugin} returned {_described(made)}, expected an "
+                          "'ipucnn.plugin.ImageDataset'", _REMEDY)
+    made.plugin = plugin
+    try:
+        count = len(made)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PluginError(f"{plugin} has no length: {error}", _REMEDY) from error
+    names = _texts(made.class_names, plugin, "class_names")
+    notes = _texts(made.notes, plugin, "notes")
+    if (names, notes) != (made.class_names, made.notes):
+        made.class_names, made.notes = names, notes
+    name = made.name(0) if count else ""
+    if not isinstance(name, str):
+        raise PluginError(f"{plugin} returned {_described(name)} as the name of an image, expected "
+                          "text", _REMEDY)
+    return made
+
+
+def _texts(value: Any, plugin: str, what: str) -> Tuple[str, ...]:
+    """Return an attribute that is a tuple of texts."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise PluginError(f"{what!r} of {plugin} is {brief(value)}, expected a tuple of texts",
+                          _REMEDY)
+    return tuple(value)
+
+
+def image_of(dataset: ImageDataset, index: int) -> torch.Tensor:
+    """Return an image of a dataset: RGB, uint8, `(3, height, width)`.
+
+    Raises:
+        DataError: the image cannot be read.
+        PluginError: the dataset returned anything else.
+    """
+    import torch
+
+    image = dataset.image(index)
+    if isinstance(image, torch.Tensor) and image.dtype is torch.uint8 and image.dim() == 3 \
+            and image.shape[0] == 3 and image.numel() and image.device.type == "cpu" \
+            and image.layout is torch.strided:
+        return image
+    raise PluginError(f"{who(dataset)} returned {_described(image)} for "
+                      f"{dataset.name(index)!r}, expected {_IMAGE}", _REMEDY)
+
+
+def file_of(dataset: ImageDataset, index: int) -> Optional[bytes]:
+    """Return the encoded file of an image, or None where it is not stored as one.
+
+    Raises:
+        DataError: it cannot be read.
+        PluginError: the dataset returned neither bytes nor None.
+    """
+    data = dataset.encoded(index)
+    if data is None or isinstance(data, (bytes, bytearray, memoryview)):
+        return data
+    raise PluginError(f"{who(dataset)} returned {_described(data)} as the file of "
+                      f"{dataset.name(index)!r}, expected its content as bytes, or None", _REMEDY)
+
+
+def order_of(dataset: ImageDataset, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:
+    """Return the order of an epoch: int64 `(n,)`.
+
+    Args:
+        dataset: the images.
+        seed: of the training.
+        epoch: from 0.
+
+    Raises:
+        PluginError: it is no permutation of the images.
+    """
+    import numpy
+
+    found, count = dataset.order(seed, epoch), len(dataset)
+    try:
+        order = numpy.asarray(found)
+        whole = order.ndim == 1 and order.dtype.kind in "iu"
+    except (TypeError, ValueError, RuntimeError):  # of sublists, of a tensor on a device
+        whole = False
+    if not count:
+        return numpy.zeros(0, numpy.int64)
+    problem = "" if whole else f"it is {_described(found)}"
+    if not problem and len(order) != count:
+        problem = f"it has {len(order)} numbers"
+    # samples of an order that repeats images have numbers of their own
+    if not problem and type(dataset).original is ImageDataset.original:
+        problem = _not_once_each(order, count)
+    if problem:
+        raise PluginError(
+            f"the order of epoch {epoch} of {who(dataset)} is no permutation of its {count} "
+            f"images: {problem}, expected an array of the whole numbers from 0 to {count - 1}, "
+            "each of them once", _REMEDY)
+    return order.astype(numpy.int64, copy=False)
+
+
+def _not_once_each(order: numpy.ndarray[Any, Any], count: int) -> str:
+    """Return what is wrong with `count` whole numbers; empty for a permutation."""
+    import numpy
+
+    beyond = order[(order < 0) | (order >= count)]
+    if len(beyond):
+        return f"it contains {beyond[0]}"
+    seen = numpy.zeros(count, bool)
+    seen[order] = True
+    if seen.all():
+        return ""
+    return f"it lacks {numpy.flatnonzero(~seen)[0]} and repeats another number"
+
+
+def who(dataset: ImageDataset) -> str:
+    """Return the plugin of a dataset in words, or its type if it was not opened by name."""
+    return dataset.plugin or f"a dataset of type {type(dataset).__name__!r}"
+
+
+def _described(value: Any) -> str:
+    """Return the type of a wrong value in words, with its shape if it has one."""
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        what = "a tensor" if hasattr(value, "layout") else f"{name!r}"
+        place = getattr(value, "device", None)
+        where = f" on {place}" if hasattr(value, "layout") and str(place) != "cpu" else ""
+        layout = getattr(value, "layout", None)
+        how = f" ({layout})" if layout is not None and str(layout) != "torch.strided" else ""
+        return f"{what}{how} of {value.dtype} {tuple(value.shape)}{where}"
+    return f"{brief(value)} of type {name!r}" if isinstance(value, (str, int, float)) \
+        else f"an object of type {name!r}"

@@ -1,0 +1,97 @@
+"""Checks what the targets of models and optimizers return.
+
+Anything else would end in an error of torch, which does not name the plugin, or train silently
+otherwise than the options state.
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import suppress
+from typing import Any, Callable, Dict, List
+
+import torch
+from torch import nn
+
+from ipucnn.core.errors import PluginError
+
+_REMEDY = "'ipucnn check-plugin' checks the plugin; report the error to its author"
+
+
+def check_model(model: nn.Module, who: str, classes: int, input_size: int, foreign: bool) -> None:
+    """Check a network as its target returned it.
+
+    Args:
+        model: the network.
+        who: its plugin, in words.
+        classes: number of its outputs.
+        input_size: height and width of its images.
+        foreign: it is a third party's, whose outputs are checked, too.
+
+    Raises:
+        PluginError: its weights are not float32 in memory, or its outputs have another shape.
+    """
+    for name, value in model.named_parameters():
+        if isinstance(value, nn.parameter.UninitializedParameter):
+            problem = "has no shape yet"
+        elif value.is_floating_point() and value.dtype is not torch.float32:
+            problem = f"is {value.dtype}"
+        elif value.device.type == "meta":
+            problem = "is on the device 'meta'"
+        else:
+            continue
+        raise PluginError(f"weight {name!r} of {who} {problem}, expected float32 values in memory",
+                          _REMEDY)
+    shape = _output_shape(model, input_size) if foreign else None
+    if shape not in (None, [2, classes]):
+        raise PluginError(f"{who} returns {_shown(shape)} for 2 images, expected a tensor of shape "
+                          f"[2, {classes}]: a number for each of {classes} classes", _REMEDY)
+
+
+def _output_shape(model: nn.Module, input_size: int) -> Any:
+    """Return the shape of a network's outputs for two images, without computing them.
+
+    A string describes outputs that are no tensor. None for a network that needs values.
+    """
+    with suppress(Exception):  # an error of the network is reported where it is used
+        twin = copy.deepcopy(model).to("meta").eval()
+        with torch.no_grad():
+            found = twin(torch.zeros(2, 3, input_size, input_size, device="meta"))
+        return list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+    return None
+
+
+def _shown(shape: Any) -> str:
+    return f"a {shape}" if isinstance(shape, str) else f"a tensor of shape {shape}"
+
+
+def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str, Any]],
+                      lr: float) -> torch.optim.Optimizer:
+    """Return the optimizer of parameter groups, after a check that it has these groups.
+
+    Args:
+        make: the target.
+        who: its plugin, in words.
+        groups: the parameters, at least one.
+        lr: the learning rate.
+
+    Raises:
+        PluginError: the target returned something else, or leaves parameters or groups out.
+    """
+    expected = [[id(value) for value in group["params"]] for group in groups]
+    if not expected:
+        raise PluginError("no weight of the model requires a gradient",
+                          "its target must return weights that can be trained")
+    optimizer = make(groups, lr=lr)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise PluginError(f"the target of {who} returned {type(optimizer).__name__}, expected an "
+                          "optimizer of torch", _REMEDY)
+    own = [[id(value) for value in group["params"]] for group in optimizer.param_groups]
+    if own != expected:
+        lost = len({one for group in expected for one in group}
+                   - {one for group in own for one in group})
+        raise PluginError(
+            f"{who} does not have the parameter groups that it was given, so that "
+            + (f"{lost} weights are not trained" if lost else
+               "their learning rates and weight decays are lost"), _REMEDY)
+    return optimizer
