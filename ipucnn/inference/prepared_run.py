@@ -177,9 +177,8 @@ def prepare(options: RunOptions, registry: Registry,
     total = _total(options, data, len(dataset), plan)
     executed = executed.for_images(total)
     match = matched(options, data, dataset, built.card)
-    if match is not None and match.note:
-        notes.append(match.note)
-    notes += unscored_notes(options, dataset, built.card.names, registry)
+    notes += [*([match.note] if match and match.note else []), *(stored.notes if stored else []),
+              *unscored_notes(options, dataset, built, registry)]
     notes += idle_notes(options, _states(plan, as_opened(data, dataset)), registry)
     notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes, *enlarged(dataset, built.input_size)]

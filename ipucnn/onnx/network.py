@@ -18,7 +18,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.onnx import graph_facts
-from ipucnn.onnx.config_beside import files_beside, names_beside, preprocessing_beside
+from ipucnn.onnx.config_beside import NAMES, files_beside, names_beside, preprocessing_beside
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.graph_facts import GraphFacts
 from ipucnn.onnx.target import INSTALL, MOST_BYTES, nodes, opset_of, subgraphs
@@ -92,7 +92,8 @@ class OnnxNetwork:
         card = self.metadata.card
         if card is not None:
             return card if card.outputs == outputs else replace(card, outputs=outputs)
-        names = self.metadata.class_names or names_beside(Path(self.path), self.num_outputs)
+        beside = names_beside(Path(self.path), self.num_outputs)
+        names = self.metadata.class_names or beside
         if not names and self.num_outputs == IMAGENET_CLASSES:
             names = imagenet_names()
         return ModelCard(
@@ -100,7 +101,8 @@ class OnnxNetwork:
             multi_label=sigmoid and self.num_outputs > 1,
             preprocessing=preprocessing_beside(Path(self.path), self.input_size)
             or Preprocessing(input_size=self.input_size, assumed=True),
-            provenance={"weights": self.path})
+            provenance={"weights": self.path, **(
+                {"class names": NAMES} if beside and names is beside else {})})
 
     def whole(self) -> onnx.ModelProto:
         """Return the model with all of its weights, which is read again.

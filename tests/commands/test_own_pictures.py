@@ -142,7 +142,8 @@ def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
         assert f"the images of '{place}' are classified without being scored" in note
         assert "none of its folders, such as 'cat', is a class of the model, such as 'ant'" in note
         assert "'--data image_folder --match-classes position'" in note
-    quiet = [[place] for place in ("flat", "album", "pets/cat/1.jpg", "photos")]
+    Path("one.jpg").symlink_to(photos / "bee" / "bee1.jpg")
+    quiet = [[place] for place in ("flat", "album", "pets/cat/1.jpg", "one.jpg", "photos")]
     for more in (*quiet, ["pets", "--data", "real"], ["pets", "--data", "image_folder",
                                                       "--match-classes", "position"]):
         code, _, err = cli(*argv, *more)

@@ -13,9 +13,12 @@ from onnx import TensorProto
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import registry
 from ipucnn.models.card import ModelCard
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.network import check_batch, find_file, read_network
+from ipucnn.onnx.network_of_run import read_stored
 
 
 def written(folder, proto, name="a.onnx"):
@@ -95,6 +98,8 @@ def test_class_names_of_the_configuration_beside_it(tmp_path):
 
     expected = tuple(names.values())
     assert named({"id2label": names, "other": [1]}) == expected
+    assert read_network(path).card.provenance == {"weights": str(path),
+                                                  "class names": "config.json"}
     assert named({"label2id": {name: int(number) for number, name in names.items()}}) == expected
     assert named({"label_names": list(expected)}) == expected
     assert named({"id2label": {"0": "one", "1": "two"}}) == ()  # of another model
@@ -109,6 +114,19 @@ def test_class_names_of_the_configuration_beside_it(tmp_path):
     proto = classifier()
     onnx.helper.set_model_props(proto, {"names": "['a', 'b', 'c', 'd', 'e']"})
     assert read_network(written(tmp_path, proto)).card.class_names == tuple("abcde")
+
+
+def test_preprocessing_that_is_assumed_is_noted(tmp_path):
+    def notes(proto):
+        path = str(written(tmp_path, proto))
+        return read_stored(path, registry().get_typed(ModelSpec, "resnet18"), 1).notes
+
+    (note,) = notes(classifier())
+    assert "a.onnx' does not state its preprocessing, so that of most ImageNet models" in note
+    assert "mean 0.485 0.456 0.406" in note
+    assert notes(classifier(("images", UINT8, ["n", 3, 8, 8]), cast=True)) == []
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT))
+    assert notes(classifier()) == []
 
 
 VIT = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
