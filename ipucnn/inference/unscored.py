@@ -50,7 +50,7 @@ def unscored_notes(options: RunOptions, images: ImageDataset, built: BuiltModel,
     begin = f"the images of {printable(root)!r} are classified without being scored: "
     if known is not None:
         return [f"{begin}folder {printable(known[0])!r} is the class {printable(known[1])!r} of "
-                f"the model: '--data {data}' scores them"]
+                f"the model: '--data {data}' scores a folder that contains one folder per class"]
     names = f"such as {printable(card.class_names[0])!r}" if card.class_names \
         else "which does not name its classes"
     return [f"{begin}none of its folders, such as {printable(levels[-1][0])!r}, is a class of the "
