@@ -127,6 +127,13 @@ def test_a_class_that_may_be_a_missing_label_is_noted(root):
 def test_labels_that_are_all_missing(root):
     with pytest.raises(DataError, match="have no labels"):
         load(root, "file,label\na,NaN\nb,\n")
+    with pytest.raises(DataError, match="give no label to any of the 2 images that they name in"):
+        load(root, "file,label\na,NaN\nb,\ngone,cat\n")
+
+
+def test_a_line_without_the_name_of_an_image(root):
+    dataset = load(root, "file,label\na,cat\nb,dog\nc,cat\nd,cat\n,dog\n")
+    assert noted(dataset) == ["1 image that the labels name and that does not exist: (line 6)"]
 
 
 def test_one_column_per_class(root):
