@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import nn
 
+    from ipucnn.core.registry.discovery import PluginSettings
     from ipucnn.models.card import ModelCard
 
 
@@ -22,6 +23,9 @@ class LoadedModel(Shown):
 
     The device is prepared with the first prediction, and freed by `close` or at the end of a
     ``with`` block. A model is thread-safe; calls are executed one after the other.
+
+    A pickled model holds its options, not its weights: unpickling, as in another process, loads the
+    model again from its files, which takes as long as `ipucnn.load`.
     """
 
     def __init__(self, answering: Answering) -> None:
@@ -111,6 +115,9 @@ class LoadedModel(Shown):
         """Notes for the user about the model and the backend."""
         return list(self._answering.job.notes)
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _loaded_again, self._answering.recipe()
+
     def close(self) -> None:
         """Free the device; the next prediction acquires it again."""
         self._answering.close()
@@ -135,3 +142,17 @@ class LoadedModel(Shown):
         return [{"class": number, "name": name} for number, name in enumerate(self.classes)]
 
 
+def _loaded_again(values: Dict[str, Any], settings: PluginSettings) -> LoadedModel:
+    """Return the model of a pickle.
+
+    Raises:
+        IpucnnError: its files or plugins cannot be used any more.
+    """
+    from ipucnn.core.options.building import build
+    from ipucnn.core.registry.registry import Registry, registry
+    from ipucnn.inference.options import RunOptions
+
+    used = registry()
+    if used.settings != settings:
+        used = Registry(settings)
+    return LoadedModel(Answering(build(RunOptions, values, registry=used), used))

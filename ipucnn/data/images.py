@@ -57,7 +57,7 @@ def read_file(path: str) -> bytes:
                 raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
             if status.st_size > MAX_BYTES:
                 raise DataError(f"image {path!r} is larger than {MAX_BYTES:,} bytes", _SKIP_HINT)
-            return os.read(file, status.st_size)
+            return _all_of(file, status.st_size)
         finally:
             os.close(file)
     except OSError as error:
@@ -65,6 +65,17 @@ def read_file(path: str) -> bytes:
         if isinstance(error, FileNotFoundError) and os.path.islink(path):
             cause = f"it is a link to {os.readlink(path)!r}, which does not exist"
         raise DataError(f"cannot read image {path!r}: {cause}", _SKIP_HINT) from error
+
+
+def _all_of(file: int, size: int) -> bytes:
+    """Return the content of an open file; file systems of other machines may return it in parts."""
+    content = os.read(file, size)
+    while content and len(content) < size:
+        part = os.read(file, size - len(content))
+        if not part:
+            break
+        content += part
+    return content
 
 
 def decode(data: bytes, name: str) -> torch.Tensor:
@@ -256,7 +267,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
     if image.mode == "F" or image.mode.startswith("I"):
         pixels: Any = numpy.asarray(image)
-        if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        # in a TIFF file, 16-bit pixels have a mode of their own
+        byte = image.format == "TIFF" and image.mode == "I" and 0 < pixels.max() < 256
+        if image.mode == "F" or byte or pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError("its 32-bit pixels have no defined white")
         # Pillow's own conversion clips at 255 instead
         grey = (pixels >> 8).astype(numpy.uint8)

@@ -101,6 +101,8 @@ class LoaderSettings:
         skip_bad: whether to skip images that cannot be read instead of raising an error. The next
             images replace them, so that batches are full; a bad image is counted once.
         transform: see `Preparation`; runs in a worker, for every image.
+        finish: whether a bad image that is not skipped ends the batches after the images before it,
+            in a short batch, so that these are not lost; if not, it ends them before its batch.
         bad: images known to be bad; with `skip_bad` they are skipped without an attempt.
         epoch: for the transform.
         part: whether other instances load further images, so that it is not an error if none of
@@ -112,6 +114,7 @@ class LoaderSettings:
 
     workers: Optional[int] = None
     skip_bad: bool = False
+    finish: bool = False
     transform: Optional[Transform] = None
     bad: Iterable[int] = ()
     epoch: int = 0
@@ -156,6 +159,7 @@ class Loader(ABC):
         self.batch_size = batch_size
         self.indices = indices
         self.skip_bad = how.skip_bad
+        self.finish = how.finish
         self.part = how.part
         self.arrays = how.arrays
         self.skipped: List[Tuple[str, str]] = []
@@ -188,7 +192,8 @@ class Loader(ABC):
         """Iterate over the batches.
 
         Raises:
-            DataError: an image of the next batch cannot be read; with `skip_bad`, none can.
+            DataError: an image of the next batch, or with `finish` the next image, cannot be read;
+                with `skip_bad`, none can.
         """
         if self._begun is None:
             self.close()
@@ -229,18 +234,27 @@ class Loader(ABC):
         """Yield the blocks' samples in batches without gaps for skipped samples."""
         size = self.batch_size
         spare: Optional[Tuple[Any, List[Entry]]] = None
+        failure: Optional[DataError] = None
         begun, self._begun = self._begun, None
         with closing(begun or self.blocks(self._todo())) as blocks:
             for block in blocks:
-                pixels, entries = self._readable(block)
+                if self.finish and not self.skip_bad and block.failed:
+                    row, failure = min(block.failed.items())
+                    pixels, entries = block.pixels[:row], block.entries[:row]
+                else:
+                    pixels, entries = self._readable(block)
                 if spare is not None:
                     pixels, entries = self.joined(spare[0], pixels), spare[1] + entries
                 while len(entries) >= size:
                     yield self._batch(pixels[:size], entries[:size])
                     pixels, entries = pixels[size:], entries[size:]
                 spare = (pixels, entries) if entries else None
+                if failure is not None:
+                    break
         if spare is not None:
             yield self._batch(*spare)
+        if failure is not None:
+            raise failure
 
     def _readable(self, block: Block) -> Tuple[Any, List[Entry]]:
         for row in sorted(block.failed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ipucnn.data.given import GivenImages, fitted
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.backend import InferenceSession
+    from ipucnn.core.registry.discovery import PluginSettings
     from ipucnn.core.registry.registry import Registry
     from ipucnn.inference.options import RunOptions
     from ipucnn.inference.prepared_run import Job
@@ -123,7 +125,9 @@ class Answering:
 
         # stored measurements are for continuous runs
         self.job: Job = prepare(options.with_values(tune=False), registry, images=_NOTHING)
+        self._asked = options
         self._session: Optional[InferenceSession] = None
+        self._process = os.getpid()
         self._turn = threading.Lock()
 
     def __call__(self, dataset: ImageDataset, top_k: int) -> Predictions:
@@ -135,28 +139,52 @@ class Answering:
 
         Raises:
             DataError: an image cannot be read.
-            IpucnnError: an output of the model is not a finite number.
+            IpucnnError: an output of the model is not a finite number. The predictions for the
+                images before it are in the attribute `partial` of either error.
         """
         from ipucnn.data.session_loader import feed
 
+        if self._forked:
+            raise IpucnnError(
+                "this process was forked from one in which the model is in use",
+                "load the model in each process, or start processes with the method 'spawn' or "
+                "'forkserver' of multiprocessing")
         found = Predictions()
         with self._turn:
             session = self._open()
             options = self.job.options.dataset
             dataset = fitted(dataset, self.job.built.input_size)
-            with feed(session, dataset, self.job.executed, session.samples_per_call,
-                      range(len(dataset)), workers=options.dataloader_worker,
-                      skip_bad=options.skip_bad_samples) as loader:
-                for batch in loader:
-                    found += self._named(dataset, batch.indices, session(batch.images), top_k)
+            try:
+                with feed(session, dataset, self.job.executed, session.samples_per_call,
+                          range(len(dataset)), workers=options.dataloader_worker,
+                          skip_bad=options.skip_bad_samples, finish=True) as loader:
+                    for batch in loader:
+                        found += self._named(dataset, batch.indices, session(batch.images), top_k)
+            except IpucnnError as error:
+                error.partial = found
+                raise
         return found
+
+    def recipe(self) -> Tuple[Dict[str, Any], PluginSettings]:
+        """Return the options as plain types, and the plugins that they may load.
+
+        Another process makes the same model of them.
+        """
+        return self._asked.as_dict(), self.job.registry.settings
 
     def close(self) -> None:
         """Free the device; the next call acquires it again."""
+        if self._forked:
+            return  # it is the device of the other process
         with self._turn:
             if self._session is not None:
                 self._session.close()
                 self._session = None
+
+    @property
+    def _forked(self) -> bool:
+        """Whether the session belongs to the process from which this one was forked."""
+        return self._session is not None and self._process != os.getpid()
 
     def _open(self) -> InferenceSession:
         if self._session is None:
@@ -164,6 +192,7 @@ class Answering:
 
             self.job, self._session = attempted(
                 self.job.options, self.job.registry, _NOTHING, _opened)
+            self._process = os.getpid()
         return self._session
 
     def _named(self, dataset: ImageDataset, indices: List[int], outputs: Any,

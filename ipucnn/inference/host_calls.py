@@ -78,7 +78,8 @@ class HostCalls:
         """Start calls up to the maximum in flight, or until there are no more images.
 
         Raises:
-            Exception: an image cannot be read; the calls in flight before it have been completed.
+            Exception: an image cannot be read, or a call cannot be started; the calls in flight
+                before it have been completed.
         """
         while len(self._pending) < max(1, self.session.in_flight):
             if self._failure is not None:
@@ -98,8 +99,12 @@ class HostCalls:
                 continue
             called = time.perf_counter()
             self._waited += called - asked
-            self._pending.append((batch, called, self.session.start(
-                None if batch is None else batch.images)))
+            try:
+                result = self.session.start(None if batch is None else batch.images)
+            except Exception as error:
+                self._failure = error
+                continue
+            self._pending.append((batch, called, result))
 
     def close(self) -> None:
         """Stop prefetching."""

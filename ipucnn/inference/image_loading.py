@@ -30,11 +30,12 @@ def own_part(job: Job) -> range:
 
 def loader_of(job: Job, session: InferenceSession) -> Loader:
     """Return the loader of this process's part of the images."""
-    part = own_part(job)
+    part, several = own_part(job), job.instances.count > 1
     own = islice(order(len(job.dataset), job.images), part.start, part.stop, part.step)
     return feed(session, job.dataset, job.executed, session.samples_per_call, own,
                 workers=job.options.dataset.dataloader_worker,
-                skip_bad=job.options.dataset.skip_bad_samples, part=job.instances.count > 1)
+                skip_bad=job.options.dataset.skip_bad_samples, part=several,
+                finish=not (several and job.instances.in_step))  # a call is one of all instances
 
 
 def compiled(session: InferenceSession, job: Job,

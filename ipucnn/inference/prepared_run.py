@@ -32,6 +32,7 @@ from ipucnn.inference import backend_choice, predictions
 from ipucnn.inference.delivery import check_target
 from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunDataset, RunOptions
+from ipucnn.inference.unscored import unscored_notes
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
@@ -177,8 +178,8 @@ def prepare(options: RunOptions, registry: Registry,
     total = _total(options, data, len(dataset), plan)
     executed = executed.for_images(total)
     match = matched(options, data, dataset, built.card)
-    if match is not None and match.note:
-        notes.append(match.note)
+    notes += [*([match.note] if match and match.note else []), *(stored.notes if stored else []),
+              *unscored_notes(options, dataset, built, registry)]
     notes += idle_notes(options, _states(plan, as_opened(data, dataset)), registry)
     notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
              *notes, *dataset.notes, *enlarged(dataset, built.input_size)]

@@ -246,7 +246,7 @@ class RunResult(Shown):
             ("quantised", _quantisation(session.get("quantisation"))),
             ("stages", ", ".join(f"{stage['begins_at']} {100 * stage['share']:.0f} %"
                                  for stage in session.get("stages", []))),
-            ("skipped", f"{self.skipped['count']} bad images" if self.skipped["count"] else None),
+            ("skipped", _skipped(self.skipped)),
             ("instances", _instances(self.instances)),
             ("predictions", self.predictions),
             ("stopped by", self.stopped_by)]
@@ -266,6 +266,16 @@ class RunResult(Shown):
     def records(self) -> List[Dict[str, Any]]:
         """Return a row per image that is shown, the first `ipucnn.inference.answers.FIRST`."""
         return [dict(row) for row in self.answers]
+
+
+def _skipped(skipped: Dict[str, Any]) -> Optional[str]:
+    """Return the number of images that were left out, and the reason of the first one."""
+    count = skipped["count"]
+    if not count:
+        return None
+    words = "1 image that cannot be read" if count == 1 else f"{count} images that cannot be read"
+    reasons = [reason for _, reason in skipped["first"][:1]]
+    return ": ".join([words, *reasons]) + (" ..." if count > 1 and reasons else "")
 
 
 def _quantisation(report: Optional[Dict[str, Any]]) -> str:

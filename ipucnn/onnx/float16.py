@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Sequence,
 
 import numpy
 
+from ipucnn.onnx.simplify import inferred
+from ipucnn.onnx.target import bodies_of, captured, defined, subgraphs
+
 if TYPE_CHECKING:
     import onnx
 
@@ -46,7 +49,8 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     A float input and the logits are cast inside the graph, so that the model's interface is
     unchanged. Weights beyond float16's range are clipped to it. Values are cast to float32 for
-    quantisation, and scales stay exact.
+    quantisation, and scales stay exact. Branches and loop bodies stay float32: what they read from
+    outside of them is cast.
 
     Args:
         model: a graph of float32, modified in place.
@@ -55,6 +59,7 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
 
     largest = numpy.finfo(numpy.float16).max
     _name_values(model)
+    floats = _float_names(model)
     exact = _exact(model)
     single: Set[str] = set()
     for name, tensor in _floats(model):
@@ -70,7 +75,7 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
                 attribute.i = TensorProto.FLOAT16
     del model.graph.value_info[:]
     weights = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    nodes = list(_with_casts(model, single))
+    nodes = list(_with_casts(model, single, floats))
     for entry in _float_values(model.graph.input):
         if entry.name in weights:  # listed among the inputs in old files
             entry.type.tensor_type.elem_type = weights[entry.name]
@@ -147,17 +152,30 @@ def _single_places(node: Any) -> Sequence[int]:
     return [place for place in _SINGLE_INPUTS.get(node.op_type, ()) if place < len(node.input)]
 
 
-def _with_casts(model: onnx.ModelProto, single: Set[str]) -> Iterator[Any]:
+def _float_names(model: onnx.ModelProto) -> Set[str]:
+    """Return the names of float32 values, if some nodes have branches or loop bodies."""
+    if not any(True for _ in subgraphs(model.graph)):
+        return set()
+    graph = inferred(model)
+    return {name for name, _ in _floats(model)} | {
+        entry.name for entry in _float_values((*graph.value_info, *graph.input, *graph.output))}
+
+
+def _with_casts(model: onnx.ModelProto, single: Set[str], floats: Set[str]) -> Iterator[Any]:
     """Yield the nodes, with casts between float16 and the values that are float32.
 
     Args:
         model: its nodes are modified.
         single: names of weights and constants that are float32.
+        floats: names of all values that were float32, for nodes with branches or loop bodies.
     """
     from onnx import TensorProto
 
     made: Set[str] = set()
     for node in model.graph.node:
+        if any(True for _ in bodies_of(node)):
+            yield from _around(node, floats - single, made)
+            continue
         places = _single_places(node)
         for place, name in enumerate(node.input):
             if (name in single) == (place in places) or not name \
@@ -176,3 +194,44 @@ def _with_casts(model: onnx.ModelProto, single: Set[str]) -> Iterator[Any]:
             node.output[place] = f"{name}_float32"
             made.add(node.output[place])
             yield _cast(node.output[place], name, name, TensorProto.FLOAT16)
+
+
+def _around(node: Any, floats: Set[str], made: Set[str]) -> Iterator[Any]:
+    """Yield a node with branches or loop bodies, between casts from and to float16.
+
+    Args:
+        node: modified.
+        floats: names of values that are float16 instead of float32.
+        made: names of the casts so far; those of this node are added.
+    """
+    from onnx import TensorProto
+
+    read = dict.fromkeys(name for name in (*node.input, *captured(node)) if name in floats)
+    for name in read:
+        single = f"{name}_float32"
+        if single not in made:
+            made.add(single)
+            yield _cast(name, single, single, TensorProto.FLOAT)
+        _rename(name, single, [node.input])
+        for body in bodies_of(node):
+            _rename_within(body, name, single)
+    results = [name for name in node.output if name in floats]
+    for name in results:
+        _rename(name, f"{name}_float32", [node.output])
+    yield node
+    for name in results:
+        made.add(f"{name}_float32")
+        yield _cast(f"{name}_float32", name, name, TensorProto.FLOAT16)
+
+
+def _rename_within(graph: Any, old: str, new: str) -> None:
+    """Rename a value of the outer graph in a branch or loop body, and in those within it."""
+    if old in defined(graph):  # another value of this name
+        return
+    _rename(old, new, [node.input for node in graph.node])
+    for entry in graph.output:
+        if entry.name == old:
+            entry.name = new
+    for node in graph.node:
+        for body in bodies_of(node):
+            _rename_within(body, old, new)

@@ -11,7 +11,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Set, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+)
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import parsed_json
@@ -178,11 +189,17 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
     """Return the kind of outputs, from the last operators, and whether each is that of a sigmoid.
 
     Raises:
-        DataError: the last operator is a softmax over the images of a batch.
+        DataError: the last operator is a softmax over the images of a batch or over one value, or
+            only some branches end in a softmax or a sigmoid.
     """
-    ends, passed = _ends(proto)
+    model = _inlined(proto)
+    ends, passed = _ends(model, path)
     kinds = {kind for kind, _ in ends}
-    if not kinds or not kinds <= {*_SOFTMAX, *_SIGMOID}:
+    if any(_over_one_value(node, model) for _, node in ends):
+        raise DataError(f"the Softmax of '{path}' is computed over an axis of one value, so that "
+                        "each of its results is 1",
+                        "export it again with a Softmax over the axis of the classes")
+    if not _are_probabilities(kinds):
         return LOGITS, False
     if opset_of(proto) >= 13 and not passed & _RESHAPING and any(
             kind in _SOFTMAX and _axis(node) == 0 for kind, node in ends):
@@ -191,33 +208,94 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
     return PROBABILITIES, kinds <= set(_SIGMOID) and not passed & _JOINING
 
 
-def _ends(proto: onnx.ModelProto) -> Tuple[List[Tuple[str, onnx.NodeProto]], Set[str]]:
+def _are_probabilities(kinds: Set[str]) -> bool:
+    return bool(kinds) and kinds <= {*_SOFTMAX, *_SIGMOID}
+
+
+Ends = Tuple[List[Tuple[str, "onnx.NodeProto"]], Set[str]]
+
+
+def _ends(model: onnx.ModelProto, path: str) -> Ends:
     """Return the operators from which the output is derived, and those that derive it.
 
     The latter are the types of the operators in `_PASSED` and `_COMBINING`; an average of the
     Softmax of two networks has the ends Softmax and Softmax. The operators of a softmax in parts
-    are one Softmax.
+    are one Softmax. The ends of a branch or a loop body are those of its results.
+
+    Raises:
+        DataError: some branches end in probabilities, and others do not.
     """
-    graph = _inlined(proto).graph
-    makers = {output: node for node in graph.node for output in node.output}
-    waiting = [graph.output[0].name]
+    return _ends_of(model.graph, model.graph.output[0].name, {}, path)
+
+
+def _ends_of(graph: onnx.GraphProto, output: str, outer: Mapping[str, onnx.NodeProto],
+             path: str) -> Ends:
+    makers = {**outer, **{made: node for node in graph.node for made in node.output}}
+    waiting = [output]
     seen, passed = set(waiting), set()
     ends: List[Tuple[str, onnx.NodeProto]] = []
     while waiting:
-        node = makers.get(waiting.pop())
+        name = waiting.pop()
+        node = makers.get(name)
         if node is None or node.op_type == "Constant":  # a weight
             continue
-        if _is_softmax(node, makers):
-            ends.append(("Softmax", node))
-            continue
-        if node.op_type not in (*_PASSED, *_COMBINING):
+        bodies = list(_bodies(node, name))
+        if bodies:
+            inner = [_ends_of(body, result, makers, path) for body, result in bodies]
+            if len({_are_probabilities({kind for kind, _ in found}) for found, _ in inner}) > 1:
+                raise DataError(f"some branches of '{path}' end in probabilities, and others do "
+                                "not", "export it again without the condition")
+            for found, through in inner:
+                ends += found
+                passed |= through
+        elif _is_softmax(node, makers):
+            ends.append(("Softmax", makers[node.input[0]] if node.op_type == "Exp" else node))
+        elif node.op_type not in (*_PASSED, *_COMBINING):
             ends.append((node.op_type, node))
-            continue
-        passed.add(node.op_type)
-        inputs = node.input[:1] if node.op_type in _PASSED else node.input
-        waiting += [name for name in inputs if name not in seen]
-        seen.update(inputs)
+        else:
+            passed.add(node.op_type)
+            inputs = node.input[:1] if node.op_type in _PASSED else node.input
+            waiting += [name for name in inputs if name not in seen]
+            seen.update(inputs)
     return ends, passed
+
+
+def _bodies(node: onnx.NodeProto, output: str) -> Iterator[Tuple[onnx.GraphProto, str]]:
+    """Yield the branches of a condition, or the body of a loop, with the result for an output."""
+    if node.op_type not in ("If", "Loop", "Scan"):
+        return
+    # the first result of the body of a Loop is whether it continues
+    place = list(node.output).index(output) + (node.op_type == "Loop")
+    for attribute in node.attribute:
+        if attribute.HasField("g") and place < len(attribute.g.output):
+            yield attribute.g, attribute.g.output[place].name
+
+
+def _over_one_value(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
+    """Return whether an operator is a softmax over one value, which is always 1."""
+    if node.op_type not in (*_SOFTMAX, "LogSoftmax"):
+        return False
+    shape = _shapes(model).get(node.input[0])
+    axis, opset = _axis(node), opset_of(model)
+    if shape is None:
+        return False
+    if opset >= 13:
+        axis = -1 if axis is None else axis
+        return -len(shape) <= axis < len(shape) and shape[axis] == 1
+    # older operator sets take the axis and all that follow as one
+    values = shape[1 if axis is None else axis:]
+    return bool(values) and all(size == 1 for size in values)
+
+
+def _shapes(model: onnx.ModelProto) -> Mapping[str, Sequence[Optional[int]]]:
+    """Return the shapes of the values of a model as far as they can be inferred."""
+    from ipucnn.onnx.simplify import inferred_shapes
+
+    try:
+        return inferred_shapes(model)
+    except Exception as error:  # of onnx, for a model that its checker accepts
+        log.debug("shapes are not inferred: %s", error)
+        return {}
 
 
 def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
@@ -287,7 +365,7 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
         raise DataError(
             f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "logits are (batch, classes)", _HOW)
-    if shape[1] == 1 and _activation(proto, path) == (PROBABILITIES, False):
+    if shape[1] == 1 and {kind for kind, _ in _ends(_inlined(proto), path)[0]} & set(_SOFTMAX):
         raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
                         "end the network in a Sigmoid, or in the one logit, and export it again")
     return shape[1]

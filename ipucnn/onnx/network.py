@@ -18,9 +18,10 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.onnx import graph_facts
+from ipucnn.onnx.config_beside import NAMES, files_beside, names_beside, preprocessing_beside
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.graph_facts import GraphFacts
-from ipucnn.onnx.target import INSTALL, MOST_BYTES, nodes, opset_of
+from ipucnn.onnx.target import INSTALL, MOST_BYTES, nodes, opset_of, subgraphs
 
 if TYPE_CHECKING:
     import onnx
@@ -91,14 +92,17 @@ class OnnxNetwork:
         card = self.metadata.card
         if card is not None:
             return card if card.outputs == outputs else replace(card, outputs=outputs)
-        names = self.metadata.class_names
+        beside = names_beside(Path(self.path), self.num_outputs)
+        names = self.metadata.class_names or beside
         if not names and self.num_outputs == IMAGENET_CLASSES:
             names = imagenet_names()
         return ModelCard(
             model="", num_outputs=self.num_outputs, class_names=names, outputs=outputs,
             multi_label=sigmoid and self.num_outputs > 1,
-            preprocessing=Preprocessing(input_size=self.input_size, assumed=True),
-            provenance={"weights": self.path})
+            preprocessing=preprocessing_beside(Path(self.path), self.input_size)
+            or Preprocessing(input_size=self.input_size, assumed=True),
+            provenance={"weights": self.path, **(
+                {"class names": NAMES} if beside and names is beside else {})})
 
     def whole(self) -> onnx.ModelProto:
         """Return the model with all of its weights, which is read again.
@@ -164,12 +168,23 @@ def read_network(path: Path) -> OnnxNetwork:
     except OSError:  # reading it reports the cause
         return _read(path)
     # options need the card of the file that the run reads then
-    return _read_once(path, (status.st_ino, status.st_mtime_ns, status.st_size),
-                      S_ISREG(status.st_mode))
+    return _read_once(path, (_state(status), *_state_beside(path)), S_ISREG(status.st_mode))
+
+
+def _state(status: os.stat_result) -> Tuple[int, int, int]:
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _state_beside(path: Path) -> Tuple[Tuple[int, int, int], ...]:
+    try:
+        return tuple(_state(file.stat()) for file in files_beside(path))
+    except OSError:
+        return ()
 
 
 @lru_cache(maxsize=1)
-def _read_once(path: Path, _state: Tuple[int, int, int], regular: bool) -> OnnxNetwork:
+def _read_once(path: Path, _states: Tuple[Tuple[int, int, int], ...],
+               regular: bool) -> OnnxNetwork:
     try:
         facts = graph_facts.kept(path) if regular else None
     except OSError:
@@ -258,7 +273,7 @@ def _check_version(proto: onnx.ModelProto, path: Path) -> None:
 
 def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Yield all tensors of a model, those in attributes and subgraphs included."""
-    for graph in (proto.graph, *_subgraphs(proto.graph)):
+    for graph in (proto.graph, *subgraphs(proto.graph)):
         yield from graph.initializer
     for node in chain(nodes(proto.graph.node), *(
             nodes(function.node) for function in proto.functions)):
@@ -266,15 +281,6 @@ def _tensors(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-
-
-def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield the branches and loop bodies of a graph."""
-    for node in nodes(graph.node):
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
 
 
 def _load_outside(proto: onnx.ModelProto, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Optional
+from typing import List, Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -27,6 +27,16 @@ class StoredNetwork:
     """
 
     built: BuiltModel
+
+    @property
+    def notes(self) -> List[str]:
+        """Notes for the user."""
+        network, images = self.built.module, self.built.preprocessing
+        assert isinstance(network, OnnxNetwork)
+        if not images.assumed or network.input_type == "uint8":
+            return []
+        return [f"'{network.path}' does not state its preprocessing, so that of most ImageNet "
+                f"models is assumed: {images.summary().replace(' (assumed)', '')}"]
 
     def fitted(self, plan: ExecutionPlan) -> ExecutionPlan:
         """Return the plan with the file's image format.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
-from ipucnn.onnx.target import nodes
+from ipucnn.onnx.target import nodes, subgraphs
 
 if TYPE_CHECKING:
     import onnx
@@ -71,6 +71,29 @@ def _fold(model: onnx.ModelProto) -> bool:
 
 def static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
     """Return the known shapes of all tensors except weights."""
+    return {name: [size for size in shape if size is not None]
+            for name, shape in inferred_shapes(model).items() if None not in shape}
+
+
+def inferred_shapes(model: onnx.ModelProto) -> Dict[str, List[Optional[int]]]:
+    """Return the shapes of all tensors except weights; None for a size that is not known.
+
+    Those of tensors in branches and loop bodies are included.
+    """
+    graph = inferred(model)
+    dims = {entry.name: entry.type.tensor_type.shape.dim
+            for one in (*subgraphs(graph), graph)
+            for entry in (*one.value_info, *one.input, *one.output)
+            if entry.type.tensor_type.HasField("shape")}
+    return {name: [dim.dim_value if dim.HasField("dim_value") else None for dim in shape]
+            for name, shape in dims.items()}
+
+
+def inferred(model: onnx.ModelProto) -> onnx.GraphProto:
+    """Return the graph of a model with the inferred types and shapes, without its larger weights.
+
+    These are among its inputs.
+    """
     import onnx
 
     # without the weights, whose copies would take most of the time
@@ -84,12 +107,7 @@ def static_shapes(model: onnx.ModelProto) -> Dict[str, List[int]]:
         else:
             light.graph.input.append(onnx.helper.make_tensor_value_info(
                 tensor.name, tensor.data_type, tensor.dims))
-    inferred = onnx.shape_inference.infer_shapes(light).graph
-    dims = {entry.name: entry.type.tensor_type.shape.dim
-            for entry in (*inferred.value_info, *inferred.input, *inferred.output)
-            if entry.type.tensor_type.HasField("shape")}
-    return {name: [dim.dim_value for dim in shape] for name, shape in dims.items()
-            if all(dim.HasField("dim_value") for dim in shape)}
+    return onnx.shape_inference.infer_shapes(light).graph
 
 
 def _value(node: onnx.NodeProto, values: Dict[str, Any], weights: Set[str],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Tuple
+from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Set, Tuple
 
 from ipucnn.core.errors import UnsupportedNetworkError
 
@@ -102,6 +102,35 @@ def nodes(given: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
         for attribute in node.attribute:
             for graph in (attribute.g, *attribute.graphs):
                 yield from nodes(graph.node)
+
+
+def subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield the branches and loop bodies of a graph, and those within them."""
+    for node in nodes(graph.node):
+        yield from bodies_of(node)
+
+
+def bodies_of(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the branches or the loop body of a node."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def captured(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names of outer values that the branches or the loop body of a node read."""
+    for graph in bodies_of(node):
+        own = defined(graph)
+        for inner in graph.node:
+            yield from (name for name in (*inner.input, *captured(inner)) if name not in own)
+        yield from (entry.name for entry in graph.output if entry.name not in own)
+
+
+def defined(graph: onnx.GraphProto) -> Set[str]:
+    """Return the names of a graph's own values."""
+    return {*(entry.name for entry in graph.input), *(tensor.name for tensor in graph.initializer),
+            *(name for node in graph.node for name in node.output)}
 
 
 def opset_of(model: onnx.ModelProto) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import pickle
 import shutil
 import threading
@@ -147,8 +148,34 @@ def test_damaged_photographs_are_named_or_left_out(model, photo, trained, tmp_pa
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     with pytest.raises(ipucnn.IpucnnError, match=r"cannot decode image '.*bad\.jpg'"):
         model.predict(tmp_path)
+    with pytest.raises(ipucnn.IpucnnError) as caught:
+        model.predict([photo, photo, tmp_path / "bad.jpg", photo])
+    assert caught.value.partial == model.predict([photo, photo])
     patient = ipucnn.load(trained, backend="torch", skip_bad_samples=True)
     assert [Path(one.path).name for one in patient.predict(tmp_path)] == ["good.jpg"]
+
+
+def test_a_pickled_model_is_loaded_again(model, photo):
+    expected = model.predict(photo)
+    content = pickle.dumps(model)
+    assert len(content) < 10_000  # its weights stay in their file
+    with pickle.loads(content) as again:
+        assert again.predict(photo) == expected
+        assert (again.backend, again.classes) == (model.backend, model.classes)
+    moved = pickle.dumps(ipucnn.load("resnet8-cifar", weights="random", num_classes=2))
+    assert pickle.loads(moved).classes == ("class 0", "class 1")
+
+
+def test_a_model_is_not_used_after_a_fork(trained, photo, monkeypatch):
+    with ipucnn.load(trained, backend="torch") as loaded:
+        loaded.predict(photo)
+        parent = os.getpid()
+        monkeypatch.setattr("ipucnn.inference.answering.os.getpid", lambda: parent + 1)
+        with pytest.raises(ipucnn.IpucnnError, match="was forked from one in which the model is"):
+            loaded.predict(photo)  # its threads are not in this process
+        loaded.close()  # the session of the other process stays open
+        monkeypatch.undo()
+        assert loaded.predict(photo)
 
 
 def test_threads_take_turns(model, photos):

@@ -248,7 +248,7 @@ def test_processes_that_raise_or_leave(run, unruly, caplog):
     error = caught.value
     assert error.message == "instance 1: RuntimeError: image 13 is cursed"
     assert "RuntimeError: image 13 is cursed" in error.hint.partition("ends with")[2]
-    assert "instance 2 ended with exit code 7: its log is" in error.hint
+    assert "\ninstance 2 ended with exit code 7: its log is" in error.hint
     assert "instance 1 failed, the others continue" in caplog.text
     assert [own["exit_code"] for own in error.partial.instances] == [0, 1, 7]
     assert own_images(error.partial)[:2] == [60, 4]

@@ -491,9 +491,16 @@ def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, t
     assert "--skip-bad-samples" in err
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 3
     assert re.search(r"images +3 in", out)
+    code, out, err = ipucnn_cli(*argv, "--batch-size", "8", "--json")
+    assert code == 1
+    assert json.loads(out)["images"] == 3  # of the batch of the broken one
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 3
     code, out, err = ipucnn_cli(*argv, "--skip-bad-samples", "--json")
     assert code == 0, err
     assert json.loads(out)["skipped"]["count"] == 1
+    code, out, err = ipucnn_cli(*argv, "--skip-bad-samples")
+    assert code == 0, err
+    assert re.search(r"skipped +1 image that cannot be read: .*9-broken\.jpg", out)
 
 
 def test_a_batch_larger_than_memory_says_what_to_try(ipucnn_cli):

@@ -124,6 +124,43 @@ def test_without_validation_all_images_are_trained(cli):
     assert "there are no validation images in 'photos'" in err
 
 
+def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
+    code, _, err = train(cli, "--epoch", "1", "--no-validation", "--checkpoint-path", "c")
+    assert code == 0, err
+    for place, name in (("pets/cat", "ant"), ("pets/dog", "bee"), ("split/train/cat", "ant"),
+                        ("split/val/cat", "ant"), ("split/val/dog", "bee"), ("flat", "ant"),
+                        ("album/2023", "ant"), ("years/2023/ant", "ant"),
+                        ("years/2024/bee", "bee")):
+        Path(place).mkdir(parents=True)
+        Path(place, "1.jpg").symlink_to(photos / name / f"{name}1.jpg")
+    Path("album/loose.jpg").symlink_to(photos / "bee" / "bee1.jpg")
+    argv = ["run", *TINY[:2], "--backend", "torch", "--progress", "off", "--weights", "c",
+            "--data-dir"]
+    for place in ("pets", "split"):
+        code, _, err = cli(*argv, place)
+        assert code == 0, err
+        (note,) = [line for line in err.splitlines() if "being scored" in line]
+        assert f"the images of '{place}' are classified without being scored" in note
+        assert "none of its folders, such as 'cat', is a class of the model, such as 'ant'" in note
+        assert "'--data image_folder --match-classes position'" in note
+    Path("wrapped", "__MACOSX").mkdir(parents=True)
+    Path("wrapped", "inside").symlink_to(photos)
+    assert scored_as("wrapped", ["ant", "bee"], registry()) == "image_folder"
+    code, _, err = cli(*argv, "years")  # the folders of years are no classes
+    assert code == 0, err
+    assert "folder 'ant' is the class 'ant' of the model: '--data image_folder' scores" in err
+    Path("one.jpg").symlink_to(photos / "bee" / "bee1.jpg")
+    quiet = [[place] for place in ("flat", "album", "pets/cat/1.jpg", "one.jpg", "photos")]
+    for more in (*quiet, ["pets", "--data", "real"], ["pets", "--data", "image_folder",
+                                                      "--match-classes", "position"]):
+        code, _, err = cli(*argv, *more)
+        assert code == 0, err
+        assert "being scored" not in err
+    code, _, err = cli(*argv, "pets", "--instances", "2", "--oversubscribe")
+    assert code == 0, err
+    assert err.count("being scored") == 1
+
+
 def test_one_class_is_refused(cli, tmp_path):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "bee").symlink_to(tmp_path / "photos" / "bee")

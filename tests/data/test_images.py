@@ -104,6 +104,9 @@ def test_pixels_without_a_defined_white_are_refused():
     data = encode(Image.new("F", (4, 4), 0.5), "TIFF")
     with pytest.raises(DataError, match=r"'float\.tif'.*no defined white"):
         images.decode(data, "float.tif")
+    whole = Image.fromarray(numpy.arange(256, dtype=numpy.int32).reshape(16, 16))
+    with pytest.raises(DataError, match="no defined white"):  # each high byte would be black
+        images.decode(encode(whole, "TIFF"), "whole.tif")
 
 
 def test_palette_png():

@@ -107,6 +107,20 @@ def test_bad_image_raises_at_its_batch():
     assert decoding_threads() == []
 
 
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize(("bad", "batches"), [
+    ([6], [[0, 1, 2, 3], [4, 5]]), ([4, 9], [[0, 1, 2, 3]]), ([0], [])])
+def test_the_images_before_a_bad_one_are_kept(workers, bad, batches):
+    with HostLoader(Numbers(12, bad=bad), Preprocessing(4), 4, range(12), workers=workers,
+                    finish=True) as loader:
+        running = iter(loader)
+        found = [next(running) for _ in batches]
+        with pytest.raises(DataError, match=f"'n/{bad[0]}' is bad"):
+            next(running)
+    assert [batch.indices for batch in found] == batches
+    assert [batch.images[:, 0, 0, 0].tolist() for batch in found] == batches
+
+
 def test_skipping_refills_and_counts():
     loader = HostLoader(Numbers(10, bad=[0, 3, 4]), Preprocessing(4), 3, range(10), workers=2,
                         skip_bad=True)

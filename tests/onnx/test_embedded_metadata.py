@@ -57,7 +57,9 @@ def test_writing_again_replaces_it_and_keeps_what_others_wrote():
 
 @pytest.mark.parametrize(("key", "value"), [
     ("names", "{0: 'a', 1: 'b', 2: 'c', 3: 'd', 4: 'e'}"), ("labels", '["a","b","c","d","e"]'),
-    ("classes", "a, b,c,d,e"), ("model.class_names", "a\nb\nc\nd\ne")])
+    ("classes", "a, b,c,d,e"), ("model.class_names", "a\nb\nc\nd\ne"),
+    ("id2label", '{"0": "a", "1": "b", "2": "c", "3": "d", "4": "e"}'),
+    ("label2id", '{"e": 4, "a": 0, "b": 1, "c": 2, "d": 3}')])
 def test_class_names_that_other_programs_wrote_are_read(key, value):
     proto = classifier()
     entry = proto.metadata_props.add()
@@ -70,10 +72,18 @@ def test_class_names_that_other_programs_wrote_are_read(key, value):
     ("ipucnn.class_names", "[1, 2]"), ("ipucnn.input_size", '"224"'), ("ipucnn.input_size", "-1"),
     ("ipucnn.input_size", "true"), ("ipucnn.model", "7"), ("ipucnn.normalisation", '"elsewhere"'),
     ("ipucnn.mean", "[0.5]"), ("ipucnn.std", '["a", "b", "c"]'), ("ipucnn.provenance", "[]"),
-    ("ipucnn.unheard_of", "1"), ("class_names", '["cat"]'), ("model", '"x"')])
+    ("ipucnn.unheard_of", "1"), ("class_names", '["cat"]'), ("model", '"x"'),
+    ("id2label", "{0: 'LABEL_0', 1: 'LABEL_1', 2: 'LABEL_2', 3: 'LABEL_3', 4: 'LABEL_4'}"),
+    ("label2id", '{"a": 0, "b": 0, "c": 1, "d": 2, "e": 3}')])
 def test_what_is_foreign_or_broken_counts_as_not_said(key, value):
     proto = classifier()
     entry = proto.metadata_props.add()
     entry.key, entry.value = key, value
     found = Metadata.of(properties(proto), 5)
     assert (found.class_names, found.normalisation) == ((), "")
+
+
+def test_class_names_that_contradict_each_other_are_not_used():
+    properties = {"names": "['a', 'b']", "labels": "['b', 'a']"}
+    assert Metadata.of(properties, 2).class_names == ()
+    assert Metadata.of({**properties, "labels": "a,b"}, 2).class_names == ("a", "b")

@@ -139,3 +139,49 @@ def test_scales_stay_exact_and_numbers_are_halved(made):
                 assert kept[name].dtype == numpy.float32
                 assert kept[name].max() in (numpy.float32(0.0123), numpy.float32(1.3334))
         numpy.testing.assert_allclose(outputs(after, x=x)[0], wanted, rtol=1e-2, atol=0.05)
+
+
+def branched():
+    """Return a graph whose branches read weights, values and the input of the graph around."""
+    out = [onnx.helper.make_tensor_value_info("out", FLOAT, [1, 4])]
+    deeper = [onnx.helper.make_graph([node(operator, "a w", "deep")], operator, [], [
+        onnx.helper.make_tensor_value_info("deep", FLOAT, [1, 4])]) for operator in ("Mul", "Add")]
+    then = onnx.helper.make_graph(
+        [onnx.helper.make_node("If", ["wet"], ["b"], then_branch=deeper[0], else_branch=deeper[1]),
+         node("Add", "b own", "c"), node("Add", "c x", "out")], "then", [], out,
+        [numpy_helper.from_array(numpy.float32([1, 2, 3, 4]), "own")])
+    other = onnx.helper.make_graph([node("Identity", "a", "out")], "else", [], out)
+    nodes = [node("Mul", "x w", "a"), node("ReduceSum", "x", "sum", keepdims=0),
+             node("Greater", "sum zero", "wet"),
+             onnx.helper.make_node("If", ["wet"], ["d"], then_branch=then, else_branch=other),
+             node("Mul", "d w", "y")]
+    return model(nodes, [("x", FLOAT, [1, 4])], [("y", FLOAT, [1, 4])], {
+        "w": numpy.float32([2, 1, 0.5, 3]), "zero": numpy.float32(0)}, opset=13)
+
+
+def looped():
+    """Return a graph with a loop that carries a value and collects another."""
+    info = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [node("Identity", "on", "still"), node("Mul", "state w", "next"),
+         node("Identity", "next", "seen")], "body",
+        [info("i", INT64, []), info("on", TensorProto.BOOL, []), info("state", FLOAT, [1, 4])],
+        [info("still", TensorProto.BOOL, []), info("next", FLOAT, [1, 4]),
+         info("seen", FLOAT, [1, 4])])
+    nodes = [constant("times", 3), constant("always", True), node("Relu", "x", "a"),
+             onnx.helper.make_node("Loop", ["times", "always", "a"], ["last", "all"], body=body),
+             node("ReduceSum", "all first", "b", keepdims=0), node("Add", "last b", "y")]
+    return model(nodes, [("x", FLOAT, [1, 4])], [("y", FLOAT, [1, 4])], {
+        "w": numpy.float32([1.5, 1, 0.5, 2]), "first": numpy.array([0])}, opset=13)
+
+
+@pytest.mark.parametrize("made", [branched, looped])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_branches_and_loops_compute_the_same(made, sign):
+    before = made()
+    x = sign * numpy.float32([[0.1, 0.7, 0.3, 1.3]])
+    wanted = outputs(before, x=x)[0]
+    for convert in (in_float16, in_bfloat16):
+        after = convert(copied(before))
+        onnx.checker.check_model(after, full_check=True)
+        numpy.testing.assert_allclose(outputs(after, x=x)[0], wanted, rtol=2e-2, atol=2e-2)

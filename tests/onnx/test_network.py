@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy
@@ -12,9 +13,12 @@ from onnx import TensorProto
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.registry import registry
 from ipucnn.models.card import ModelCard
 from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.onnx.network import check_batch, find_file, read_network
+from ipucnn.onnx.network_of_run import read_stored
 
 
 def written(folder, proto, name="a.onnx"):
@@ -83,6 +87,72 @@ def test_as_many_names_as_outputs(tmp_path):
     assert "has 5 outputs and names 2 classes" in refused(written(tmp_path, proto))
 
 
+def test_class_names_of_the_configuration_beside_it(tmp_path):
+    names = {str(number): f"kind {number}" for number in range(5)}
+    config = tmp_path / "config.json"
+    path = written(tmp_path, classifier())
+
+    def named(values):
+        config.write_text(values if isinstance(values, str) else json.dumps(values))
+        return read_network(path).card.class_names
+
+    expected = tuple(names.values())
+    assert named({"id2label": names, "other": [1]}) == expected
+    assert read_network(path).card.provenance == {"weights": str(path),
+                                                  "class names": "config.json"}
+    assert named({"label2id": {name: int(number) for number, name in names.items()}}) == expected
+    assert named({"label_names": list(expected)}) == expected
+    assert named({"id2label": {"0": "one", "1": "two"}}) == ()  # of another model
+    assert named({"id2label": {str(number): f"LABEL_{number}" for number in range(5)}}) == ()
+    assert named({"id2label": names, "labels": list("abcde")}) == ()  # which of both?
+    assert named("[1]") == named("{") == named({"id2label": 3}) == ()
+    config.unlink()
+    assert read_network(path).card.class_names == ()
+    (tmp_path / "onnx").mkdir()
+    config.write_text(json.dumps({"id2label": names}))
+    assert read_network(written(tmp_path / "onnx", classifier())).card.class_names == expected
+    proto = classifier()
+    onnx.helper.set_model_props(proto, {"names": "['a', 'b', 'c', 'd', 'e']"})
+    assert read_network(written(tmp_path, proto)).card.class_names == tuple("abcde")
+
+
+def test_preprocessing_that_is_assumed_is_noted(tmp_path):
+    def notes(proto):
+        path = str(written(tmp_path, proto))
+        return read_stored(path, registry().get_typed(ModelSpec, "resnet18"), 1).notes
+
+    (note,) = notes(classifier())
+    assert "a.onnx' does not state its preprocessing, so that of most ImageNet models" in note
+    assert "mean 0.485 0.456 0.406" in note
+    assert notes(classifier(("images", UINT8, ["n", 3, 8, 8]), cast=True)) == []
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(VIT))
+    assert notes(classifier()) == []
+
+
+VIT = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
+       "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+    (VIT, Preprocessing(8, 1, "squash", "bilinear", (0.5,) * 3, (0.5,) * 3)),
+    ({**VIT, "size": 8}, Preprocessing(8, 1, "squash", "bilinear", (0.5,) * 3, (0.5,) * 3)),
+    ({**VIT, "size": {"shortest_edge": 10}, "do_center_crop": True, "resample": 3,
+      "crop_size": {"height": 8, "width": 8}},
+     Preprocessing(8, 0.8, "shortest", "bicubic", (0.5,) * 3, (0.5,) * 3)),
+    ({**VIT, "size": {"shortest_edge": 8}, "crop_pct": 0.8},
+     Preprocessing(8, 0.8, "shortest", "bilinear", (0.5,) * 3, (0.5,) * 3)),
+    ({**VIT, "do_normalize": False, "do_rescale": False},
+     Preprocessing(8, 1, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3, value_range=(0.0, 255.0))),
+    ({**VIT, "size": {"height": 9, "width": 9}}, None), ({**VIT, "resample": "x"}, None),
+    ({**VIT, "size": {"shortest_edge": 8}}, None), ({**VIT, "include_top": True}, None),
+    ({**VIT, "size": {"height": 8, "width": 9}}, None), ({**VIT, "image_std": [0, 1, 2]}, None),
+    ({**VIT, "size": None}, None), ({}, None), ([], None)])
+def test_the_preprocessing_beside_it(tmp_path, values, expected):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    found = read_network(written(tmp_path, classifier())).card.preprocessing
+    assert found == (expected or Preprocessing(8, assumed=True))
+
+
 @pytest.mark.parametrize(("operators", "outputs", "multi_label"), [
     (["Softmax"], "probabilities", False), (["Sigmoid", "Identity"], "probabilities", True),
     (["Softmax", "Unsqueeze", "Squeeze", "Transpose"], "probabilities", False),
@@ -148,6 +218,55 @@ HALF, AXES = ("half", numpy.float32(0.5)), ("axes", numpy.array([1]))
 def test_operators_after_the_activation(tmp_path, proto, outputs, multi_label):
     card = read_network(written(tmp_path, proto)).card
     assert (card.outputs, card.multi_label) == (outputs, multi_label)
+
+
+def branches(then, other, **outer):
+    """A condition whose branches turn the logits `z` into `shares`."""
+    graphs = [onnx.helper.make_graph(nodes, name, [], [
+        onnx.helper.make_tensor_value_info("out", FLOAT, ["batch", 5])])
+        for name, nodes in (("then", then), ("else", other))]
+    return ending(constant("always", True), onnx.helper.make_node(
+        "If", ["always"], ["shares"], then_branch=graphs[0], else_branch=graphs[1]), **outer)
+
+
+def test_branches_state_what_the_outputs_are(tmp_path):
+    softmax, logits = [node("Softmax", "z", "out")], [node("Identity", "z", "out")]
+    both = read_network(written(tmp_path, branches(softmax, softmax)))
+    assert both.card.outputs == "probabilities"
+    neither = read_network(written(tmp_path, branches(logits, logits), "b.onnx"))
+    assert neither.card.outputs == "logits"
+    assert "some branches of" in refused(written(tmp_path, branches(softmax, logits), "c.onnx"))
+    sigmoid = read_network(written(tmp_path, branches([node("Sigmoid", "z", "out")],
+                                                      [node("Sigmoid", "z", "out")]), "d.onnx"))
+    assert sigmoid.card.multi_label
+
+
+def test_a_softmax_of_a_loop_is_one(tmp_path):
+    body = onnx.helper.make_graph(
+        [node("Identity", "on", "still"), node("Softmax", "state", "out")], "body",
+        [onnx.helper.make_tensor_value_info(*entry) for entry in (
+            ("i", TensorProto.INT64, []), ("on", TensorProto.BOOL, []),
+            ("state", FLOAT, ["batch", 5]))],
+        [onnx.helper.make_tensor_value_info("still", TensorProto.BOOL, []),
+         onnx.helper.make_tensor_value_info("out", FLOAT, ["batch", 5])])
+    proto = ending(constant("once", 1), constant("always", True), onnx.helper.make_node(
+        "Loop", ["once", "always", "z"], ["shares"], body=body))
+    assert read_network(written(tmp_path, proto)).card.outputs == "probabilities"
+
+
+@pytest.mark.parametrize(("opset", "axis", "fine"), [
+    (13, None, False), (13, 3, False), (13, 1, True), (11, 2, False), (11, None, True)])
+def test_a_softmax_over_one_value_is_refused(tmp_path, opset, axis, fine):
+    more = {} if axis is None else {"axis": axis}
+    reshaped = constant("shape", numpy.array([-1, 5, 1, 1])), node("Reshape", "z shape", "map")
+    proto = ending(*reshaped, node("Softmax", "map", "ones", **more),
+                   node("Flatten", "ones", "shares"))
+    proto.opset_import[0].version = opset
+    path = written(tmp_path, proto)
+    if fine:
+        assert read_network(path).card.outputs == "probabilities"
+    else:
+        assert "over an axis of one value" in refused(path)
 
 
 def test_a_softmax_over_the_batch_is_refused(tmp_path):

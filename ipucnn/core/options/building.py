@@ -89,9 +89,10 @@ def build(options_class: type[OptionsT], *sources: AnySource,
     made = {name: kind(**{item.name: together[item.name] for item in declared(kind)
                           if item.name in together})
             for name, kind in parts(options_class).items()}
+    given = frozenset(name for source in values for name in source)
     if not options_class.kinds:
         _refuse_others(options_class, others)
-        return options_class(shipped=shipped, left_out=left_out, **made)
+        return options_class(shipped=shipped, left_out=left_out, given=given, **made)
 
     def value_of(name: str) -> Any:
         return together[name] if name in together else default_of(options_class, name)
@@ -99,7 +100,7 @@ def build(options_class: type[OptionsT], *sources: AnySource,
     kept = [item.name for item in common_options(options_class) if item.option.fixed] \
         if restoring else []
     plugins = owned(options_class, value_of, others, registry, kept)
-    return options_class(plugins=plugins, shipped=shipped, left_out=left_out, **made)
+    return options_class(plugins=plugins, shipped=shipped, left_out=left_out, given=given, **made)
 
 
 def _of_profiles(options_class: Type[CommandOptions], sources: Sequence[AnySource],

@@ -175,6 +175,7 @@ class CommandOptions:
         plugins: the options of the selected plugins.
         shipped: names of common options whose value is that of a shipped profile.
         left_out: names of options of that profile that are not used.
+        given: names of the common options that any source gives, those of profiles included.
         command: the command whose profiles it reads.
         kinds: the kinds of plugins whose options the command accepts.
         job: `inference`, `training` or `validation`, for options that do not apply to all of
@@ -186,6 +187,7 @@ class CommandOptions:
     plugins: PluginOptions = field(default_factory=PluginOptions)
     shipped: FrozenSet[str] = frozenset()
     left_out: Tuple[str, ...] = ()
+    given: FrozenSet[str] = field(default=frozenset(), compare=False)
 
     command: ClassVar[str] = ""
     kinds: ClassVar[Tuple[str, ...]] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Collection, Iterator, List, Optional, Tuple
 
@@ -86,8 +87,9 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
     """Return the name of the labelled dataset in a folder, if its classes match a model.
 
     Folders are classes if one of them has the name of a class of the model, or if their names are
-    numbers of classes. Shards contain the names of their classes. Otherwise folders are not
-    classes, and the result is None.
+    numbers of classes. They are directly in the folder, in a folder that is alone in it, or in
+    folders with the names of splits. Shards contain the names of their classes. Otherwise folders
+    are not classes, and the result is None.
 
     Args:
         data_dir: the folder or URL.
@@ -105,8 +107,9 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
         if any(class_key(name) in known for name in folders) \
                 or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
-        if depth >= _DEEPEST:
-            folders.clear()
+        named = [name for name in folders if not name.startswith((".", "__"))]  # __MACOSX
+        folders[:] = [name for name in named if depth < _DEEPEST
+                      and (len(named) == 1 or _SPLIT.search(name.lower()))]
     return shards_in(data_dir, used)
 
 
@@ -116,11 +119,11 @@ def _folder_names(root: str) -> Iterator[Tuple[int, List[str]]]:
         from ipucnn.data.image_files import folders_in
 
         names = folders_in(root)
-        yield 0, names
+        yield 0, names  # those that remain are entered
         for folder in names:
             yield 1, folders_in(f"{root.rstrip('/')}/{folder}")
         return
-    for folder, folders, _ in os.walk(root):
+    for folder, folders, _ in os.walk(root, followlinks=True):  # to a depth that ends loops
         yield os.path.relpath(folder, root).count(os.sep) + (folder != root), folders
 
 
@@ -156,6 +159,9 @@ def format_of(data_dir: str, data: DatasetSpec, used: Registry) -> DatasetSpec:
         found = dataset_in(data_dir, used, "")
     return used.get_typed(DatasetSpec, found) if found else data
 
+
+_SPLIT = re.compile("train|val|test|dev")
+"""A part of the names of splits."""
 
 _DEEPEST = 2
 """Levels of folders above classes: a wrapper folder, and one for each split."""

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any, Dict, List, Optional
 
@@ -153,7 +154,8 @@ def _work(task: Dict[str, Any], crew: Crew) -> int:
         from ipucnn.inference.job import run
         from ipucnn.inference.options import RunOptions
 
-        result = run(build(RunOptions, task["options"]), registry(), crew.progress)
+        options = replace(build(RunOptions, task["options"]), given=task["given"])
+        result = run(options, registry(), crew.progress)
     except IpucnnError as error:
         log(f"error: {error}")
         crew.send("failed", {"kind": type(error).__name__, "message": error.message,

@@ -6,6 +6,7 @@ from typing import List, Optional, Sequence
 
 from ipucnn.core import errors
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.names import printable_lines
 from ipucnn.inference.bulk.processes import Child
 
 _MEMORY = ("the system kills so when memory is short: use a smaller batch, or fewer '--instances'",)
@@ -30,7 +31,9 @@ def failure_of(children: Sequence[Child]) -> Optional[IpucnnError]:
     first, *others = failed
     hints = [_hint(first), *(f"{_message(other)}: its log is {str(other.log)!r}"
                              for other in others)]
-    return IpucnnError(_message(first), "\n".join(hint for hint in hints if hint))
+    found = IpucnnError(_message(first))
+    found.hint = printable_lines("\n".join(filter(None, hints)))  # an error escapes line breaks
+    return found
 
 
 def _message(child: Child) -> str:

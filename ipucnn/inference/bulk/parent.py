@@ -112,7 +112,7 @@ class _Parent:
         count = self._options.execution.instances
         for index, share in enumerate(machine.shares(count)):
             task = {"share": share, "plugins": self._plugins, "options": self._options.as_dict(),
-                    "command": list(sys.argv),
+                    "given": self._options.given, "command": list(sys.argv),
                     "log_level": logging.getLogger("ipucnn").getEffectiveLevel()}
             try:
                 self.children.append(Child(index, self._folder / f"log_{index}", task,

@@ -23,6 +23,10 @@ _DELIMITERS = (",", ";", "\t")
 _UTF16 = ("\udcff\udcfe", "\udcfe\udcff")  # its byte order marks, as they are decoded here
 _UNDECODED = re.compile("[\ud800-\udfff]")
 _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no", "")
+_MISSING = ("nan", "n/a", "#n/a", "<na>", "#na")
+_PERHAPS_MISSING = ("na", "null", "none", "-", "?")
+"""Texts of other programs for a missing label, in any case; the latter may also be classes."""
+
 _SPLITS = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
            "validation": "validation", "test": "test", "testing": "test"}
 _HINT = ("its first line names the columns: one of filename, file, path, image, image_id, id; and "
@@ -72,7 +76,7 @@ def read_labels(path: str) -> LabelFile:
 
     Fields are separated by commas, semicolons or tabs. Several labels of an image are separated by
     `|`, or by `;` where that does not separate the fields; in a column with a plural name
-    (`labels`, `tags`) also by commas or spaces.
+    (`labels`, `tags`) also by commas or spaces. An empty field, `NaN` and `N/A` are no label.
 
     A single other column contains the labels, whatever its name, unless it contains only 0 and 1.
 
@@ -109,6 +113,9 @@ def read_labels(path: str) -> LabelFile:
         mark = _mark([row[label] for _, row in lines], plural)
         cells = [_divided(row[label], mark) for _, row in lines]
         order = _sorted({name for classes in cells for name in classes})
+        if not order:
+            raise DataError(f"labels {path!r} have no labels: every field of column "
+                            f"{header[label]!r} is empty or NaN", _HINT)
         unused = [name for number, name in enumerate(header)
                   if number not in (file, split, label)]
         if mark:
@@ -116,6 +123,10 @@ def read_labels(path: str) -> LabelFile:
                          f"{mark!r}")
         if unused:
             notes.append(f"unused columns of {path!r}: " + ", ".join(map(repr, unused)))
+    unclear = [name for name in order if name.lower() in _PERHAPS_MISSING]
+    if unclear and label is not None:
+        notes.append(f"{unclear[0]!r} in {path!r} is taken for a class: if it is a missing label, "
+                     "leave its field empty")
     wrong = next((name for name in order if _UNDECODED.search(name)), None)
     if wrong is not None:
         raise DataError(f"labels {path!r} are not UTF-8 text: class {printable(wrong)!r} cannot be "
@@ -163,8 +174,8 @@ def _only_other(lines: Sequence[Tuple[int, List[str]]], others: Sequence[int]) -
     """Return the only other column if it contains other values than 0 and 1."""
     if len(others) != 1:
         return None
-    return next((others[0] for _, row in lines if row[others[0]].lower() not in (*_YES, *_NO)),
-                None)
+    return next((others[0] for _, row in lines
+                 if row[others[0]].lower() not in (*_YES, *_NO, *_MISSING)), None)
 
 
 def _plain(name: str) -> str:
@@ -182,8 +193,8 @@ def _mark(cells: Sequence[str], plural: bool) -> str:
 
 
 def _divided(cell: str, mark: str) -> Tuple[str, ...]:
-    names = cell.split(mark) if mark else [cell]
-    return tuple(sorted({name.strip() for name in names} - {""}))
+    names = {name.strip() for name in (cell.split(mark) if mark else [cell])}
+    return tuple(sorted(name for name in names if name and name.lower() not in _MISSING))
 
 
 def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, List[str]]],

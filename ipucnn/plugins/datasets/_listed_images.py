@@ -95,7 +95,7 @@ def _found(file: LabelFile, root: str, left: LeftOut) -> List[Row]:
     for row in file.rows:
         path = finder(row.file)
         if path is None:
-            left.add(left_out.MISSING, os.path.join(root, row.file))
+            left.add(left_out.MISSING, os.path.join(root, row.file or f"(line {row.line})"))
             continue
         before = found.setdefault(path, row)
         if (before.classes, before.split) != (row.classes, row.split):
@@ -113,8 +113,13 @@ def _found(file: LabelFile, root: str, left: LeftOut) -> List[Row]:
             left.add(left_out.UNLISTED, path)
         elif not found[path].classes and not file.several:
             left.add(left_out.UNLABELLED, path)
-    return [(path, found[path]) for path in paths
+    rows = [(path, found[path]) for path in paths
             if path in found and (found[path].classes or file.several)]
+    if not rows:
+        raise DataError(f"labels {file.path!r} give no label to any of the {len(found)} images "
+                        "that they name in " + repr(root),
+                        "fill in the labels, or name another folder with '--data-dir'")
+    return rows
 
 
 def _of_split(rows: List[Row], file: LabelFile, left: LeftOut, request: DatasetRequest,

@@ -106,6 +106,36 @@ def test_a_space_is_part_of_a_single_label(root):
     assert len(dataset) == 3
 
 
+@pytest.mark.parametrize("text", ["", "  ", "NaN", "nan", "N/A", "#N/A", "<NA>"])
+def test_a_missing_label_is_left_out_however_it_is_written(root, text):
+    dataset = load(root, f"file,label\na,cat\nb,dog\nc,cat\nd,{text}\n")
+    assert dataset.class_names == ("cat", "dog")
+    assert len(dataset) == 3
+    assert noted(dataset) == ["1 image without a label: deep/d.jpg"]
+    several = load(root, f"file,tags\na,cat pet\nb,dog\nc,cat\nd,{text}\n")
+    assert [several.labels(index) for index in range(4)] == [(0, 2), (1,), (0,), ()]
+
+
+def test_a_class_that_may_be_a_missing_label_is_noted(root):
+    dataset = load(root, "file,label\na,cat\nb,dog\nc,cat\nd,None\n")
+    assert dataset.class_names == ("None", "cat", "dog")
+    (note,) = dataset.notes
+    assert note.startswith("'None' in ")
+    assert "is taken for a class: if it is a missing label, leave its field empty" in note
+
+
+def test_labels_that_are_all_missing(root):
+    with pytest.raises(DataError, match="have no labels"):
+        load(root, "file,label\na,NaN\nb,\n")
+    with pytest.raises(DataError, match="give no label to any of the 2 images that they name in"):
+        load(root, "file,label\na,NaN\nb,\ngone,cat\n")
+
+
+def test_a_line_without_the_name_of_an_image(root):
+    dataset = load(root, "file,label\na,cat\nb,dog\nc,cat\nd,cat\n,dog\n")
+    assert noted(dataset) == ["1 image that the labels name and that does not exist: (line 6)"]
+
+
 def test_one_column_per_class(root):
     dataset = load(root, "image_id,healthy,rust,scab\na,1,0,0\nb,0,1,1\nc,0,1.0,0\nd,0,0,0\n")
     assert dataset.class_names == ("healthy", "rust", "scab")
