@@ -57,7 +57,13 @@ def read_file(path: str) -> bytes:
                 raise DataError(f"image {path!r} is not a file", _SKIP_HINT)
             if status.st_size > MAX_BYTES:
                 raise DataError(f"image {path!r} is larger than {MAX_BYTES:,} bytes", _SKIP_HINT)
-            return os.read(file, status.st_size)
+            content = os.read(file, status.st_size)
+            while content and len(content) < status.st_size:  # some network file systems read parts
+                more = os.read(file, status.st_size - len(content))
+                if not more:
+                    break
+                content += more
+            return content
         finally:
             os.close(file)
     except OSError as error:
