@@ -53,6 +53,18 @@ def test_imports_go_one_way(imports):
     assert back == []
 
 
+def test_no_modules_import_each_other(imports):
+    packages = {".".join(init.relative_to(ROOT).parts[:-1]) for init in PACKAGE.rglob("__init__.py")}
+    left = {(importer, imported) for importer, imported in imports if importer not in packages}
+    while True:  # what imports nothing that is left, or is imported by nothing, is in no circle
+        above, below = {one for one, _ in left}, {one for _, one in left}
+        inner = {pair for pair in left if pair[0] in below and pair[1] in above}
+        if inner == left:
+            break
+        left = inner
+    assert sorted(left) == []
+
+
 def test_plugins_use_the_contract_and_the_libraries_only(imports):
     wrong = [(importer, imported) for importer, imported in imports
              if component(importer) == "plugins" and component(imported) != "plugins"

@@ -137,9 +137,13 @@ def _function(contender: Contender, case: Case) -> Any:
         from ipucnn.benchmarking import own
 
         return {TRAIN: own.training, TUNE: own.tuning}.get(case.job, own.inference)
+    if case.job == TRAIN:
+        from ipucnn.benchmarking import peer_training
+
+        return peer_training.training
     from ipucnn.benchmarking import peers
 
-    return peers.training if case.job == TRAIN else peers.inference
+    return peers.inference
 
 
 if __name__ == "__main__":

@@ -293,10 +293,3 @@ def timm_batches(case: Case) -> Iterator[Any]:
     for images, _ in loader:
         if len(images) == case.batch_size:
             yield images
-
-
-def training(name: str, case: Case, link: Link) -> Facts:
-    """Measure another program's training; see `Link`."""
-    from ipucnn.benchmarking import peer_training
-
-    return peer_training.training(name, case, link)

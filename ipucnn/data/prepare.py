@@ -15,7 +15,6 @@ from ipucnn.data.jpeg import Part
 from ipucnn.data.resize import eval_transform
 
 if TYPE_CHECKING:
-    from ipucnn.data.pixel_cache import PixelCache
     from ipucnn.data.resize import Pixels
 
     Decoded = Tuple[Pixels, Optional[Tuple[int, int]]]
@@ -44,6 +43,16 @@ class Transform(Protocol):
         """Return the random draw for a sample."""
 
 
+class Cache(Protocol):
+    """A cache of decoded pixels."""
+
+    def __call__(self, preparation: Preparation, index: int, drawn: Optional[Drawn]) -> Pixels:
+        """Return the pixels of a sample at the input size."""
+
+    def size(self, preparation: Preparation, index: int) -> Optional[Tuple[int, int]]:
+        """Return height and width of a sample's image; None if it is not cached."""
+
+
 @dataclass(frozen=True)
 class Preparation:
     """Prepares a sample for a model; the result is the same in any thread or process.
@@ -61,7 +70,7 @@ class Preparation:
     preprocessing: Preprocessing
     transform: Optional[Transform] = None
     pixels: str = "uint8"
-    cache: Optional[PixelCache] = None
+    cache: Optional[Cache] = None
 
     @property
     def shape(self) -> Tuple[int, int, int]:

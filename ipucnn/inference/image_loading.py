@@ -13,7 +13,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.data.loader import Loader, order
 from ipucnn.data.opening import as_opened
 from ipucnn.data.session_loader import feed
-from ipucnn.inference import backend_choice
+from ipucnn.inference.automatic_tuning import may_measure
 from ipucnn.inference.prepared_run import Job
 
 _FEW_IMAGES, _MANY_BYTES = 32, 200 << 20
@@ -53,7 +53,7 @@ def compiled(session: InferenceSession, job: Job,
         seconds = session.compile()
         thread.join()
         return seconds, None
-    if job.options.execution.compile_only or backend_choice.may_measure(job):
+    if job.options.execution.compile_only or may_measure(job):
         return session.compile(), None
     loader = stack.enter_context(loader_of(job, session))
     loader.begin()

@@ -19,7 +19,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable
 from ipucnn.data.opening import as_opened
 from ipucnn.data.waiting import hint
-from ipucnn.inference import backend_choice, predictions
+from ipucnn.inference import automatic_tuning, predictions
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
 from ipucnn.inference.image_loading import compiled, loader_of, own_part
@@ -29,6 +29,7 @@ from ipucnn.inference.prepared_run import Job, prepare, session_of
 from ipucnn.inference.run_result import Meter, RunResult
 from ipucnn.inference.scores import Scores
 from ipucnn.inference.shared_predictions import SharedWriter
+from ipucnn.inference.tuning import measure
 from ipucnn.reports.evidence import Evidence, kept_latencies, merged
 
 ResultT = TypeVar("ResultT")
@@ -66,7 +67,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         return _execute(job, progress, notes)
 
     return attempted(options, registry, images, execute,
-                     backend_choice.asked(options, registry, progress))
+                     automatic_tuning.asked(options, registry, progress))
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
@@ -114,11 +115,12 @@ def _execute(job: Job, progress: Progress, notes: Sequence[str]) -> RunResult:
         if job.measured is not None:
             result.session["measured"] = dict(job.measured.rates)
         result.notes += session.notes
-        limit = backend_choice.time_for(job, session)
+        limit = automatic_tuning.time_for(job, session)
         if not limit and not job.options.execution.compile_only:
             _classify(job, session, result, progress, loader)
-    if limit and job.again is not None:
-        return _execute(job.again(limit, progress), progress, notes)
+    if limit:
+        measured = measure(job.given, job.registry, limit, progress)
+        return _execute(job.again(measured), progress, notes)
     return result
 
 
@@ -191,7 +193,7 @@ def _conclude(job: Job, data: DatasetSpec, result: RunResult, scores: Optional[S
     waiting = hint(result.data_wait_share, result.seconds, options.dataset.dataloader_worker)
     if waiting and not data.on_device:
         result.notes.append(waiting)
-    result.notes += backend_choice.hint(job, result.seconds)
+    result.notes += automatic_tuning.hint(job, result.seconds)
     if instances.count > 1 and result.skipped["count"] and not (
             result.images or result.stopped_by):
         raise none_readable(result.skipped["first"])

@@ -16,7 +16,6 @@ from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_n
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.options.parts import NetworkPart
-from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
@@ -33,7 +32,6 @@ from ipucnn.inference import backend_choice, predictions
 from ipucnn.inference.delivery import check_target
 from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunDataset, RunOptions
-from ipucnn.inference.tuning import measure
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
@@ -67,10 +65,11 @@ class Job:
         instances: the processes that share the run.
         notes: notes for the user.
         registry: where names are looked up.
+        given: the options before anything was decided.
+        again: prepares the run again, with a measurement.
         graph: the stored graph of the network; None if it is not stored.
         images: number of images that all instances together classify.
         measured: the choice of the backend, if measurements made it.
-        again: prepares the run again with a measurement of at most the given seconds.
     """
 
     options: RunOptions
@@ -85,10 +84,11 @@ class Job:
     instances: Instances
     notes: List[str]
     registry: Registry
+    given: RunOptions
+    again: Callable[[Measured], Job]
     graph: Optional[StoredGraph] = None
     images: int = 0
     measured: Optional[backend_choice.Choice] = None
-    again: Optional[Callable[[float, Progress], Job]] = None
 
 
 def prepare(options: RunOptions, registry: Registry,
@@ -109,9 +109,10 @@ def prepare(options: RunOptions, registry: Registry,
     """
     refusals = refusals or {}
 
-    def again(limit: float, progress: Progress, asked: RunOptions = options) -> Job:
-        return prepare(asked, registry, refusals, images,
-                       measure(asked, registry, limit, progress))
+    given = options
+
+    def again(measured: Measured) -> Job:
+        return prepare(given, registry, refusals, images, measured)
 
     model = registry.get_typed(ModelSpec, options.network.model)
     data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
@@ -185,7 +186,7 @@ def prepare(options: RunOptions, registry: Registry,
         notes.append("8-bit integers are calibrated with random images: the speed is "
                      "representative, but their predictions are meaningless")
     return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry, graph, total, choice, again)
+               notes, registry, given, again, graph, total, choice)
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:

@@ -27,6 +27,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.data.given import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
 from ipucnn.inference.options import RunOptions
+from ipucnn.inference.prepared_run import prepare, session_of
 from ipucnn.inference.session_rate import images_per_second, random_call
 from ipucnn.inference.variants import as_chosen, variants_of
 from ipucnn.onnx.network_of_run import preprocessing_of_run, read_stored
@@ -257,8 +258,6 @@ class _Contest:
 
     def _open(self, candidate: _Candidate) -> bool:
         """Compile a candidate; return whether it can be measured."""
-        from ipucnn.inference.prepared_run import prepare, session_of
-
         # without images, except for calibration
         images = None if self.precision == "int8" else GivenImages([])
         try:

@@ -10,10 +10,10 @@ from pathlib import Path
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import key
 from ipucnn.core.registry.registry import registry
+from ipucnn.migration.draft import Draft, Outcome
 from ipucnn.migration.module_names import kept_here, module_here
 from ipucnn.migration.old_arguments import Argument
 from ipucnn.migration.shell_line import expands
-from ipucnn.migration.translation import Draft, Outcome
 
 
 def positional(draft: Draft, argument: Argument) -> Outcome:

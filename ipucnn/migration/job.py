@@ -11,10 +11,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
 from ipucnn.migration.acceptance import refusal
+from ipucnn.migration.draft import Draft, Row, quoted
 from ipucnn.migration.old_arguments import Arguments, parse
 from ipucnn.migration.scripts import FAMILIES, Script, scripts, table
 from ipucnn.migration.shell_line import Part, divided, expands, quoted_word, typed
-from ipucnn.migration.translation import Draft, Row, quoted, translate
+from ipucnn.migration.translation import translate
 
 AUTO = "auto"
 

@@ -12,6 +12,7 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import expanded_path, make_folder, read_limited, write_text
 from ipucnn.core.names import key
 from ipucnn.core.options.profiles import LIMIT, load, resolve
+from ipucnn.migration.draft import Row
 from ipucnn.migration.job import AUTO
 from ipucnn.migration.old_arguments import Argument, Arguments
 from ipucnn.migration.scripts import (
@@ -22,7 +23,7 @@ from ipucnn.migration.scripts import (
     declaration,
     scripts,
 )
-from ipucnn.migration.translation import Row, translate
+from ipucnn.migration.translation import translate
 
 _PROFILED = ("run", "train")
 """The commands that configurations are for."""

@@ -12,9 +12,9 @@ from typing import List
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import key
 from ipucnn.core.registry.registry import registry
+from ipucnn.migration.draft import PART, Draft, Outcome, number
 from ipucnn.migration.old_arguments import Argument
 from ipucnn.migration.shell_line import expands, quoted_word
-from ipucnn.migration.translation import PART, Draft, Outcome, number
 
 
 def part_of_schedule(draft: Draft, argument: Argument) -> Outcome:

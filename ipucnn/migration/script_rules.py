@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import List, Optional, Sequence, Tuple
 
+from ipucnn.migration.draft import Draft, Row
 from ipucnn.migration.scripts import OPTIONS, declaration
-from ipucnn.migration.translation import Draft, Row
 
 MILESTONES = 20
 """A step schedule with more drops than this is written as an exponential one."""

@@ -17,20 +17,16 @@ from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeights
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.built import BuiltModel
-from ipucnn.models.card import ModelCard
-from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
 from ipucnn.models.weights import load_by_output, load_weights
-from ipucnn.models.weights_card import file_card, preprocessing_of
-from ipucnn.models.weights_source import published_weights
+from ipucnn.models.weights_card import card_of, preprocessing_of
 
 DEFAULT_NORM_LAYER = "batch"
 
@@ -111,47 +107,6 @@ def build_model(network: NetworkPart, plugins: PluginOptions, registry: Registry
         card = replace(card, class_names=())
     provenance = {"weights": report.source, "sha256": report.sha256, "tag": report.tag}
     return BuiltModel(model, spec, report, replace(card, provenance=provenance))
-
-
-def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
-            num_outputs: int) -> ModelCard:
-    """Return the card of a network of the registry with `num_outputs` outputs.
-
-    Raises:
-        UsageError, WeightsError: see `preprocessing_of`.
-    """
-    spec = registry.get_typed(ModelSpec, network.model)
-    layer = registry.get_typed(NormLayerSpec, network.normlayer)
-    options = {item.name: value for kind, item, value in plugins.declared()
-               if kind in ("model", "norm-layer")}
-    if network.input_image_padding:
-        options["input_image_padding"] = True
-    card = ModelCard(
-        model=registry.name_of(spec), num_outputs=num_outputs, options=options,
-        norm_layer=registry.name_of(layer), preprocessing=preprocessing_of(network, registry))
-    stored = file_card(network.source, registry)
-    if stored is not None and stored.num_outputs == num_outputs:
-        return replace(card, class_names=stored.class_names, outputs=stored.outputs,
-                       multi_label=stored.multi_label, precision=stored.precision,
-                       metrics=stored.metrics)
-    names = tuple(_published_names(spec, network.source)) if stored is None else ()
-    return replace(card, class_names=names) if len(names) == num_outputs else card
-
-
-def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
-    """Return the class names of weights; empty for random ones.
-
-    A file that does not name its classes, with as many outputs as the published weights, is
-    assumed to have their classes.
-    """
-    if source == "random" or not spec.weights:
-        return ()
-    published = published_weights(spec, source) or spec.weights[0]
-    if isinstance(published.classes, str):
-        return tuple(import_target(published.classes))
-    if published.classes or spec.num_classes != IMAGENET_CLASSES:
-        return published.classes
-    return imagenet_names()
 
 
 def describe_model(name: str, registry: Optional[Registry] = None) -> Dict[str, Any]:

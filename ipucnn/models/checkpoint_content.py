@@ -1,7 +1,8 @@
-"""Reads the content of a checkpoint, and checks that it is complete and valid."""
+"""Reads the content of checkpoints, checks that it is valid, and chooses a whole one."""
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 import zipfile
@@ -11,8 +12,10 @@ from typing import Any, Callable, Dict
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import kind_of
-from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries
 from ipucnn.models.store_paths import present, shown_path
+
+log = logging.getLogger("ipucnn.checkpoints")
 
 FORMAT = "ipucnn.checkpoint/1"
 
@@ -60,6 +63,27 @@ def read_content(path: Path) -> Dict[str, Any]:
     if content.get("format") == FORMAT:
         _check(content, path)
     return content
+
+
+def chosen(folder: Path) -> Path:
+    """Return the checkpoint in a folder that validated best, or else the newest intact one.
+
+    Raises:
+        CheckpointError: there is none, or there are those of several trainings.
+    """
+    found = entries(folder)
+    best = best_of(folder).get("file")
+    for entry in [*(entry for entry in found if entry.path.name == best), *reversed(found)]:
+        try:
+            read_content(entry.path)
+        except CheckpointError as error:
+            log.warning("%s is skipped: %s", shown_path(entry.path), error.message)
+        else:
+            return entry.path
+    raise CheckpointError(f"there are no {'whole ' if found else ''}checkpoints in "
+                          f"'{shown_path(folder)}'",
+                          "name a weights file, or a folder that '--checkpoint-path' of a "
+                          "training wrote")
 
 
 def damaged(path: Path, reason: str) -> CheckpointError:

@@ -1,8 +1,7 @@
-"""Finds and orders the checkpoints in a folder by their names, and chooses one to use."""
+"""Finds and orders the checkpoints in a folder by their names."""
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,6 @@ from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import on_store, shown_path
-
-log = logging.getLogger("ipucnn.checkpoints")
 
 
 class CheckpointError(IpucnnError):
@@ -89,26 +86,3 @@ def best_of(folder: Path) -> Dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def chosen(folder: Path) -> Path:
-    """Return the checkpoint in a folder that validated best, or else the newest intact one.
-
-    Raises:
-        CheckpointError: there is none, or there are those of several trainings.
-    """
-    from ipucnn.models.checkpoint_content import read_content  # imports this module
-
-    found = entries(folder)
-    best = best_of(folder).get("file")
-    for entry in [*(entry for entry in found if entry.path.name == best), *reversed(found)]:
-        try:
-            read_content(entry.path)
-        except CheckpointError as error:
-            log.warning("%s is skipped: %s", shown_path(entry.path), error.message)
-        else:
-            return entry.path
-    raise CheckpointError(f"there are no {'whole ' if found else ''}checkpoints in "
-                          f"'{shown_path(folder)}'",
-                          "name a weights file, or a folder that '--checkpoint-path' of a "
-                          "training wrote")

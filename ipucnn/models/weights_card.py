@@ -1,4 +1,4 @@
-"""The model card of a weights file, and the options that it determines."""
+"""The model card of a network and of a weights file, and the options that it determines."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
-from ipucnn.core.options.composition import common_option
-from ipucnn.core.options.declaration import spellings
+from ipucnn.core.options.composition import PluginOptions, common_option
+from ipucnn.core.options.declaration import declared, spellings
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.registry.records import ModelSpec
+from ipucnn.core.registry.loading import import_target
+from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of
+from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.weights_source import local_file, published_weights
 
 CARD = "card"
@@ -51,6 +53,47 @@ def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
     size = network.input_size or found.input_size
     spec.check_input_size(size)
     return found.sized(size)
+
+
+def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
+            num_outputs: int) -> ModelCard:
+    """Return the card of a network of the registry with `num_outputs` outputs.
+
+    Raises:
+        UsageError, WeightsError: see `preprocessing_of`.
+    """
+    spec = registry.get_typed(ModelSpec, network.model)
+    layer = registry.get_typed(NormLayerSpec, network.normlayer)
+    options = {item.name: value for kind, item, value in plugins.declared()
+               if kind in ("model", "norm-layer")}
+    if network.input_image_padding:
+        options["input_image_padding"] = True
+    card = ModelCard(
+        model=registry.name_of(spec), num_outputs=num_outputs, options=options,
+        norm_layer=registry.name_of(layer), preprocessing=preprocessing_of(network, registry))
+    stored = file_card(network.source, registry)
+    if stored is not None and stored.num_outputs == num_outputs:
+        return replace(card, class_names=stored.class_names, outputs=stored.outputs,
+                       multi_label=stored.multi_label, precision=stored.precision,
+                       metrics=stored.metrics)
+    names = tuple(_published_names(spec, network.source)) if stored is None else ()
+    return replace(card, class_names=names) if len(names) == num_outputs else card
+
+
+def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
+    """Return the class names of weights; empty for random ones.
+
+    A file that does not name its classes, with as many outputs as the published weights, is
+    assumed to have their classes.
+    """
+    if source == "random" or not spec.weights:
+        return ()
+    published = published_weights(spec, source) or spec.weights[0]
+    if isinstance(published.classes, str):
+        return tuple(import_target(published.classes))
+    if published.classes or spec.num_classes != IMAGENET_CLASSES:
+        return published.classes
+    return imagenet_names()
 
 
 def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
@@ -129,9 +172,6 @@ def _completed(model: str, options: Mapping[str, Any], class_names: Tuple[str, .
     Images were always normalised with ImageNet's mean and standard deviation then, whatever the
     dataset, unless normalisation was switched off.
     """
-    from dataclasses import replace
-
-    from ipucnn.models.build import card_of
     from ipucnn.models.options import ModelOptions
 
     try:
@@ -164,9 +204,6 @@ def half_size(size: int) -> int:
 
 def _owned(options: Mapping[str, Any], spec: ModelSpec, registry: Registry) -> Dict[str, Any]:
     """Return the saved options of the model and of its norm layer."""
-    from ipucnn.core.options.declaration import declared
-    from ipucnn.core.registry.records import NormLayerSpec
-
     specs = [spec, registry.get_typed(NormLayerSpec, str(options.get("normlayer") or "batch"))]
     names = {item.name for record in specs for found in [registry.options_class(record)]
              if found is not None for item in declared(found)}

@@ -109,7 +109,7 @@ def _file(weights: Any) -> Optional[str]:
         found = str(local_file(found) or found)
     place = expanded_path(found)
     if place.is_dir():
-        from ipucnn.models.checkpoint_files import chosen
+        from ipucnn.models.checkpoint_content import chosen
 
         return str(chosen(place))
     return found

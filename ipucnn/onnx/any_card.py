@@ -8,7 +8,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_files import chosen
+from ipucnn.models.checkpoint_content import chosen
 from ipucnn.models.store_paths import place_of, present, shown_path
 from ipucnn.models.weights_card import file_card
 from ipucnn.onnx.network import read_network

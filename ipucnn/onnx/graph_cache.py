@@ -33,7 +33,8 @@ from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.weights_source import published_weights
 from ipucnn.onnx import graph_facts
 from ipucnn.onnx.embedded_metadata import Metadata
-from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.engine_base import OnnxBackend
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.graph_facts import GraphFacts
 from ipucnn.onnx.network import OnnxNetwork, read_network
 from ipucnn.version import __version__

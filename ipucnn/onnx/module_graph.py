@@ -12,7 +12,7 @@ from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers, memory_errors
 from ipucnn.models.tracing import execution_order, resolve_splits
-from ipucnn.onnx.engine_base import Graph
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.target import OnnxTarget
 from ipucnn.onnx.tracing_export import INPUT, Tracing, exported
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -18,6 +18,7 @@ from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.data.opening import open_dataset
 from ipucnn.data.prepare import Preparation
+from ipucnn.reports.sheet import Sheet, Shown
 from ipucnn.reports.thumbnails import thumbnail
 
 FORMATS = (".html", ".htm", ".png", ".jpg", ".jpeg")
@@ -61,37 +62,6 @@ class SheetRequest:
     def draws(self) -> int:
         """Number of prepared images beside each stored one."""
         return 3 if self.augmented else 1
-
-
-@dataclass
-class Shown:
-    """One image: its name, the stored pixels and the prepared ones, or why it cannot be read."""
-
-    name: str
-    stored: Any = None
-    prepared: List[Any] = field(default_factory=list)
-    problem: str = ""
-
-
-@dataclass
-class Sheet:
-    """A contact sheet.
-
-    Attributes:
-        title: the dataset and its folder.
-        summary: names and values.
-        counts: number of images by class.
-        classes: the images that are shown, by class.
-        prepared: description of the prepared images.
-        notes: notes for the user.
-    """
-
-    title: str
-    summary: List[Tuple[str, str]]
-    counts: Dict[str, int]
-    classes: Dict[str, List[Shown]]
-    prepared: str
-    notes: List[str]
 
 
 def contact_sheet(request: SheetRequest, registry: Registry) -> Sheet:

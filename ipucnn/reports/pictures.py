@@ -11,7 +11,7 @@ from ipucnn.reports.page import counted
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ipucnn.reports.contact_sheet import Sheet
+    from ipucnn.reports.sheet import Sheet
 
 _SIDE, _GAP, _LINE = 96, 8, 18
 _BACK, _INK, _SOFT = (255, 255, 255), (27, 32, 39), (90, 100, 114)

@@ -14,7 +14,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
-from ipucnn.inference import backend_choice, measured, session_rate, tuning
+from ipucnn.inference import automatic_tuning, backend_choice, measured, session_rate, tuning
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
 from ipucnn.models import batch_of_inference, batch_search
@@ -204,9 +204,9 @@ def test_the_micro_batch_is_measured_with_the_choice_of_tune(registry, monkeypat
 def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):
     photos = {"data": "real", "data_dir": str(tiny_images), "iterations": None}
     assert taken(sprint(registry, **photos)) == ("tortoise", None)
-    monkeypatch.setattr(backend_choice, "MANY", 6)  # as many as there are
+    monkeypatch.setattr(automatic_tuning, "MANY", 6)  # as many as there are
     assert taken(sprint(registry, **photos)) == ("tortoise", None)  # it would not pay
-    monkeypatch.setattr(backend_choice, "SHARE", 200.0)
+    monkeypatch.setattr(automatic_tuning, "SHARE", 200.0)
     assert taken(sprint(registry, tune=False, **photos)) == ("tortoise", None)
     result = sprint(registry, **photos)
     assert taken(result) == ("hare", 2)
@@ -219,8 +219,8 @@ def test_a_long_run_measures_by_itself(registry, tiny_images, monkeypatch):
 def test_a_measurement_during_a_run_keeps_the_notes_of_the_run(registry, tiny_images, monkeypatch):
     monkeypatch.setattr(batch_of_inference, "MOST", 1)
     monkeypatch.setattr(batch_search, "_FEWEST_SECONDS", 0.01)
-    monkeypatch.setattr(backend_choice, "MANY", 6)
-    monkeypatch.setattr(backend_choice, "SHARE", 200.0)
+    monkeypatch.setattr(automatic_tuning, "MANY", 6)
+    monkeypatch.setattr(automatic_tuning, "SHARE", 200.0)
     result = sprint(registry, data="real", data_dir=str(tiny_images), iterations=None,
                     batch_size="auto")
     assert taken(result) == ("hare", 2)
@@ -236,7 +236,7 @@ def test_what_there_was_no_time_for_is_not_remembered(registry, cache):
 
 
 def test_a_long_run_without_a_measurement_mentions_them(registry, monkeypatch):
-    monkeypatch.setattr(backend_choice, "WORTH_A_NOTE", 0.05)
+    monkeypatch.setattr(automatic_tuning, "WORTH_A_NOTE", 0.05)
     assert any("'--tune' finds" in note for note in sprint(registry).notes)
     for values in ({"tune": False}, {"tune": True}, {},
                    {"backend": "hare", "lanes": 2}):

@@ -11,8 +11,9 @@ import pytest
 from made_runs import HOSTILE, training
 from PIL import Image
 
-from ipucnn.reports.contact_sheet import Sheet, Shown, write_sheet
+from ipucnn.reports.contact_sheet import write_sheet
 from ipucnn.reports.job import report
+from ipucnn.reports.sheet import Sheet, Shown
 
 pytest.importorskip("websocket", reason="websocket-client is not installed")
 from browser import Browser, program

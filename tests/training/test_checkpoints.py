@@ -18,7 +18,8 @@ import torch
 
 from ipucnn.core.errors import IpucnnError, PluginError
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_files import CheckpointError, chosen, entries
+from ipucnn.models.checkpoint_content import chosen
+from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.weights_file import read_weights
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, Position, load, load_session, save

@@ -16,7 +16,8 @@ from ipucnn.data.remote import stores
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import Patience
 from ipucnn.models import store_folder, store_paths
-from ipucnn.models.checkpoint_files import CheckpointError, best_of, chosen, entries
+from ipucnn.models.checkpoint_content import chosen
+from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries
 from ipucnn.models.store_paths import place_of
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, Position, load

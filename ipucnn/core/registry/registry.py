@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-import logging
 import re
 import threading
 import traceback
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Type, TypeVar, cast
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Type, TypeVar, cast
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError
 from ipucnn.core.names import key
@@ -16,11 +15,9 @@ from ipucnn.core.registry import discovery
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, normal_name
 from ipucnn.core.registry.kinds import KINDS, Kind, kind_named
+from ipucnn.core.registry.loaded_plugins import LoadedPlugins
 from ipucnn.core.registry.loading import (
     GUARDED,
-    Loaded,
-    Loader,
-    Problem,
     State,
     cause_of,
     check_options_class,
@@ -31,20 +28,15 @@ from ipucnn.core.registry.loading import (
     remedy_for,
 )
 from ipucnn.core.registry.not_found import not_found
-from ipucnn.core.registry.plugin_files import distinct
 from ipucnn.core.registry.states import (
     Record,
-    Records,
     Row,
     install_commands,
-    kind_of,
     missing_modules,
     problem_row,
 )
 
 __all__ = ["Registry", "Row", "State", "registry", "use"]
-
-log = logging.getLogger("ipucnn.settings")  # listings silence that of the loader
 
 SpecT = TypeVar("SpecT", bound=PluginSpec)
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
@@ -83,20 +75,10 @@ class Registry:
         self._lock = threading.RLock()
         self.settings = PluginSettings.from_environment() if settings is None else settings
         self.given = entry_points
-        found = discovery.builtins() if entry_points is None else entry_points
-        self._builtins = [item for item in found if item.provider.builtin]
-        self._others: Optional[List[Found]] = None
-        self._answering: Dict[str, List[Found]] = {}
-        self._loader = Loader(self.settings)
-        self._loaded_builtins: Set[str] = set()
-        self._loaded_others: Set[str] = set()
-        self._records = {name: Records(kind) for name, kind in KINDS.items()}
-        self._providers: Dict[int, Provider] = {}
+        self._plugins = LoadedPlugins(self.settings, entry_points)
+        self._records = self._plugins.records
         self._sound_options: Set[type] = set()
         self._broken_options: Dict[Any, BaseException] = {}
-        if not self._builtins:
-            raise PluginError("ipucnn's own plugins are not installed",
-                              "install the package, for example with 'pip install -e .'")
 
     # -- look-up -----------------------------------------------------------------------------
 
@@ -124,9 +106,7 @@ class Registry:
         Raises:
             PluginError: it does not come from this registry.
         """
-        if id(spec) not in self._providers:
-            raise PluginError(f"{spec.name!r} is not in this registry")
-        return self._providers[id(spec)]
+        return self._plugins.provider_of(spec)
 
     @_one_thread
     def name_of(self, spec: PluginSpec) -> str:
@@ -214,7 +194,7 @@ class Registry:
         found = None
         for frame, _ in traceback.walk_tb(error.__traceback__):
             name = frame.f_globals.get("__name__", "")
-            found = next((loaded.provider for loaded in self._loader.loaded.values()
+            found = next((loaded.provider for loaded in self._plugins.loaded()
                           if not loaded.provider.builtin
                           and has_code_in(loaded.provider, name, frame.f_code.co_filename)), found)
         return found
@@ -233,20 +213,18 @@ class Registry:
         """
         kinds = [kind_named(kind_name)] if kind_name else list(KINDS.values())
         discovery.forget_modules()
-        self._load_locals()
+        self._plugins.load_locals()
         matches = re.compile(fnmatch.translate(key(pattern))).match
         result: List[Row] = []
         for kind in kinds:
-            self._load_builtins(kind)
-            self._load_others(kind if kind_name else None)
+            self._plugins.load_builtins(kind)
+            self._plugins.load_others(kind if kind_name else None)
             records = self._records[kind.name]
             found = [record for record in records.all if any(map(matches, record.keys))]
             found.sort(key=lambda record: not record.provider.builtin)
             result += [records.row(record, self._options_problem) for record in found]
-        names = {"", *(kind.name for kind in kinds)}
-        problems = [problem_row(loaded.provider, problem)
-                    for loaded in self._loader.loaded.values() for problem in loaded.problems]
-        return result + [row for row in problems if row.kind in names and matches(key(row.name))]
+        problems = [problem_row(*found) for found in self._plugins.problems(kinds)]
+        return result + [row for row in problems if matches(key(row.name))]
 
     @_one_thread
     def row(self, kind_name: str, name: str) -> Row:
@@ -254,14 +232,14 @@ class Registry:
         kind = kind_named(kind_name)
         record = self._record(kind, name)
         if not record.provider.builtin:
-            self._load_others(kind)  # another one may have the same name
+            self._plugins.load_others(kind)  # another one may have the same name
         return self._records[kind.name].row(record, self._options_problem)
 
     @_one_thread
     def names(self, kind_name: str) -> List[str]:
         """Return the built-in names of a kind; no third-party plugin is loaded."""
         kind = kind_named(kind_name)
-        self._load_builtins(kind)
+        self._plugins.load_builtins(kind)
         return [record.spec.name for record in self._records[kind.name].all
                 if record.provider.builtin]
 
@@ -269,7 +247,7 @@ class Registry:
     def is_builtin(self, kind_name: str, name: str) -> bool:
         """Return whether a built-in plugin of a kind has this name or alias."""
         kind = kind_named(kind_name)
-        self._load_builtins(kind)
+        self._plugins.load_builtins(kind)
         records = self._records[kind.name]
         return bool(records.meant_by(name, lambda provider: provider.builtin))
 
@@ -280,9 +258,9 @@ class Registry:
         Third-party plugins are loaded, except entry points that are named for another kind.
         """
         kind = kind_named(kind_name)
-        self._load_builtins(kind)
-        self._load_locals()
-        self._load_others(kind)
+        self._plugins.load_builtins(kind)
+        self._plugins.load_locals()
+        self._plugins.load_others(kind)
         return list(dict.fromkeys(
             spelling for record in self._records[kind.name].all
             for spelling in (record.spec.name,
@@ -291,62 +269,14 @@ class Registry:
     @_one_thread
     def load_seconds(self) -> Dict[Provider, float]:
         """Return the load time of each plugin loaded so far, in seconds."""
-        return {loaded.provider: loaded.seconds for loaded in self._loader.loaded.values()}
-
-    # -- loading -----------------------------------------------------------------------------
-
-    def _load(self, found: Found) -> None:
-        if found.provider not in self._loader.loaded:
-            self._add(self._loader.load(found))
-
-    def _load_locals(self) -> List[Loaded]:
-        loaded = []
-        for extra in distinct(self.settings.extra):
-            before = len(self._loader.loaded)
-            loaded.append(self._loader.load_local(extra))
-            if len(self._loader.loaded) > before:
-                self._add(loaded[-1])
-        return loaded
-
-    def _load_builtins(self, kind: Kind) -> None:
-        if kind.name not in self._loaded_builtins:
-            for found in self._builtins:
-                if kind_of(found.provider) is kind:
-                    self._load(found)
-            self._loaded_builtins.add(kind.name)
-
-    def _load_others(self, kind: Optional[Kind] = None) -> None:
-        """Load the third-party entry points, only those that may be of `kind` if it is given."""
-        label = kind.name if kind else "all"
-        if not self._loaded_others.intersection({label, "all"}):
-            for found in self._third_parties():
-                if kind is None or kind_of(found.provider) in (kind, None):
-                    self._load(found)
-            self._loaded_others.add(label)
-
-    def _third_parties(self) -> List[Found]:
-        if self._others is None:
-            found = discovery.scan() if self.given is None else self.given
-            self._others = [item for item in found if not item.provider.builtin]
-            for item in self._others:
-                for name in {item.provider.distribution, item.provider.entry_point}:
-                    self._answering.setdefault(normal_name(name), []).append(item)
-            for name in self.settings.unmatched([item.provider for item in found]):
-                log.warning("no installed plugin is called %r (%s, %s or '--no-plugins')", name,
-                            discovery.DISABLE_VARIABLE, discovery.LOAD_VARIABLE)
-        return self._others
-
-    def _add(self, loaded: Loaded) -> None:
-        for kind, spec in loaded.records:
-            self._providers.setdefault(id(spec), loaded.provider)
-            self._records[kind.name].add(loaded.provider, spec)
+        return {loaded.provider: loaded.seconds for loaded in self._plugins.loaded()}
 
     # -- answers -----------------------------------------------------------------------------
 
     @_one_thread
     def _record(self, kind: Kind, name: str) -> Record:
         """Return the one usable record called `name`; raises as `get` does."""
-        for loaded in self._load_locals():
+        for loaded in self._plugins.load_locals():
             if loaded.broken:
                 problem = loaded.problems[0]
                 raise PluginError(f"{describe(loaded.provider)}: {problem.cause}", problem.remedy)
@@ -357,8 +287,8 @@ class Registry:
             raise PluginError(f"{kind.name} {name!r} is ambiguous: {providers} both provide it",
                               "use one of these qualified names, or uninstall one of them")
         if not meant:
-            self._load_others(kind)
-            raise not_found(name, records, self._problems(kind))
+            self._plugins.load_others(kind)
+            raise not_found(name, records, self._plugins.problems([kind]))
         if not meant[0].supported:
             row = records.row(meant[0], self._options_problem)
             raise PluginError(f"{kind.name} {row.name!r} of {row.provider.label} is {row.cause}",
@@ -369,18 +299,16 @@ class Registry:
         """Return the records called `name`, loading no more plugins than needed."""
         records = self._records[kind.name]
         distribution, _, bare = name.rpartition(":")
-        self._load_builtins(kind)
+        self._plugins.load_builtins(kind)
         if distribution:
             own = normal_name(distribution) == discovery.OWN_DISTRIBUTION
             if not (own and records.of_distribution(distribution, bare)):
-                self._third_parties()
-                for found in self._answering.get(normal_name(distribution), ()):
-                    self._load(found)
+                self._plugins.load_named(distribution)
             return records.of_distribution(distribution, bare)
         meant = records.meant_by(name, lambda provider: provider.builtin)
         for narrowed in (kind, None):  # an entry point may be named for another kind
             if not meant:
-                self._load_others(narrowed)
+                self._plugins.load_others(narrowed)
                 meant = records.meant_by(name)
         return meant
 
@@ -408,12 +336,6 @@ class Registry:
         except GUARDED as error:
             return f"its options are broken: {cause_of(error)}"
         return ""
-
-    def _problems(self, kind: Kind) -> List[Tuple[Provider, Problem]]:
-        """Return the problems that may concern a kind."""
-        return [(loaded.provider, problem) for loaded in self._loader.loaded.values()
-                for problem in loaded.problems
-                if problem_row(loaded.provider, problem).kind in ("", kind.name)]
 
 
 _current: Optional[Registry] = None

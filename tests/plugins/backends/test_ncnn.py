@@ -33,6 +33,7 @@ from PIL import Image
 from ipucnn.core.errors import IpucnnError, UnavailableError, UnsupportedNetworkError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.onnx.network import read_network
+from ipucnn.plugins.backends import _calls
 from ipucnn.plugins.backends.ncnn.options import NcnnOptions
 
 ncnn = pytest.importorskip("ncnn")
@@ -141,6 +142,19 @@ def test_an_image_of_another_shape_is_an_error_where_its_result_is_read(monkeypa
         result = session.start(numpy.zeros((1, 5, SIZE, SIZE), numpy.uint8))
         with pytest.raises(IpucnnError, match="refuses images of shape"):
             result()
+
+
+def test_a_large_micro_batch_is_computed_in_calls_of_a_few_images(monkeypatch):
+    """`--tune` has no time to measure calls of seconds."""
+    monkeypatch.setattr(_calls, "thread_count", lambda: 2)
+    monkeypatch.setattr(_calls, "_SIDE", SIZE)
+    plan = ExecutionPlan(micro_batch=64, precision="32.32")
+    with NcnnBackend().inference(model_of(SMALL), plan, SIZE) as session:
+        session.compile()
+        assert session.samples_per_call == session.facts["images_per_call"] == 4
+        images = images_of(4)
+        found = session.start(images.numpy())()
+    assert difference(torch.from_numpy(found), logits_of_torch(model_of(SMALL), images)) < 1e-4
 
 
 def test_each_thread_computes_its_images_in_memory_of_its_own(monkeypatch):

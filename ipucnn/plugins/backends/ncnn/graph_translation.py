@@ -1,4 +1,4 @@
-"""Translates an ONNX graph to layers of ncnn, which compute one image at a time."""
+"""The translation of an ONNX graph to layers of ncnn, which compute one image at a time."""
 
 from __future__ import annotations
 
@@ -166,24 +166,3 @@ class Translation:
             layer.inputs = [OUTPUT if name == value.blob else name for name in layer.inputs]
             layer.output = OUTPUT if layer.output == value.blob else layer.output
         return self.layers
-
-
-def translated(view: GraphView) -> List[Layer]:
-    """Return the layers of a network.
-
-    Raises:
-        UnsupportedNetworkError: names the operators that ncnn cannot compute, or the first one
-            whose attributes it lacks.
-    """
-    from ipucnn.plugins.backends.ncnn.translators import TRANSLATORS
-
-    missing = sorted({node.kind for node in view.nodes} - set(TRANSLATORS))
-    if missing:
-        raise refusal("it needs operators that are not translated: " + ", ".join(missing))
-    translation = Translation(view)
-    for node in view.nodes:
-        if node not in translation.done:
-            if len([name for name in node.outputs if name]) > 1:
-                node.refused("has several outputs")
-            TRANSLATORS[node.kind](translation, node)
-    return translation.named()

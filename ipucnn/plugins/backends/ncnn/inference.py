@@ -14,7 +14,9 @@ import numpy
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
-from ipucnn.onnx.engine_base import ArraySession, Graph
+from ipucnn.onnx.engine_base import ArraySession
+from ipucnn.onnx.engine_graph import Graph
+from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.ncnn.param_file import INPUT, OUTPUT
 from ipucnn.plugins.backends.ncnn.stored_network import load
 
@@ -47,6 +49,7 @@ class NcnnSession(ArraySession):
     """
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, together: int) -> None:
+        plan = divided(plan, graph.input_size, None, on_cpu=True)
         self._graph, self._plan = graph, plan
         self.samples_per_call = plan.micro_batch
         self._together = min(together, thread_count())
@@ -62,7 +65,8 @@ class NcnnSession(ArraySession):
         self._threads = max(1, thread_count() // (self._together if concurrent() else 1))
         self.facts: Dict[str, Any] = {
             "weights_type": "float32", "arithmetic": "float32", "threads": thread_count(),
-            "threads_per_image": self._threads, "requests": together}
+            "threads_per_image": self._threads, "images_per_call": plan.micro_batch,
+            "requests": together}
 
     def compile(self) -> float:
         """Translate or load the network; to warm up, compute one image."""
@@ -91,16 +95,15 @@ class NcnnSession(ArraySession):
         given = self._synthetic if images is None else images
         if self._callers is not None:
             return self._submitted(given)()
-        assert given is not None
-        return numpy.stack([self._logits(image) for image in given])
+        return self._logits_of(given)
 
     def close(self) -> None:
         """Release the network; cancel images that are not computed yet."""
         self._closed = True
         if self._callers is not None:
-            for images in self._started:
-                for image in images:
-                    image.cancel()
+            for futures in self._started:
+                for future in futures:
+                    future.cancel()
             self._started.clear()
             self._callers.shutdown()
             self._callers = None
@@ -111,9 +114,16 @@ class NcnnSession(ArraySession):
 
     def _submitted(self, images: Any) -> Callable[[], Array]:
         assert self._callers is not None
-        futures = [self._callers.submit(self._logits, image) for image in images]
+        # a few images at a time: small ones are computed in less time than a thread is notified
+        size = -(-len(images) // (2 * self._together))
+        futures = [self._callers.submit(self._logits_of, images[begin:begin + size])
+                   for begin in range(0, len(images), size)]
         self._started.append(futures)
-        return lambda: numpy.stack([future.result() for future in futures])
+        return lambda: numpy.concatenate([future.result() for future in futures])
+
+    def _logits_of(self, images: Any) -> Array:
+        """Return the logits of some images."""
+        return numpy.stack([self._logits(image) for image in images])
 
     def _logits(self, image: Array) -> Array:
         """Return the logits of one image."""

@@ -15,7 +15,7 @@ import ncnn  # a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import DataError, IpucnnError, OutOfMemoryError
 from ipucnn.core.files import parsed_json
-from ipucnn.onnx.engine_base import Graph
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.graph_facts import identity
 from ipucnn.onnx.kept_folders import KeptFolder
 from ipucnn.plugins.backends.ncnn.param_file import Layer, text_of, write_weights
@@ -76,8 +76,8 @@ def _read(net: ncnn.Net, folder: Path) -> bool:
 
 def _translate(net: ncnn.Net, graph: Graph, kept: Optional[KeptFolder]) -> None:
     """Translate a graph, store it if possible, and load it."""
-    from ipucnn.plugins.backends.ncnn.graph_translation import translated
     from ipucnn.plugins.backends.ncnn.graph_view import GraphView
+    from ipucnn.plugins.backends.ncnn.translators import translated
 
     # not `graph.proto`, which would stay in memory
     layers = translated(GraphView.of(graph.made(), graph.input_name, graph.batch))

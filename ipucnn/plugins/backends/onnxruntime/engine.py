@@ -10,7 +10,8 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count, usable_cores
-from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.engine_base import OnnxBackend
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import measured_calls, measured_images
 from ipucnn.plugins.backends.onnxruntime.devices import picked
 from ipucnn.plugins.backends.onnxruntime.inference import OnnxRuntimeSession

@@ -18,7 +18,8 @@ from ipucnn.core.errors import (
 )
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import thread_count
-from ipucnn.onnx.engine_base import ArraySession, Graph, filled
+from ipucnn.onnx.engine_base import ArraySession, filled
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.float16 import in_bfloat16, in_float16
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.onnxruntime import stored_session

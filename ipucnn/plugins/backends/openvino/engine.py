@@ -13,7 +13,8 @@ from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
-from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.engine_base import OnnxBackend
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import measured_calls, measured_images
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked

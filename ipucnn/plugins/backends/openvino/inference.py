@@ -25,7 +25,8 @@ from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
 from ipucnn.core.machine import thread_count
-from ipucnn.onnx.engine_base import ArraySession, Graph, filled
+from ipucnn.onnx.engine_base import ArraySession, filled
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.float16 import in_bfloat16
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked

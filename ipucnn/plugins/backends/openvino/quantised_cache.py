@@ -18,7 +18,7 @@ from ipucnn.version import __version__
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.calibration import Calibration
-    from ipucnn.onnx.engine_base import Graph
+    from ipucnn.onnx.engine_graph import Graph
 
     Array = numpy.ndarray[Any, Any]
 

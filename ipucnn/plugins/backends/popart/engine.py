@@ -10,7 +10,8 @@ from ipucnn.core.errors import UnavailableError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSession, TrainingSetup
-from ipucnn.onnx.engine_base import Graph, OnnxBackend
+from ipucnn.onnx.engine_base import OnnxBackend
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._ipu.plans import (
     EMULATED,
     check_training,

@@ -11,7 +11,7 @@ import torch
 
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.onnx.engine_base import Graph
+from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._ipu.batches import full_batch
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
 from ipucnn.plugins.backends.popart.cache import set_cache_folder
