@@ -6,12 +6,11 @@ import atexit
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any, Sequence
 
 from ipucnn.core.collection import collect_rarely
-from ipucnn.terminal.exit_codes import INTERRUPTED
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from ipucnn.terminal.exit_codes import INTERRUPTED, ending_signals
 
 
 def main() -> int:
@@ -30,7 +29,8 @@ def main() -> int:
         # process by SIGINT however it was answered, and no thread may hold an impatient user up.
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()
+                with suppress(OSError):  # of a terminal that was closed
+                    stream.flush()
         os._exit(code)
     # The work is done, and a signal must not make it look as if it were not. Threads and exit
     # functions may still be cut short; after them Python would restore what kills the process.
@@ -63,7 +63,7 @@ def _ready_streams() -> None:
 
 
 def _answer_signals(answer: Any) -> None:
-    for number in SIGNALS:
+    for number in ending_signals():
         signal.signal(number, answer)
 
 

@@ -85,7 +85,7 @@ def inference(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute
 
     def measured() -> Compute:
         result = run(options, registry)
-        if result.stopped_by in ("SIGINT", "SIGTERM"):
+        if result.stopped_by in ("SIGHUP", "SIGINT", "SIGTERM"):
             raise KeyboardInterrupt(result.stopped_by)
         rate = result.compute_throughput
         return Compute(result.model, result.backend, result.device, result.plan["precision"],

@@ -65,8 +65,9 @@ class _Pipe(Link):
 
 def main(descriptor: int) -> int:
     """Measure the cases that arrive over `descriptor`; return the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows lacks the last one
+            signal.signal(signal.Signals[name], signal.SIG_IGN)  # the parent decides
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     try:

@@ -1,15 +1,16 @@
 """The options of `ipucnn data bench`."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Dict, Optional, Set, Tuple
+from typing import Any, ClassVar, Dict, List, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.composition import CommandOptions, changed, part
+from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import LOADER, declared, option
 from ipucnn.core.options.owners import flags_in_role
 from ipucnn.core.options.parts import MOST_WORKERS, DatasetPart, ResultPart
 from ipucnn.core.preprocessing import LARGEST_INPUT
-from ipucnn.core.registry.registry import registry
+from ipucnn.core.registry.registry import Registry, registry
+from ipucnn.data.formats.recognition import dataset_in
 
 THREADS = "threads"
 """The data loader that every backend has; a backend may have options for others."""
@@ -22,7 +23,8 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.
 class BenchDataset(DatasetPart):
     """The dataset, and the job that images are prepared for."""
 
-    data: str = option("imagenet", "Dataset format.", kind="dataset", basic=True)
+    data: str = option("imagenet", "Dataset format (default: recognised by the layout of "
+                       "'--data-dir').", kind="dataset", basic=True)
     job: str = option(
         "train", "Purpose of the images: random crops for training, or centre crops for inference "
         "and validation.", choices=("train", "inference"), basic=True)
@@ -105,6 +107,15 @@ class BenchOptions(CommandOptions):
         """Return the backend options that were given, by flat name."""
         return {**{item.name: value for kind, item, value in self.plugins.declared()
                    if kind == "backend" and value != item.default}, **self.plugins.deferred}
+
+    @classmethod
+    def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
+                 registry: Registry) -> Dict[str, Any]:
+        """Return merged values of several sources; the format of a folder is recognised."""
+        values = super().combined(sources, others, registry)
+        if values.get("data_dir") and "data" not in values:
+            values["data"] = dataset_in(values["data_dir"], registry, BenchDataset.data)
+        return values
 
     @property
     def mode(self) -> str:

@@ -114,7 +114,7 @@ def convert(given: Dict[str, Any]) -> None:
 
 @_app.command("verify")
 def verify(
-    path: str = typer.Argument(metavar="DIR", help="Folder of the dataset."),
+    path: str = typer.Argument(metavar="DIR", callback=home, help="Folder of the dataset."),
     data: Optional[str] = typer.Option(None, "--data", autocompletion=of_plugins("datasets"),
                                        help="Format (default: recognised by "
                                        "its layout)."),

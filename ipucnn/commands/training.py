@@ -119,7 +119,7 @@ def _next_steps(result: Any) -> List[str]:
     folder = os.path.dirname(result.checkpoint) or "."
     steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
              "(classify new images)"]
-    if result.stopped_by in ("SIGINT", "SIGTERM"):
+    if result.stopped_by in exit_codes.INTERRUPTED:
         steps.append(f"ipucnn restore --checkpoint-path {shlex.quote(folder)}   (continue)")
     return ["", "The model is saved. Next:", *(f"  {step}" for step in steps)]
 

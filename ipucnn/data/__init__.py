@@ -220,4 +220,5 @@ def check_classes(what: str, classes: Sequence[str], num_classes: Optional[int])
     """
     if num_classes is not None and len(classes) > num_classes:
         raise DataError(f"{what} has {len(classes)} classes and the model {num_classes} outputs",
-                        "use a model with as many outputs, or a dataset with fewer classes")
+                        f"use a model with as many outputs ('--num-classes {len(classes)}'), or a "
+                        "dataset with fewer classes")

@@ -71,26 +71,36 @@ class FileImages(ImageDataset):
         Names are relative to the deepest folder that holds all of the files.
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
-        folders = {os.path.dirname(path) for path in self._paths}
-        begin = len(os.path.commonpath(list(folders))) if folders else 0
-        begin += is_store(next(iter(folders), ""))  # of '//' one is left
+        begin = self._begin()
         for index, path in enumerate(self._paths):
             digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
         return digest.hexdigest()
 
     def version(self) -> str:
-        """Return a digest of the files' paths, sizes and times; empty for those on a store."""
-        if self._read is not read_file:
+        """Return a digest of the files' paths, sizes and times; empty for those on a store.
+
+        The time of the last change of a file (`st_ctime`) is part of it, because a copy and a
+        renamed file may have the size and the modification time of the file that they replace.
+        """
+        if self._read is not read_file or not self._paths:
             return ""
-        digest = hashlib.sha256()
+        begin = self._begin()
+        digest = hashlib.sha256(os.fsencode(os.path.abspath(self._paths[0][:begin])))
         for path in self._paths:
             try:
                 found = os.stat(path)
+                state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
             except OSError:  # reported when it is read
-                digest.update(os.fsencode(path) + b"\0missing\0")
-                continue
-            digest.update(os.fsencode(path) + f"\0{found.st_size} {found.st_mtime_ns}\0".encode())
+                state = "missing"
+            digest.update(os.fsencode(path[begin:]) + f"\0{state}\0".encode())
         return digest.hexdigest()
+
+    def _begin(self) -> int:
+        """Return the length of the path of the deepest folder that holds all of the files."""
+        # not `commonpath`, which also normalises: of './photos' it returns 'photos'
+        folders = {os.path.join(os.path.dirname(path), "") or os.sep for path in self._paths}
+        common = os.path.commonprefix(list(folders))  # noqa: RUF071 - their last slash is sought
+        return max(0, common.rfind("/"), common.rfind(os.sep))
 
     def name(self, index: int) -> str:
         """Return the path of image `index`."""

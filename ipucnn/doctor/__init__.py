@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -29,6 +30,15 @@ from ipucnn.doctor.report import Report
 OLDEST_PYTHON = (3, 8)
 LITTLE_SPACE = 1 << 30
 SLOW_SECONDS = 1.0
+VARIABLES = (
+    "IPUCNN_CACHE", "IPUCNN_CIFAR_URL", "IPUCNN_DISABLE_PLUGINS", "IPUCNN_INSTANCE_COUNT",
+    "IPUCNN_INSTANCE_INDEX", "IPUCNN_LAUNCHER", "IPUCNN_LOAD_PLUGINS", "IPUCNN_PARENT",
+    "IPUCNN_PLUGIN", "IPUCNN_RANK_TIMEOUT", "IPUCNN_SAMPLE_IMAGES_URL", "IPUCNN_STRICT_PLUGINS",
+    "IPUCNN_WEIGHTS_URL")
+"""The environment variables that ipucnn reads."""
+
+_PREFIX, _ALIKE = "IPUCNN_", 0.8
+
 _PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
 
 
@@ -58,7 +68,7 @@ def examine(deep: bool = False, plugins: Optional[Registry] = None) -> Report:
         plugins: the registry to check; that of the process when not given.
     """
     checks = [check_python(sys.version_info[:3]), *_packages(), *_plugins(plugins),
-              *_machine(), *_of_plugins(plugins), *_folders()]
+              *_machine(), *_variables(os.environ), *_of_plugins(plugins), *_folders()]
     if deep:
         checks += deep_checks(plugins)
     return Report(tuple(checks))
@@ -209,6 +219,19 @@ def _machine() -> List[Check]:
     if openmp_limit() is not None:
         detail += f"; OMP_NUM_THREADS is {openmp_limit()}"
     return [Check("cores", OK, detail), _memory(), _pillow()]
+
+
+def _variables(environment: Mapping[str, str]) -> List[Check]:
+    """Return a warning for each variable that is spelt almost like one of ipucnn.
+
+    Others with this prefix may be those of plugins.
+    """
+    unknown = sorted(name for name in environment
+                     if name.startswith(_PREFIX) and name not in VARIABLES)
+    known = [name[len(_PREFIX):] for name in VARIABLES]
+    return [Check("variable", WARNING, f"{name} is not read", f"did you mean {_PREFIX}{close}?")
+            for name in unknown
+            for close in get_close_matches(name[len(_PREFIX):], known, 1, _ALIKE)]
 
 
 def _folders() -> List[Check]:

@@ -155,7 +155,7 @@ def _open(spec: DatasetSpec, request: SheetRequest, split: Optional[str], owned:
           registry: Registry) -> ImageDataset:
     return open_dataset(spec, DatasetRequest(
         request.data_dir, request.preprocessing.input_size, seed=request.seed, split=split),
-        owned, registry)
+        owned, registry, no_split_hint="leave '--split' out to show all images")
 
 
 def _members(dataset: ImageDataset) -> Dict[str, List[int]]:

@@ -163,7 +163,7 @@ def _classes(view: View) -> List[str]:
 
 
 def _of(done: Any, total: Any) -> str:
-    if done in (None, 0) and not total:
+    if done is None or (done == 0 and not total):
         return ""
     return f"{done}/{total}" if total else str(done)
 

@@ -35,6 +35,9 @@ SILENT_STORE = 600.0
 DEPTH = 4
 """Levels of folders below the given one that are searched."""
 
+_CLOCK = 60.0
+"""Seconds by which the beginning of a process may be off: the clock may have been set meanwhile."""
+
 ENDED = "ended without a result"
 """State of a training that was killed, or that lost its host."""
 
@@ -204,15 +207,24 @@ def state_of(status: Mapping[str, Any], silent: Optional[float] = None,
     if state != RUNNING:
         return state
     if status.get("host") == socket.gethostname():
-        return state if _alive(status.get("pid")) else ENDED
+        return state if _alive(status.get("pid"), status.get("time")) else ENDED
     if silent is None:
         written = status.get("time")
         silent = time.time() - written if isinstance(written, (int, float)) else 0.0
     return state if silent < limit else ENDED
 
 
-def _alive(process: Any) -> bool:
+def _alive(process: Any, seen: Any) -> bool:
+    """Return whether the process that wrote a status is running.
+
+    Args:
+        process: its number, which another process may have now.
+        seen: when it wrote the status, in seconds since the epoch.
+    """
     if not isinstance(process, int) or process <= 0:
+        return False
+    begun = _begin_of(process)
+    if begun is not None and isinstance(seen, (int, float)) and begun > seen + _CLOCK:
         return False
     try:
         os.kill(process, 0)
@@ -221,6 +233,18 @@ def _alive(process: Any) -> bool:
     except (OSError, OverflowError):  # of another user, or no such number
         return True
     return True
+
+
+def _begin_of(process: int) -> Optional[float]:
+    """Return when a process began, in seconds since the epoch; None where it is not known."""
+    try:
+        # its name, in brackets, may contain anything
+        fields = Path(f"/proc/{process}/stat").read_text(errors="replace").rpartition(")")[2]
+        ticks = int(fields.split()[19])  # since the machine was started; see proc(5)
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, AttributeError):  # another system than Linux
+        return None
+    return time.time() - age
 
 
 def _top1(row: Mapping[str, Any]) -> float:

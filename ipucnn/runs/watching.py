@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional, Union
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 
 from ipucnn.core.errors import UsageError
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
@@ -26,6 +26,7 @@ from ipucnn.runs.found import (
     read,
     read_json,
 )
+from ipucnn.terminal.tables import console as standard_error
 from ipucnn.training.live_status import FILE as STATUS
 from ipucnn.training.live_status import RUNNING
 
@@ -98,7 +99,7 @@ class Watched:
             notes.append(f"not seen for {silent:.0f} s")
         if run.status.get("error"):
             notes.append(str(run.status["error"]))
-        shown = {**facts_of(run.options), **{
+        shown = {**facts_of(run.options), **_last_figures(run.last), **{
             name: value for name, value in run.status.items() if value is not None}}
         classes = read_json(self._folder / CLASSES).get("classes", [])
         return View(self._url or str(self._folder), run.state, shown, self._metrics.rows,
@@ -111,6 +112,14 @@ class Watched:
             first, self._written = self._written is None, status.get("time")
             self._seen = now - (age(status) if first else 0.0)
         return now - self._seen if self._written is not None else 0.0
+
+
+def _last_figures(row: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the figures in the last row of a training; a later restore may have had no step."""
+    names = ("loss", "accuracy", "learning_rate", "images_per_second")
+    epoch = row.get("epoch")
+    return {**{name: row.get(name) for name in names},
+            **({"epoch": math.ceil(epoch)} if isinstance(epoch, (int, float)) else {})}
 
 
 def coloured(picture: str) -> Any:
@@ -129,10 +138,9 @@ def screen() -> Iterator[Callable[[Callable[[int, int], str]], None]]:
 
     The terminal is restored at the end of the block.
     """
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console(file=sys.stderr, highlight=False)
+    console = standard_error(highlight=False)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         def show(picture: Callable[[int, int], str]) -> None:
             width, height = console.size

@@ -1,11 +1,12 @@
-"""The exit codes of the process.
+"""The exit codes of the process, and the signals that end it with one of them.
 
 Errors carry theirs (`IpucnnError.exit_code`): 1 for work that failed, 2 for wrong usage.
 """
 
 from __future__ import annotations
 
-from typing import Optional
+import signal
+from typing import List, Optional
 
 OK = 0
 FAILED = 1
@@ -14,11 +15,21 @@ FAILED = 1
 USAGE = 2
 """Wrong usage, an unknown name or an unavailable backend."""
 
-INTERRUPTED = {"SIGINT": 130, "SIGTERM": 143}
+INTERRUPTED = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
 """128 + the number of the signal, as in shells"""
 
 BROKEN_PIPE = 141
 """The reader of standard output closed it (128 + SIGPIPE)."""
+
+
+def ending_signals() -> List[signal.Signals]:
+    """Return the signals that end a command: those of `INTERRUPTED` that this system has.
+
+    SIGHUP, which a closed terminal sends, is not among them if it is ignored (`nohup`).
+    """
+    found = [signal.Signals[name] for name in INTERRUPTED if hasattr(signal, name)]
+    return [number for number in found if number.name != "SIGHUP"
+            or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def of_signal(name: Optional[str]) -> int:

@@ -53,11 +53,10 @@ class Spinner:
         if not self._show:
             return
         if self._line is None:
-            from rich.console import Console
             from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
             self._line = Progress(SpinnerColumn(), TextColumn("{task.description}"),
-                                  TimeElapsedColumn(), console=Console(file=sys.stderr),
+                                  TimeElapsedColumn(), console=render.console(),
                                   transient=True)
             self._task = self._line.add_task(reason, total=None)
             self._line.start()
@@ -190,12 +189,11 @@ class TrainProgress(Listener):
         render.info(text)
 
     def _start_bar(self, text: str) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
         self._spinner.stop()
         self._reason = ""
-        console = Console(file=sys.stderr)
+        console = render.console()
         # on a narrow terminal only the figures are shown, without the bar
         bar = [BarColumn(bar_width=20)] if console.width >= _WIDE else []
         self._bar = Progress(*bar, TextColumn("{task.description}"), console=console,
@@ -319,12 +317,11 @@ class RunProgress:
                              count=counted(done, total, self._unit))
 
     def _start_bar(self, words: str, count: str) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._spinner.stop()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[count]}"),
-            TimeRemainingColumn(), console=Console(file=sys.stderr), transient=True)
+            TimeRemainingColumn(), console=render.console(), transient=True)
         self._task = self._bar.add_task(words, total=None, count=count)
         self._bar.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from contextlib import contextmanager, suppress
 from threading import Timer
@@ -11,6 +12,7 @@ from time import monotonic
 from typing import Any, Callable, Iterator
 
 from ipucnn.core.execution.launching import launched_count
+from ipucnn.terminal.exit_codes import ending_signals
 
 _pending = ""
 _raised = ""
@@ -27,10 +29,10 @@ _report: Callable[[Any], Any] = sys.__unraisablehook__
 
 
 def install() -> None:
-    """Make SIGINT and SIGTERM raise a `KeyboardInterrupt` that carries their name."""
+    """Make SIGINT, SIGTERM and SIGHUP raise a `KeyboardInterrupt` that carries their name."""
     global _pending, _raised, _report
     _pending = _raised = ""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, _raise)
     if sys.unraisablehook is not _unraisable:
         _report, sys.unraisablehook = sys.unraisablehook, _unraisable
@@ -39,12 +41,12 @@ def install() -> None:
 @contextmanager
 def graceful() -> Iterator[None]:
     """Record the first signal (`pending`) instead of raising; a second one raises."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         signal.signal(number, _remember)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             signal.signal(number, _raise)
 
 
@@ -87,6 +89,7 @@ def raise_if_swallowed() -> None:
 def _raise(number: int, _frame: Any) -> None:
     global _pending, _raised
     _pending = _raised = signal.Signals(number).name
+    _leave_closed_terminal()
     raise KeyboardInterrupt(_pending)
 
 
@@ -107,7 +110,23 @@ def _unraisable(failure: Any) -> None:
 def _remember(number: int, frame: Any) -> None:
     global _pending, _since
     name = signal.Signals(number).name
+    _leave_closed_terminal()
     if not _pending:
         _pending, _since = name, monotonic()
-    elif name != _pending or monotonic() - _since > _COPIED or launched_count() == 1:
+        return
+    recent = monotonic() - _since <= _COPIED
+    # shells send the SIGHUP of a closed terminal again, and login managers SIGTERM as well
+    if name == "SIGHUP" or (recent and _pending == "SIGHUP"):
+        return
+    if name != _pending or not recent or launched_count() == 1:
         _raise(number, frame)
+
+
+def _leave_closed_terminal() -> None:
+    """Discard further output to a terminal that was closed, where writing fails."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                closed = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(closed, number)
+                os.close(closed)

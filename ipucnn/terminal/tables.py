@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, TextIO, Tuple
+from typing import IO, TYPE_CHECKING, Any, Iterable, Optional, Sequence, TextIO, Tuple, cast
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import own_name, speaks
@@ -75,6 +75,40 @@ def _print_message(text: str) -> None:
         print(text, end="", file=sys.stderr, flush=True)
     except OSError:  # a closed pipe or a full disk must not end the work
         _abandon(sys.stderr)
+
+
+def console(**settings: Any) -> Any:
+    """Return a console of Rich on standard error; what cannot be written is dropped.
+
+    Args:
+        **settings: of the console.
+    """
+    from rich.console import Console
+
+    return Console(file=cast(IO[str], _Dropping(sys.stderr)), **settings)
+
+
+class _Dropping:
+    """A stream whose writes may fail: a closed terminal must not end the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            self._stream.write(text)
+        except OSError:
+            _abandon(self._stream)
+        return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _abandon(self._stream)
 
 
 class LogFormatter(logging.Formatter):

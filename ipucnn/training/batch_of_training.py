@@ -78,12 +78,8 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
 def _limits(options: TrainOptions, images: Optional[int]) -> Tuple[int, int]:
     """Return the smallest and the largest micro-batch to measure for a training."""
     fewest = 1
-    while True:
-        try:
-            options.augmentation.check_micro_batch(fewest)
-            break
-        except UsageError:
-            fewest *= 2
+    while fewest < options.augmentation.least_micro_batch:
+        fewest *= 2
     if images is None:
         return fewest, _MOST
     execution = options.execution

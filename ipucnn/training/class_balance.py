@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.losses import Loss
@@ -91,6 +91,7 @@ def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[Class
                              "leave 'balanced' out")
         return dataset, [], []
     counts = class_counts(dataset, len(match.outputs))
+    notes = _untrained(dataset.class_names, counts)
     if sampled and loss.needs_counts:
         raise UsageError("'--sampler balanced' and '--class-weights balanced' balance the classes "
                          "twice", "leave one of them out")
@@ -100,11 +101,20 @@ def balanced(options: TrainOptions, dataset: ImageDataset, match: Optional[Class
             if output is not None:
                 by_output[output] += count
         loss.count_classes(by_output)
-        return dataset, by_output, []
+        return dataset, by_output, notes
     if not sampled:
-        note = imbalance(dataset.class_names, counts)
-        return dataset, [], [note] if note else []
+        return dataset, [], [*notes, *filter(None, [imbalance(dataset.class_names, counts)])]
     if dataset.multi_label:
         raise UsageError("'--sampler balanced' draws images by their class, and these have "
                          "several", "use '--class-weights balanced'")
-    return BalancedImages(dataset), [], []
+    return BalancedImages(dataset), [], notes
+
+
+def _untrained(names: Sequence[str], counts: Sequence[int]) -> List[str]:
+    """Return the note about classes without training images, which a list of images may have."""
+    without = [name for name, count in zip(names, counts) if not count]
+    if not without:
+        return []
+    return [f"there are no training images of {listed(without)}: the model gets "
+            f"{'an output' if len(without) == 1 else 'outputs'} for "
+            f"{'it' if len(without) == 1 else 'them'} that it does not learn to use"]

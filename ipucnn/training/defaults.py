@@ -179,8 +179,9 @@ def _batch_size(options: TrainOptions, images: Optional[int]) -> int:
     others = execution.replicas * execution.gradient_accumulation
     size = LARGEST_BATCH
     if images is not None:
-        # two images give batch norm a variance
-        while size > 2 and size * others * FEWEST_UPDATES > images:
+        # two images give batch norm a variance, and mixing takes more
+        least = max(2, options.augmentation.least_micro_batch)
+        while size // 2 >= least and size * others * FEWEST_UPDATES > images:
             size //= 2
         while size > 1 and size * others * execution.device_iterations > images:
             size //= 2

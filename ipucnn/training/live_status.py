@@ -31,6 +31,9 @@ SHARE = 50.0
 
 LONGEST = 60.0
 
+_FACTS = ("model", "dataset", "backend", "device", "error")
+"""Facts of a result that the last status contains."""
+
 RUNNING = "running"
 """The state of a training that has not ended or was killed; in the latter case the file is old."""
 
@@ -68,11 +71,16 @@ class LiveStatus:
             self._thread = threading.Thread(target=self._beat, name="ipucnn-live", daemon=True)
             self._thread.start()
 
-    def end(self, state: str, error: Optional[str] = None) -> None:
-        """Write that the training has ended; the last transfer is that of the checkpoints."""
+    def end(self, state: str, result: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Write that the training has ended; the last transfer is that of the checkpoints.
+
+        Args:
+            state: how it ended.
+            result: of the training, whose facts are written: it may have had no step.
+        """
         self._over.set()
         with self._lock:
-            self._save(state, {"error": error} if error else {})
+            self._save(state, {name: result[name] for name in _FACTS if result.get(name)})
 
     def _beat(self) -> None:
         pause = 0.0

@@ -11,8 +11,8 @@ from ipucnn.core.options.parts import ProfilePart
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
-from ipucnn.training.checkpoint_precedence import with_one_folder, without_overridden
 from ipucnn.training.fine_tuning import FineTuningPart
+from ipucnn.training.precedence import with_one_folder, without_overridden
 from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
 from ipucnn.training.training_parts import (
     AugmentationPart,
@@ -127,8 +127,7 @@ class TrainOptions(TrainingOptions):
         if self.execution.batch_size is not None and not self.execution.measured:
             self.augmentation.check_micro_batch(self.execution.batch_size)
         if self.checkpoints.keep_best and self.validation.mode != "during":
-            raise UsageError("'--keep-best' needs validation",
-                             "add '--validation-mode during'")
+            raise UsageError("'--keep-best' needs validation", self.validation.remedy)
         self.fine_tuning.check(self.network.source, self.optimisation.first_trainable_layer)
         if self.half_resolution.half_res_training:
             self._check_half_resolution()

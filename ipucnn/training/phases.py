@@ -11,7 +11,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.core.progress import CALLBACK, Listener
+from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
@@ -29,6 +29,7 @@ from ipucnn.training.outline import fine_tuning, fine_tuning_plan
 from ipucnn.training.preparation import holds_out
 from ipucnn.training.stored_options import AverageOptions
 from ipucnn.training.train_result import TrainResult
+from ipucnn.training.trainer import EARLY_STOPPING
 
 
 def train_all(options: TrainOptions, registry: Optional[Registry] = None,
@@ -53,7 +54,7 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
     full = preprocessing_of(options.network, registry).input_size
     listener.line(f"Training at {half_size(full)} pixels")
     first = train(options, registry, listener, restored)
-    if first.stopped_by in ("SIGINT", "SIGTERM", CALLBACK):
+    if first.stopped_by not in (None, EARLY_STOPPING):
         return first
     further = fine_tuning(options, first.averaged, full)
     begun = None

@@ -261,11 +261,10 @@ class FileRecords(Records):
     def finish(self, status: str, result: Dict[str, Any]) -> Optional[IpucnnError]:
         """See `Records.finish`."""
         if self._live is not None:
-            self._live.end(status, result.get("error"))
+            self._live.end(status, result)
         unrecorded = self._loggers.finish(status, result)
         self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded
-
 
     def _document(self, name: str, value: Dict[str, Any]) -> None:
         """Write a document into the log folder; a failure is only noted."""

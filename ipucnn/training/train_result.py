@@ -45,7 +45,8 @@ class TrainResult(Shown):
         log_dir: folder of metrics and options.
         restored: the checkpoint from which it resumed.
         skipped: bad images, and skipped weight updates.
-        stopped_by: `SIGINT`, `SIGTERM`, `callback` or `early stopping` when it ended early.
+        stopped_by: `SIGINT`, `SIGTERM`, `SIGHUP`, `callback` or `early stopping` when it ended
+            early.
         notes: notes for the user.
         history: the rows of metrics that callbacks receive, of this process; not in `as_dict`.
     """

@@ -93,6 +93,11 @@ class Trainer:
     def _run(self) -> None:
         if self.epoch and not self.call and not self.grown:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
+            if self.stopped_by == EARLY_STOPPING:
+                self.listener.note(
+                    "the training had stopped early; validations in a row without a better "
+                    f"result: {self.figures.standing.waited}; a larger '--early-stopping' "
+                    "continues it")
         while self.epoch < self.epochs and not self.stopped_by:
             self.listener.line(f"Epoch {self.epoch + 1}/{self.epochs}")
             if self._train_epoch():

@@ -234,17 +234,27 @@ class AugmentationPart:
         """The smallest relative area of a random crop; 0.08 until it is chosen."""
         return 0.08 if self.min_crop_area is None else self.min_crop_area
 
+    @property
+    def _cuts(self) -> bool:
+        return (self.cutmix_lambda_low, self.cutmix_lambda_high) not in ((0.0, 0.0), (1.0, 1.0))
+
+    @property
+    def least_micro_batch(self) -> int:
+        """The smallest micro-batch: mixup needs 2 images, cutmix 3, both together 4."""
+        if self._cuts:
+            return 4 if self.mixup_alpha else 3
+        return 2 if self.mixup_alpha else 1
+
     def check_micro_batch(self, size: int) -> None:
-        """Reject a micro-batch that is too small for mixing.
+        """Reject a micro-batch that is too small for mixing; see `least_micro_batch`.
 
         Raises:
-            UsageError: it is too small: mixup needs 2 images, cutmix 3, both together 4.
+            UsageError: it is too small.
         """
-        cutmix = (self.cutmix_lambda_low, self.cutmix_lambda_high) not in ((0.0, 0.0), (1.0, 1.0))
-        needed = 4 if cutmix and self.mixup_alpha else 3 if cutmix else 2
-        if (cutmix or self.mixup_alpha) and size < needed:
+        needed = self.least_micro_batch
+        if size < needed:
             what = " and ".join(name for name, on in (("mixup", self.mixup_alpha),
-                                                      ("cutmix", cutmix)) if on)
+                                                      ("cutmix", self._cuts)) if on)
             raise UsageError(f"{what} cannot mix a micro-batch of {size}",
                              f"use '--batch-size {needed}' or more")
 
@@ -274,8 +284,13 @@ class ValidationPart:
 
     def __post_init__(self) -> None:
         if self.early_stopping and self.mode != "during":
-            raise UsageError("'--early-stopping' needs validation",
-                             "add '--validation-mode during'")
+            raise UsageError("'--early-stopping' needs validation", self.remedy)
+
+    @property
+    def remedy(self) -> str:
+        """How to validate during training, for the hint of an error."""
+        return "leave '--no-validation' out; '--validation-mode during' overrides that of a " \
+               "profile" if self.no_validation else "add '--validation-mode during'"
 
     @property
     def mode(self) -> str:

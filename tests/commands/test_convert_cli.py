@@ -170,7 +170,7 @@ def test_results(cli, source, tmp_path):
     assert out.startswith(f"train: {IMAGES} samples in 3 shards, ")
     assert "validation: 1 samples in 1 shards" in out
     assert re.search(r"out: \d+\.\d s, \d+\.\d images/s\n$", out)
-    code, out, _ = cli("--source", source, "--target", target, "--samples-per-shard", 50)
+    code, out, _ = cli("--source", f"{source}/", "--target", target, "--samples-per-shard", 50)
     assert (code, out.splitlines()[-1]) == (0, f"{target} is complete: nothing to do")
     code, out, _ = cli("--source", source, "--target", target, "--samples-per-shard", 50, "--json")
     told = json.loads(out)

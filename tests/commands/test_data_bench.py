@@ -97,6 +97,14 @@ def test_a_table_for_people(cli):
     assert "error" not in err
 
 
+def test_the_format_of_a_folder_is_recognised(pictures, tmp_path):
+    from ipucnn.benchmarking.options import BenchOptions
+
+    (tmp_path / "train" / "n01440764").mkdir(parents=True)
+    for folder, data in ((pictures, "image_folder"), (tmp_path, "imagenet")):
+        assert build(BenchOptions, {"data_dir": str(folder)}).dataset.data == data
+
+
 @pytest.mark.parametrize(("samples", "expected"), [(1, 1), (7, 7), (100, COUNT)])
 def test_every_pass_goes_through_the_same_number_of_images(pictures, samples, expected):
     told = []

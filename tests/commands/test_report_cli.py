@@ -168,6 +168,8 @@ def test_a_contact_sheet_counts_and_shows_every_class(cli, tmp_path):
     assert json.loads(out)["classes"]["star"] == 3
     with Image.open(tmp_path / "sheet.png") as drawn:
         assert drawn.size[0] > 1000
+    code, _, err = cli("data", "show", "pictures/train", "--split", "validation")
+    assert (code, "leave '--split' out" in err, "--no-validation" in err) == (1, True, False)
     # a folder without classes, and a picture that cannot be read
     (tmp_path / "album").mkdir()
     Image.new("RGB", (60, 30), "green").save(tmp_path / "album" / "a.jpg")

@@ -215,6 +215,14 @@ def test_early_stopping_ends_the_training(cli):
     result = json.loads(out)
     assert result["stopped_by"] == "early stopping"
     assert result["epochs"] < 9
+    folder = os.path.dirname(result["checkpoint"])
+    code, _, err = cli("restore", "--checkpoint-path", folder, "--progress", "off")
+    assert code == 0, err
+    assert "without a better result: 2; a larger '--early-stopping' continues it" in err
+    code, out, _ = cli("watch", folder, "--once")
+    assert code == 0
+    assert f"epoch {result['epochs']}/9" in out
+    assert "backend torch" in out
 
 
 def test_validate_agrees_with_itself_whatever_the_batch(cli, trained):

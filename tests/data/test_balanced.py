@@ -118,3 +118,21 @@ def test_imbalance_is_told_from_three_times_on():
 def test_labels_as_tensors():
     assert label_tensor([2, None, 0], 3).tolist() == [2, -1, 0]
     assert label_tensor([(0, 2), (), (1,)], 3).tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("given", [{}, {"sampler": "balanced"}, {"class_weights": "balanced"}])
+def test_classes_without_training_images_are_named(given):
+    from ipucnn.core.options.building import build
+    from ipucnn.core.registry.registry import registry
+    from ipucnn.models.class_names import ClassMatch
+    from ipucnn.training.class_balance import balanced
+    from ipucnn.training.options import TrainOptions
+    from ipucnn.training.preparation import make_loss
+
+    options = build(TrainOptions, {"data": "shapes", **given})
+    dataset = Uneven((4, 0, 4, 0))  # as of a list of images whose others are for validation
+    dataset.labels_in_memory = True
+    _, _, notes = balanced(options, dataset, ClassMatch((0, 1, 2, 3)),
+                           make_loss(options, registry()), 4)
+    assert notes == ["there are no training images of 'b', 'd': the model gets outputs for them "
+                     "that it does not learn to use"]

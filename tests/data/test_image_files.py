@@ -1,5 +1,6 @@
 import os
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -94,10 +95,30 @@ def test_fingerprint(tmp_path):
         return FileImages([f"{folder}/{name}" for name in ("a/1.jpg", "a/2.jpg", "b/1.jpg")],
                           labels, ("a", "b")).fingerprint()
 
-    assert of("here") == of(f"{tmp_path}/there")
+    assert of("here") == of(f"{tmp_path}/there") == of("./here") == of("here//now/.")
     assert of("here") != of("here", (0, 1, 1))
     assert of("here") != FileImages(["here/a/1.jpg", "here/a/2.jpg", "here/b/2.jpg"], (0, 0, 1),
                                     ("a", "b")).fingerprint()
+
+
+def test_version(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "photos/a/1.bmp", "photos/b/2.bmp")
+
+    def of(folder):
+        return FileImages([f"{folder}/a/1.bmp", f"{folder}/b/2.bmp"]).version()
+
+    before = of("photos")
+    assert before == of("./photos") == of(f"{tmp_path}/photos")
+    one, two, spare = (tmp_path / "photos" / name for name in ("a/1.bmp", "b/2.bmp", "spare"))
+    for path in (one, two):
+        os.utime(str(path), (10**9, 10**9))
+    equal = of("photos")
+    assert equal != before
+    time.sleep(0.05)  # the clock of a file system is coarse
+    for source, target in ((one, spare), (two, one), (spare, two)):
+        source.rename(target)
+    assert of("photos") != equal  # though names, sizes and modification times are the same
 
 
 def test_folders_in(tmp_path):

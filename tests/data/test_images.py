@@ -202,6 +202,13 @@ class TestReadFile:
         content = images.read_file(str(tmp_path / "x.png"))
         assert_close(images.decode(content, "x.png"), photograph(), 0)
 
+    def test_file_that_is_read_in_parts(self, tmp_path, monkeypatch):
+        (tmp_path / "x.png").write_bytes(bytes(range(256)))
+        read = os.read
+        # as file systems on a network may do
+        monkeypatch.setattr(os, "read", lambda file, count: read(file, min(count, 100)))
+        assert images.read_file(str(tmp_path / "x.png")) == bytes(range(256))
+
     def test_missing(self, tmp_path):
         with pytest.raises(DataError, match=r"none\.jpg': no such file"):
             images.read_file(str(tmp_path / "none.jpg"))

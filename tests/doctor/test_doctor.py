@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -192,6 +194,21 @@ def test_folders(tmp_path, monkeypatch):
     assert "GiB free" in check.detail
     monkeypatch.setattr(os, "access", lambda *a: False)
     assert "cannot be written" in doctor.check_folder("f", tmp_path).detail
+
+
+def test_a_misspelt_variable_is_a_warning(monkeypatch):
+    for name in ("IPUCNN_CACH", "IPUCNN_OF_A_PLUGIN", "IPUCNN_CACHE"):
+        monkeypatch.setenv(name, "/tmp")
+    found = [(check.detail, check.status, check.remedy) for check in examined().checks
+             if check.name == "variable"]
+    assert found == [("IPUCNN_CACH is not read", doctor.WARNING, "did you mean IPUCNN_CACHE?")]
+
+
+def test_the_known_variables_are_those_that_are_read():
+    package = Path(doctor.__file__).parents[1]
+    named = {name for path in package.rglob("*.py")
+             for name in re.findall(r"""["'](IPUCNN_[A-Z_]+)["']""", path.read_text("utf-8"))}
+    assert set(doctor.VARIABLES) == named
 
 
 def test_deep_tries_the_engines():

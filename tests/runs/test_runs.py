@@ -94,6 +94,9 @@ def test_conditions_and_orders():
 def test_states():
     here = {"host": socket.gethostname(), "state": "running", "time": time.time()}
     assert state_of({**here, "pid": os.getpid()}) == "running"
+    # the number is that of another process now
+    assert state_of({**here, "pid": os.getpid(), "time": time.time() - 10**7}) == (
+        ENDED if os.path.exists("/proc/self/stat") else "running")
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert state_of({**here, "pid": ended.pid}) == ENDED

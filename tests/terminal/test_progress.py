@@ -10,6 +10,7 @@ import pytest
 
 from ipucnn.core.progress import Status
 from ipucnn.terminal import signals, tables
+from ipucnn.terminal.exit_codes import ending_signals
 from ipucnn.terminal.progress import (
     COMPILING,
     PREPARING,
@@ -130,7 +131,7 @@ def test_no_spinner_where_it_would_be_noise(terminal, monkeypatch, variable, val
 @pytest.fixture
 def handlers():
     """The handlers of signals, which are set back after the test."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in ending_signals()}
     signals.install()
     yield
     signals.install()
@@ -154,3 +155,38 @@ def test_a_signal_interrupts_the_preparation_and_ends_a_training_after_a_step(ha
         assert listener.stop() == "SIGINT"
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             interrupted("SIGTERM")
+
+
+def test_the_signals_of_a_closed_terminal_save_once_and_do_not_abort(handlers):
+    with TrainProgress("off") as listener:
+        listener.stop()
+        for name in ("SIGHUP", "SIGHUP", "SIGTERM"):  # of the system, a shell, a login manager
+            os.kill(os.getpid(), signal.Signals[name])
+            time.sleep(0.01)
+        assert listener.stop() == "SIGHUP"
+    signals.install()
+    with pytest.raises(KeyboardInterrupt, match="SIGHUP"):
+        interrupted("SIGHUP")
+
+
+def test_an_ignored_sighup_stays_ignored(handlers):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    signals.install()
+    with signals.graceful():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signals.pending() == ""
+
+
+def test_a_closed_terminal_does_not_end_the_work(monkeypatch):
+    master, terminal = os.openpty()
+    with os.fdopen(terminal, "w") as stream, monkeypatch.context() as changed:
+        changed.setattr(sys, "stderr", stream)
+        with TrainProgress("on") as training, RunProgress("on") as update, busy("b", "on"):
+            training.status(STATUS)
+            update("run", 1, 2)
+            os.close(master)
+            with pytest.raises(OSError, match="Input/output"):
+                os.write(terminal, b"x")
+            training.status(STATUS)
+            training.note("n")
+            update("run", 2, 2)

@@ -34,6 +34,12 @@ def test_replicas_and_accumulation_leave_room_for_updates():
     assert values["batch_size"] * 8 * 20 <= 1440
 
 
+def test_mixing_has_enough_images():
+    for mixing, batch in (({"mixup_alpha": 0.2}, 2), ({"cutmix_lambda_high": 0.5}, 4),
+                          ({"mixup_alpha": 0.2, "cutmix_lambda_high": 0.5}, 4)):
+        assert decided(options(**mixing), 24, registry()).values["batch_size"] == batch
+
+
 @pytest.mark.parametrize(("given", "rate"), [
     ({"batch_size": 256}, 0.1), ({"batch_size": 64}, 0.05), ({"batch_size": 1024}, 0.4),
     ({"batch_size": 32, "replicas": 4, "gradient_accumulation": 2}, 0.1),

@@ -103,6 +103,7 @@ class Samples:
             root: the source's folder; it may have been moved.
         """
         dataset, digest = self.dataset, hashlib.md5()
+        root = root.rstrip("/")  # which completion in a shell adds
         for index in range(len(dataset)):
             name = dataset.name(index)
             digest.update(json.dumps([

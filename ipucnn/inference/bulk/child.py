@@ -110,8 +110,10 @@ def log(text: str) -> None:
 
 def main(descriptor: int) -> int:
     """Execute the task received over `descriptor` and return the exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the parent decides, and sends a message
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows lacks the last one
+            # the parent decides, and sends a message
+            signal.signal(signal.Signals[name], signal.SIG_IGN)
     os.set_inheritable(descriptor, False)
     faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):

@@ -60,7 +60,9 @@ def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
         raise DataError(f"{request.data_dir!r} is a file, and dataset {dataset!r} reads a folder",
                         f"name its folder with '--data-dir'; layout: {layout}")
     if not os.path.isdir(request.data_dir):
-        raise DataError(f"folder {request.data_dir!r} does not exist", f"layout: {layout}")
+        here = "" if os.path.isabs(request.data_dir) else f" in {os.getcwd()!r}"
+        raise DataError(f"folder {request.data_dir!r} does not exist{here}",
+                        f"name another one; layout: {layout}")
     return request.data_dir
 
 

@@ -69,7 +69,8 @@ def note(root: str, kept: Sequence[bool], strata: Sequence[Hashable], given: boo
     without = "" if not single else " ({} a single image, which is not held out)".format(
         "1 class has" if single == 1 else f"{single} classes have")
     how = "" if given else ": set the share with '--validation-split'"
-    return (f"{sum(kept)} of the {len(kept)} images in {root!r} are held out for validation"
+    are = "is" if sum(kept) == 1 else "are"
+    return (f"{sum(kept)} of the {len(kept)} images in {root!r} {are} held out for validation"
             f"{without}{how}")
 
 

@@ -10,6 +10,7 @@ import pytest
 from ipucnn.commands.config import PROFILED
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options import profiles
+from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
 from ipucnn.training.options import TrainOptions
 
@@ -46,6 +47,27 @@ def test_no_checkpoints_overrides_the_folder_of_a_profile():
                                      "no_checkpoints": True}, "train")
     assert options.checkpoints.checkpoint_path is None
     assert options.checkpoints.weight_avg_strategy == "none"
+
+
+def test_validation_on_the_command_line_overrides_a_profile(tmp_path):
+    (tmp_path / "without.yaml").write_text("no_validation: true\n")
+    (tmp_path / "after.yaml").write_text("validation_mode: after\n")
+
+    def mode(name, **given):
+        return resolve(TrainOptions, {"config": str(tmp_path / name), **given},
+                       "train").validation.mode
+
+    assert mode("without.yaml") == "none"
+    assert mode("without.yaml", validation_mode="during", early_stopping=2) == "during"
+    assert mode("after.yaml", no_validation=True) == "none"
+    # those of a checkpoint, which contain both options
+    saved = build(TrainOptions, {"no_validation": True}).as_dict()
+    assert build(TrainOptions, saved, {"validation_mode": "after"}, restoring=True
+                 ).validation.mode == "after"
+    assert build(TrainOptions, saved, {}, restoring=True).validation.mode == "none"
+    with pytest.raises(UsageError, match="needs validation") as caught:
+        mode("without.yaml", early_stopping=2)
+    assert "'--no-validation' out; '--validation-mode during' overrides" in caught.value.hint
 
 
 def test_both_in_one_source_contradict_each_other():

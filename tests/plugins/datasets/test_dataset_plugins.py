@@ -180,6 +180,12 @@ class TestImageFolder:
         with pytest.raises(DataError, match=r"'.*nowhere' does not exist"):
             load("image_folder", data_dir=str(tmp_path / "nowhere"))
 
+    def test_missing_folder_of_another_working_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)  # a checkpoint may contain a relative path
+        with pytest.raises(DataError) as caught:
+            load("image_folder", data_dir="photos")
+        assert caught.value.message == f"folder 'photos' does not exist in {os.getcwd()!r}"
+
     def test_no_class_folders(self, tmp_path):
         save(tmp_path / "x.png")
         with pytest.raises(DataError, match=r"no class folders.*but 1 image.*--data real"):

@@ -128,7 +128,8 @@ class Folder(Source):
             path = os.path.abspath(self.path(shard.name))
             with suppress(OSError):  # reported when it is read
                 found = os.stat(path)
-                lines.append(f"{path!r} {found.st_size} {found.st_mtime_ns}")
+                lines.append(f"{path!r} {found.st_size} {found.st_mtime_ns} "
+                             f"{found.st_ctime_ns}")
         return "\n".join(lines)
 
     def open(self, shard: Shard) -> File:

@@ -1,4 +1,4 @@
-"""Precedence of `--no-checkpoints` and folders of checkpoints in profiles and the command line."""
+"""Precedence of options that contradict each other in profiles and on the command line."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def with_one_folder(source: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def without_overridden(sources: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]]:
-    """Return the sources without options of checkpoints that a later source contradicts.
+    """Return the sources without options that a later source contradicts.
 
     `--checkpoint-path` on the command line overrides a profile's `no_checkpoints`, and
-    `--no-checkpoints` a profile's folder.
+    `--no-checkpoints` a profile's folder; likewise `--validation-mode` and `--no-validation`.
 
     Args:
         sources: option values by name; later sources override earlier ones.
@@ -52,6 +52,10 @@ def without_overridden(sources: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]
             overridden = set(ABOUT_CHECKPOINTS)
         elif any(source.get(name, off) != off for name, off in ABOUT_CHECKPOINTS.items()):
             overridden = {"no_checkpoints"}
+        if source.get("no_validation"):
+            overridden.add("validation_mode")
+        elif source.get("validation_mode") is not None:
+            overridden.add("no_validation")
         kept = [{name: value for name, value in earlier.items() if name not in overridden}
                 for earlier in kept]
         kept.append(source)
