@@ -54,7 +54,8 @@ def test_imports_go_one_way(imports):
 
 
 def test_no_modules_import_each_other(imports):
-    packages = {".".join(init.relative_to(ROOT).parts[:-1]) for init in PACKAGE.rglob("__init__.py")}
+    packages = {".".join(init.relative_to(ROOT).parts[:-1])
+                for init in PACKAGE.rglob("__init__.py")}
     left = {(importer, imported) for importer, imported in imports if importer not in packages}
     while True:  # what imports nothing that is left, or is imported by nothing, is in no circle
         above, below = {one for one, _ in left}, {one for _, one in left}
