@@ -10,6 +10,7 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import Given
+from ipucnn.core.options.declaration import lookup
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
 
@@ -63,10 +64,39 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
                              f"whose {_WORDS[name]} is {value}",
                              f"leave '{flag}' out, or name other weights")
     named = {other.bare.replace("-", "_") for source in others for other in source}
-    others.append([Given(name, value, f"weights {weights!r}")
-                   for name, value in card.options.items()
-                   if name not in named and name not in settled and value is not None])
+    own = {name: value for name, value in card.options.items()
+           if name not in named and name not in settled and value is not None}
+    _check_options(own, card, weights, registry)
+    others.append([Given(name, value, f"weights {weights!r}") for name, value in own.items()])
     return {**given, **settled}
+
+
+def _check_options(options: Mapping[str, Any], card: ModelCard, weights: str,
+                   registry: Registry) -> None:
+    """Raise an error for options in a file that its model and norm layer do not have any more.
+
+    Raises:
+        UsageError: names the file and the plugins, which may have been upgraded since.
+    """
+    owners: List[str] = []
+    known: List[Optional[type]] = []
+    for kind, name in (("model", card.model), ("norm-layer", card.norm_layer)):
+        with suppress(IpucnnError):  # reported where the plugin is selected
+            spec = registry.get(kind, name)
+            known.append(registry.options_class(spec))
+            provider = registry.provider_of(spec)
+            if not provider.builtin:
+                owners.append(f"{kind} {name!r} of {provider.label}")
+    gone = [name for name in options
+            if not any(one is not None and lookup(one, name.rpartition(".")[2]) for one in known)]
+    if not gone or len(known) < 2 or not owners:
+        return
+    flags = ", ".join(f"'--{name.replace('_', '-')}'" for name in gone)
+    raise UsageError(
+        f"{weights!r} contains the {'option' if len(gone) == 1 else 'options'} {flags}, which "
+        f"{' or '.join(owners)} does not have any more",
+        "use the version of the plugin with which it was written, or take the weights that fit "
+        "with '--weights-partial' and '--model'")
 
 
 def settled_otherwise(profile: Mapping[str, Any], given: Mapping[str, Any],

@@ -294,6 +294,8 @@ def make_loss(options: TrainOptions, registry: Registry) -> Loss:
     if not isinstance(loss, Loss):
         raise PluginError(f"the target of loss {spec.name!r} of {registry.provider_of(spec).label} "
                           f"returned {type(loss).__name__}, not a Loss")
+    if not loss.name:
+        loss.name = spec.name
     return loss
 
 

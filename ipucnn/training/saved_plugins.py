@@ -78,6 +78,10 @@ class Saved:
     place: str
     versions: Mapping[str, str] = field(default_factory=dict)
 
+    def changed(self, provider: Provider) -> bool:
+        """Return whether a plugin had another version when the file was written."""
+        return self.versions.get(provider.distribution, provider.version) != provider.version
+
 
 def plugin_versions(options: TrainOptions, registry: Registry) -> Dict[str, str]:
     """Return the versions of the third-party distributions whose plugins a training uses."""
@@ -136,6 +140,7 @@ def still_valid(values: Mapping[str, Any], registry: Registry, saved: Saved,
             kept[name] = value
     if removed:
         users = _third_parties(values, registry)
+        users = [user for user in users if saved.changed(user[2])] or users
         needed = [user for user in users if user[0].name not in unneeded]
         if needed or not users:
             raise _removed(removed, needed, saved, replaceable)
@@ -203,10 +208,8 @@ def _removed(names: Sequence[str], users: Sequence[User], saved: Saved,
 
 def _version_of_training(providers: Sequence[Provider], saved: Saved) -> str:
     """Return how to get the plugins in the versions that wrote a file."""
-    older = [f"{provider.distribution}=={version}"
-             for provider in dict.fromkeys(providers)
-             for version in [saved.versions.get(provider.distribution)]
-             if version and version != provider.version]
+    older = [f"{provider.distribution}=={saved.versions[provider.distribution]}"
+             for provider in dict.fromkeys(providers) if saved.changed(provider)]
     if not older:
         return "use the version of the plugin with which it was written"
     return f"install the version with which it was written: 'pip install {' '.join(older)}'"

@@ -362,3 +362,49 @@ def test_a_renamed_option_keeps_its_value(upgraded, cli):
         '"How many."', '"How many.", names=("--stripes",)'))
     done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2", "--progress", "off")
     assert done.code == 0, done.err
+
+
+def test_only_plugins_of_another_version_may_have_lost_an_option(upgraded, fake_distribution, cli):
+    fake_distribution("still", {"still_plugin.py": PLUGIN}, {"loggers.quiet": "still_plugin"})
+    done = cli("train", *TRAINING, "--optimizer", "tiger", "--stripes", "7", "--logger", "quiet",
+               "--checkpoint-path", "both")
+    assert done.code == 0, done.err
+    upgraded("2.0", options=NONE)
+    fake_distribution("still", {"still_plugin.py": PLUGIN}, {"loggers.quiet": "still_plugin"})
+    done = cli("restore", "--checkpoint-path", "both", "--epoch", "2")
+    assert "which optimizer 'tiger' of ipucnn-tiger 2.0 does not have any more" in done.err
+
+
+def test_weights_name_the_model_that_lost_an_option(cli, tmp_path, fake_distribution):
+    source = """
+from dataclasses import dataclass
+import ipucnn
+
+@dataclass(frozen=True)
+class Options:
+    OPTION: int = ipucnn.option(4, "How wide.", fixed="model")
+
+def build(num_classes, options):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.BatchNorm2d(4),
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="lynx", summary="s", target=build, input_size=32,
+                             options=Options)]
+"""
+    path = tmp_path / "lynx.py"
+    path.write_text(source.replace("OPTION", "lynx_width"))
+    done = cli("train", "--plugin", path, *TRAINING, "--model", "lynx", "--checkpoint-path",
+               "saved")
+    assert done.code == 0, done.err
+    path.write_text(source.replace("OPTION", "lynx_depth_of_it"))
+    for name in [name for name in sys.modules if "lynx" in name]:
+        del sys.modules[name]
+    done = cli("run", "--plugin", path, "--weights", "saved", "--data", "generated",
+               "--iterations", "1")
+    assert done.code == 2
+    assert "contains the option '--lynx-width', which model 'lynx' of lynx does not have any more" \
+        in done.err
+    assert "unknown option" not in done.err

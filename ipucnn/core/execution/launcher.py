@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.execution.instances import Instances
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class Launch:
 
     Raises:
         UsageError: the index or the count is not valid.
+        PluginError: a number is of another type.
     """
 
     index: int
@@ -40,6 +41,12 @@ class Launch:
     ends_all: bool = False
 
     def __post_init__(self) -> None:
+        for name, value in (("index", self.index), ("count", self.count),
+                            ("replicas", self.replicas), ("local_index", self.local_index),
+                            ("restarts", self.restarts)):
+            if not hasattr(value, "__index__") and (value is not None or name not in (
+                    "replicas", "local_index")):
+                raise PluginError(f"a Launch has {name} {value!r}, expected a whole number")
         if not 0 <= self.index < self.count:
             raise UsageError(f"the environment describes instance {self.index} of {self.count}, "
                              "counted from 0", "start the command with its launcher, or unset the "

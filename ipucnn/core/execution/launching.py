@@ -200,7 +200,11 @@ def joined(plan: Optional[ExecutionPlan] = None) -> Instances:
     if launch is None or launcher is None:
         return ALONE
     if launch not in _joined:
-        _joined[launch] = launcher.join()
+        instances = launcher.join()
+        if not isinstance(instances, Instances):
+            raise PluginError(f"launcher {launch.launcher!r} connected the processes to "
+                              f"{type(instances).__name__}, not to Instances")
+        _joined[launch] = instances
     if plan is not None:
         launcher.check(plan)
     return _joined[launch]
@@ -237,6 +241,9 @@ def _recognised(variables: Mapping[str, str],
     for spec in _candidates(variables, name):
         launcher = _resolved(spec, _options if name and name == _selected else None)
         launch = launcher.launch(variables)
+        if launch is not None and not isinstance(launch, Launch):
+            raise PluginError(f"'launch' of launcher {spec.name!r} returned {launch!r}, expected "
+                              "a Launch or None")
         if launch is not None:
             found.append((replace(launch, launcher=spec.name), launcher))
         elif name and launcher.external:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.execution.mixing import Mixing, mixed_labels
 
 if TYPE_CHECKING:
@@ -119,14 +119,23 @@ class PerImageLoss(Loss):
                  mixing: Optional[Mixing] = None, micro_batch: int = 0) -> torch.Tensor:
         """Return the mean loss; see `Loss.__call__`."""
         logits = logits.float()
-        terms = [self.per_image(logits, target) if share is None
-                 else share * self.per_image(logits, target)
+        terms = [self._each(logits, target) if share is None
+                 else share * self._each(logits, target)
                  for target, share in mixed_labels(labels, mixing, micro_batch)]
         return sum(terms[1:], terms[0]).mean()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
         """Return the sum of the losses of images, and their number; see `Loss.total`."""
-        return float(self.per_image(logits.float(), labels).double().sum()), float(len(logits))
+        return float(self._each(logits.float(), labels).double().sum()), float(len(logits))
+
+    def _each(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return `per_image`; a mean over the images would count as the loss of one image."""
+        losses = self.per_image(logits, labels)
+        if losses.dim() != 1:
+            raise PluginError(f"'per_image' of loss {self.name or type(self).__name__!r} returned "
+                              f"a tensor of shape {list(losses.shape)}, expected a number for "
+                              "each image")
+        return losses
 
 
 def one_per_image(loss: Loss, labels: torch.Tensor) -> torch.Tensor:
@@ -139,6 +148,34 @@ def one_per_image(loss: Loss, labels: torch.Tensor) -> torch.Tensor:
         raise UsageError(f"loss {loss.name!r} takes one label per image, and these images may have "
                          "several", "'ipucnn list-plugins losses' lists the others")
     return labels
+
+
+def of_micro_batch(loss: Loss, logits: torch.Tensor, labels: torch.Tensor,
+                   mixing: Optional[Mixing], micro_batch: int) -> torch.Tensor:
+    """Return the loss of a micro-batch in a training, after a check that it can be minimised.
+
+    Args:
+        loss: the loss.
+        logits: see `Loss.__call__`.
+        labels: likewise.
+        mixing: likewise.
+        micro_batch: likewise.
+
+    Raises:
+        PluginError: it is no scalar, or does not depend on the logits.
+    """
+    import torch
+
+    value = loss(logits, labels, mixing, micro_batch)
+    if not isinstance(value, torch.Tensor) or value.dim():
+        shape = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) \
+            else f"an object of type {type(value).__name__!r}"
+        raise PluginError(f"loss {loss.name!r} returned {shape}, expected the mean over the images "
+                          "as a tensor without dimensions")
+    if logits.requires_grad and not value.requires_grad:
+        raise PluginError(f"loss {loss.name!r} returned a value without a gradient",
+                          "compute it from the logits without 'detach', 'item' and numpy")
+    return value
 
 
 def unsupported(backend: str, loss: Loss, hint: str) -> UsageError:

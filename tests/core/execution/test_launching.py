@@ -191,6 +191,25 @@ def test_a_target_that_is_no_launcher_is_an_error(cluster):
 # -- working together ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("launch", "join", "message"), [
+    ("3", "Two()", "'launch' of launcher 'cluster' returned 3, expected a Launch or None"),
+    ("Launch('0', 2)", "Two()", "a Launch has index '0', expected a whole number"),
+    ("Launch(0, 2, local_index=0.0)", "Two()", "a Launch has local_index 0.0"),
+    ("Launch(0, 2)", "None", "launcher 'cluster' connected the processes to NoneType, not to "),
+])
+def test_what_a_launcher_returns_is_checked(isolated_registry, tmp_path, monkeypatch, launch, join,
+                                            message):
+    path = tmp_path / "cluster.py"
+    path.write_text(THIRD_PARTY.replace(
+        'Launch(int(environment["CLUSTER_RANK"]), int(environment["CLUSTER_SIZE"]))', launch
+    ).replace("return Two()", f"return {join}"))
+    isolated_registry(path)
+    monkeypatch.setenv("IPUCNN_LAUNCHER", "cluster")
+    monkeypatch.setenv("CLUSTER_RANK", "0")
+    with pytest.raises(PluginError, match=message):
+        joined()
+
+
 def test_a_process_joins_once(cluster, monkeypatch):
     for name, value in CLUSTER.items():
         monkeypatch.setenv(name, value)

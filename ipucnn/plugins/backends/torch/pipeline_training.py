@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 import torch
 
 from ipucnn.core.execution.accuracy import is_correct
+from ipucnn.core.execution.losses import of_micro_batch
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
     StateDict,
@@ -228,7 +229,7 @@ class PipelineTrainingSession(TorchTrainingSession):
         assert self._labels is not None
         labels = self._labels[number * size:(number + 1) * size]
         mixing = None if self._mixing is None else self._mixing.part(number, 1, size)
-        loss = self._setup.loss(logits, labels, mixing, size)
+        loss = of_micro_batch(self._setup.loss, logits, labels, mixing, size)
         self._losses.append(loss.detach() / count)
         if self._setup.metrics:
             self._hits.append(is_correct(logits.detach(), labels).sum())

@@ -11,6 +11,7 @@ import torch
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import is_correct
+from ipucnn.core.execution.losses import of_micro_batch
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
     NonFiniteLoss,
@@ -344,7 +345,8 @@ class TorchTrainingSession(Prefetching, TrainingSession):
               mixing: Any) -> Tuple[torch.Tensor, torch.Tensor]:
         with self._precision.compute(), norm_errors(self._plan.micro_batch):
             logits = self._forward(images)
-        return self._setup.loss(logits, labels, mixing, self._plan.micro_batch), logits
+        return of_micro_batch(self._setup.loss, logits, labels, mixing,
+                              self._plan.micro_batch), logits
 
     # -- input ---------------------------------------------------------------------------------
 
