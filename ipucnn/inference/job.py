@@ -55,7 +55,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         IpucnnError: anything the user can act on.
     """
     registry, progress = registry or current_registry(), progress or (lambda *_: None)
-    options.results.check_places()
+    options.results.check_places(options)
     notes: List[str] = []
     if options.execution.measured:
         from ipucnn.inference.batch_of_run import with_measured_batch

@@ -199,6 +199,9 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
         raise DataError(f"the Softmax of '{path}' is computed over an axis of one value, so that "
                         "each of its results is 1",
                         "export it again with a Softmax over the axis of the classes")
+    if "Hardmax" in kinds:
+        raise DataError(f"'{path}' ends in a Hardmax: its outputs are 0 and 1, and no score for "
+                        "each class", "export the network without it")
     if not _are_probabilities(kinds):
         return LOGITS, False
     if opset_of(proto) >= 13 and not passed & _RESHAPING and any(
@@ -331,7 +334,8 @@ def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> b
         and below.input[0] == above.output[0]
 
 
-_SOFTMAX, _SIGMOID = ("Softmax", "QLinearSoftmax"), ("Sigmoid", "QLinearSigmoid")
+_SOFTMAX = ("Softmax", "QLinearSoftmax")
+_SIGMOID = ("Sigmoid", "QLinearSigmoid", "HardSigmoid")
 
 _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 

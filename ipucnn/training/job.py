@@ -36,7 +36,7 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on. `partial` holds the result so far.
     """
-    options.results.check_places()
+    options.results.check_places(options)
     prepared = prepare(options, registry or current_registry(), restored)
     if restored is not None and restored.card is not None \
             and restored.card.num_outputs != prepared.built.num_outputs:

@@ -66,7 +66,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     listener = listener or Listener()
     if not options.checkpoints.checkpoint_path:
         raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
-    options.results.check_places()
+    options.results.check_places(options)
     place = place_of(options.checkpoints.checkpoint_path)
     paths = [entry.path for entry in entries(place, averaged=True)] if place.is_dir() else [place]
     if not paths:

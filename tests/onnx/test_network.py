@@ -155,6 +155,7 @@ def test_the_preprocessing_beside_it(tmp_path, values, expected):
 
 @pytest.mark.parametrize(("operators", "outputs", "multi_label"), [
     (["Softmax"], "probabilities", False), (["Sigmoid", "Identity"], "probabilities", True),
+    (["HardSigmoid"], "probabilities", True),
     (["Softmax", "Unsqueeze", "Squeeze", "Transpose"], "probabilities", False),
     (["LogSoftmax", "Exp"], "probabilities", False), (["LogSoftmax"], "logits", False),
     (["Relu"], "logits", False), (["Softmax", "Relu"], "logits", False)])
@@ -218,6 +219,10 @@ HALF, AXES = ("half", numpy.float32(0.5)), ("axes", numpy.array([1]))
 def test_operators_after_the_activation(tmp_path, proto, outputs, multi_label):
     card = read_network(written(tmp_path, proto)).card
     assert (card.outputs, card.multi_label) == (outputs, multi_label)
+
+
+def test_a_hardmax_is_refused(tmp_path):
+    assert "ends in a Hardmax" in refused(written(tmp_path, ending(node("Hardmax", "z", "shares"))))
 
 
 def branches(then, other, **outer):

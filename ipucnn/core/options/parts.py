@@ -6,6 +6,7 @@ from typing import ClassVar, Dict, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.files import kind_of, require_writable
+from ipucnn.core.options.composition import CommandOptions, settings
 from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import (
     DEVICE_IMAGES,
@@ -182,15 +183,31 @@ class ResultPart:
                 raise UsageError(f"'{other}' and '{item.flag}' write the same file {place!r}",
                                  "name two files")
 
-    def check_places(self) -> None:
+    def check_places(self, options: Optional[CommandOptions] = None) -> None:
         """Raise an error before a job for files that cannot be written after it.
+
+        Args:
+            options: of the command, whose other options name files that it reads.
 
         Raises:
             DataError: names the first one, and why.
+            UsageError: it would overwrite a file that the command reads.
         """
+        read = {} if options is None else self._read(options)
         for item, place in self._files():
+            reader = read.get(os.path.realpath(place))
+            if reader:
+                raise UsageError(f"'{item.flag}' would overwrite {place!r}, which '{reader}' reads",
+                                 "name another file")
             if item.name not in self.written_during:
                 require_writable(place)
+
+    def _read(self, options: CommandOptions) -> Dict[str, str]:
+        """Return the flags of the options that name existing files, by the path of the file."""
+        own = {item.name for item in declared(type(self))}
+        return {os.path.realpath(place): item.flag for name, (item, value)
+                in settings(options).items() if name not in own and isinstance(value, str)
+                for place in [os.path.expanduser(value)] if os.path.isfile(place)}
 
     def _files(self) -> Iterator[Tuple[Declared, str]]:
         """Yield the options that name files to write, and the files."""

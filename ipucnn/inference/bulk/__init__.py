@@ -46,6 +46,6 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
                          "leave it out, or name a folder with 'data_dir'")
     if not options.execution.oversubscribe:
         check_fit(options.execution.instances)
-    options.results.check_places()
+    options.results.check_places(options)
     prepare(options, registry)  # to find errors early, and to fetch weights once
     return parent.run(options, registry.settings, progress or (lambda *_: None))

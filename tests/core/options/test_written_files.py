@@ -21,6 +21,23 @@ def test_two_results_are_not_written_to_one_file(part, flags, tmp_path, monkeypa
     part(**dict(zip(flags, (os.devnull, os.devnull))))
 
 
+@pytest.mark.parametrize(("command", "reader"), [
+    (("run", "--onnx", "file", "--result"), "--onnx"),
+    (("run", "--weights", "random", "--data-dir", "file", "--report"), "--data-dir"),
+    (("run", "--weights", "random", "--data", "image_folder", "--data-dir", ".", "--labels",
+      "link.csv", "--predictions"), "--labels"),
+    (("validate", "--checkpoint-path", "file", "--result"), "--checkpoint-path")])
+def test_a_file_that_is_read_is_not_overwritten(command, reader, cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link.csv").symlink_to("file")
+    place = "link.csv" if reader == "--labels" else "./file"
+    done = cli(*command, place)
+    assert done.code == 2
+    assert f"would overwrite '{place}', which '{reader}' reads" in done.err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 @pytest.mark.parametrize(("place", "reason"), [
     ("folder", "it is a folder"), ("file/x.html", "is not a folder")])
 @pytest.mark.parametrize("command", [
