@@ -14,7 +14,7 @@ import stat
 import warnings
 from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Set, Tuple
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.data import image_formats, jpeg, png
 from ipucnn.data.jpeg import Wanted
 from ipucnn.data.resize import Pixels, native_resize
@@ -40,6 +40,12 @@ _told: Set[str] = set()
 """Warnings already issued for damaged images, so that epochs do not repeat them."""
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
+
+
+def cannot_skip(error: IpucnnError) -> None:
+    """Replace the hint to skip bad images in an error, for a job that cannot skip them."""
+    if "--skip-bad-samples" in error.hint:
+        error.hint = "'ipucnn data verify' finds all bad images: repair or remove them"
 
 
 def read_file(path: str) -> bytes:

@@ -142,6 +142,15 @@ def _check_reader(data: DatasetSpec, reader: DatasetSpec, plugins: PluginOptions
                                  "leave it out, or name other data with '--data-dir'")
 
 
+def takes_folder_of(data: DatasetSpec, before: DatasetSpec) -> bool:
+    """Return whether a dataset that replaces another one is read from the folder of that one.
+
+    A dataset that reads no folder is not, nor one with a folder of its own, into which it may
+    be downloaded.
+    """
+    return data is before or (data.reads_folder and not data.default_data_dir)
+
+
 def as_opened(data: DatasetSpec, dataset: ImageDataset) -> DatasetSpec:
     """Return the record of an opened dataset, unlabelled where its files have no labels."""
     return replace(data, labelled=False) if data.labelled and not dataset.class_names else data

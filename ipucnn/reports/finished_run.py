@@ -28,8 +28,8 @@ VERSION = "1"
 """Of all these documents."""
 
 _MOST_ROWS = 10 ** 6
-_WRITES = ("name the folder of a training, a file of '--result' or '--predictions', or several of "
-           "them")
+_WRITES = ("name the log folder of a training ('--log-dir', or else '--checkpoint-path'), a file "
+           "of '--result' or '--predictions', or several of them")
 
 
 @dataclass

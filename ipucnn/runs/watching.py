@@ -63,7 +63,7 @@ class Watched:
         found = [root] if own else sorted(folders(root), key=changed)
         if not found:
             raise UsageError(f"there is no training in '{place}'",
-                             "name the folder of '--log-dir' or '--checkpoint-path'")
+                             "name the folder of '--log-dir', or else of '--checkpoint-path'")
         self._folder = found[-1]
         self._url = ""
         if self._mirror:

@@ -11,6 +11,7 @@ from ipucnn.core.loggers import COMPLETED, FAILED, STOPPED
 from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data.images import cannot_skip
 from ipucnn.training.checkpoints import Checkpoint, load_session
 from ipucnn.training.image_cache import kept_images
 from ipucnn.training.options import TrainOptions
@@ -70,6 +71,8 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             status = COMPLETED if result.stopped_by in (None, EARLY_STOPPING) else STOPPED
         except IpucnnError as error:
             result = error.partial = trainer.finished()
+            if prepared.instances.count > 1:
+                cannot_skip(error)
             failure = {"error": error.message}
             raise
         finally:

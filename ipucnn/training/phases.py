@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.preprocessing import Preprocessing
@@ -15,6 +15,7 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data.images import cannot_skip
 from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import on_store, place_of, shown_path
@@ -96,8 +97,12 @@ def _averaged(folder: Path, output: Optional[Path], options: AverageOptions,
         last = averaged_paths(folder, options.weight_avg_n)[-1]
         changed, about_images = _reestimated(last, options, registry)
         notes += about_images
-    result = average(folder, options.weight_avg_strategy, options.weight_avg_exp_decay,
-                     options.weight_avg_n, output, changed)
+    try:
+        result = average(folder, options.weight_avg_strategy, options.weight_avg_exp_decay,
+                         options.weight_avg_n, output, changed)
+    except DataError as error:
+        cannot_skip(error)
+        raise
     return replace(result, notes=notes)
 
 

@@ -14,8 +14,10 @@ from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
@@ -172,8 +174,13 @@ def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Reg
     common = common_values(TrainOptions, overrides)
     replaced = [kind for kind in TrainOptions.kinds for selector in [KINDS[kind].selector]
                 if selector in common and common[selector] != saved.get(selector)]
-    options = build(TrainOptions, saved.as_dict(without=replaced), overrides, registry=registry,
-                    restoring=True)
+    kept = saved.as_dict(without=replaced)
+    if "dataset" in replaced and not takes_folder_of(*(
+            registry.get_typed(DatasetSpec, name)
+            for name in (common["data"], saved.dataset.data))):
+        kept = {name: value for name, value in kept.items()
+                if name not in ("data_dir", "validation_data_dir")}
+    options = build(TrainOptions, kept, overrides, registry=registry, restoring=True)
     before, after = settings(saved), settings(options)
     changes = [(name, item, before[name][1] if name in before else None, value)
                for name, (item, value) in after.items()

@@ -28,7 +28,13 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.formats.recognition import format_of
-from ipucnn.data.opening import as_opened, check_dataset_options, open_dataset, request_of
+from ipucnn.data.opening import (
+    as_opened,
+    check_dataset_options,
+    open_dataset,
+    request_of,
+    takes_folder_of,
+)
 from ipucnn.models.batch_of_inference import Inference
 from ipucnn.models.batch_of_inference import check as check_measurable
 from ipucnn.models.checkpoint_files import entries
@@ -305,7 +311,8 @@ def validation_options(stored: StoredModel, given: ValidateOptions,
     others |= {item.name for item in declared(AugmentationPart)}
     others |= {name for name in trained.plugins.deferred for owner in owners
                if owner.option(name) and not owner.option(name, VALIDATION)}
-    if "data" in overrides and not registry.get_typed(DatasetSpec, overrides["data"]).reads_folder:
+    if "data" in overrides and not takes_folder_of(
+            registry.get_typed(DatasetSpec, overrides["data"]), used):
         others |= {"data_dir", "validation_data_dir"}
     saved = {name: value for name, value in trained.as_dict(without=replaced).items()
              if name not in others}

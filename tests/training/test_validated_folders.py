@@ -68,6 +68,28 @@ def test_a_training_validates_on_a_folder_of_another_format(cli, photos, tmp_pat
     assert f"'{other}' is read as dataset '{name}'" in done.out + done.err
 
 
+def test_another_dataset_is_not_downloaded_into_the_folder_of_the_training(
+        cli, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPUCNN_CIFAR_URL", "http://127.0.0.1:9")
+    trained(cli, "a", "--data-dir", photos)
+    for command in (["validate"], ["restore", "--epoch", "2"]):
+        done = cli(*command, "--checkpoint-path", "a", "--data", "cifar10", "--progress", "off")
+        assert done.code == 1
+        assert "unpack it in 'data/cifar10'" in done.err
+
+
+def test_a_hint_names_no_option_that_average_lacks(cli, tmp_path):
+    write_made("shapes", str(tmp_path / "own"), GeneratedFiles(per_class=2, size=24))
+    trained(cli, tmp_path / "a", "--data-dir", tmp_path / "own")
+    for path in (tmp_path / "own").glob("*/*.jpg"):
+        path.write_bytes(b"")
+    done = cli("average", "--checkpoint-path", tmp_path / "a", "--reestimate-batch-norm", "4")
+    assert done.code == 1
+    assert "is empty" in done.err
+    assert "hint: 'ipucnn data verify' finds all bad images: repair or remove them" in done.err
+
+
 def test_hints_name_options_of_validate(cli, photos, tmp_path):
     shards = tmp_path / "shards"
     assert cli("data", "convert", "--source", photos, "--target", shards).code == 0

@@ -179,7 +179,8 @@ def recognised(path: str, used: Optional[Registry] = None) -> str:
                 for longest in [_marked(spec, path)] if longest]
     if not matching:
         raise DataError(f"folder {path!r} looks like none of the known datasets",
-                        "name its format with '--data'; is it the right folder?")
+                        "name its format with '--data' ('--data real' takes any images); is it "
+                        "the right folder?")
     return max(matching)[1]
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Iterable, Optional
+from typing import Iterable, List, Optional
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.image_files import FileImages, list_images, no_images
+from ipucnn.data.image_files import FileImages, faults, list_images, no_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES, may_be_image
 from ipucnn.data.images import read_file
 from ipucnn.data.left_out import LeftOut
@@ -50,12 +50,22 @@ def make(request: DatasetRequest, options: Optional[RealOptions] = None) -> Imag
     return FileImages(paths, notes=left.notes(), read=stored.read if stored else read_file)
 
 
+def verify(folder: str) -> List[str]:
+    """Return a line for every damaged image, or for a folder without images."""
+    left = LeftOut(folder)
+    paths = list_images(folder, left)
+    if not paths:
+        return [no_images(folder, left, "").message]
+    return [*left.faults(), *faults(paths)]
+
+
 @hookimpl
 def ipucnn_datasets() -> Iterable[DatasetSpec]:
     """Return the record of the dataset."""
     return [DatasetSpec(
         name="real", summary="any images in a folder, without labels",
-        target="ipucnn.plugins.datasets.real:make", default_data_dir=DEFAULT_FOLDER, stores=True,
+        target="ipucnn.plugins.datasets.real:make", verify="ipucnn.plugins.datasets.real:verify",
+        default_data_dir=DEFAULT_FOLDER, stores=True,
         options=RealOptions,
         layout=f"image files at any depth below --data-dir ({DEFAULT_FOLDER} when not given), or "
                "one image file")]

@@ -38,6 +38,15 @@ def test_the_name_decides_when_it_is_given(tmp_path):
     assert "no cifar100 in" in problem
 
 
+def test_any_images_can_be_verified(tmp_path):
+    (problem,) = verify(str(tmp_path), "real")
+    assert problem == f"there are no images in {str(tmp_path)!r}"
+    Image.new("RGB", (5, 5)).save(str(tmp_path / "1.png"))
+    assert verify(str(tmp_path), "real") == []
+    (tmp_path / "2.png").write_bytes(b"")
+    assert verify(str(tmp_path), "real") == [f"image '{tmp_path / '2.png'}' is empty"]
+
+
 def test_what_cannot_be_verified(tmp_path):
     with pytest.raises(UsageError, match=r"'shapes' cannot be verified.*imagenet"):
         verify(str(tmp_path), "shapes")
