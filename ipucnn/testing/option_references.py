@@ -15,11 +15,11 @@ from ipucnn.core.options.owners import Owner
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 
-_FOR_BACKENDS = ("role", "validation")
+_FOR_BACKENDS = ("role",)
 """Attributes that only options of backends have."""
 
 _FOR_COMMANDS = ("feature", "switch", "in_profiles")
-"""Attributes that only common options have."""
+"""Attributes that only common options have; options of launchers act on the command line, too."""
 
 
 def problems(owner: Owner, item: Declared, commands: Sequence[Type[CommandOptions]],
@@ -34,7 +34,7 @@ def problems(owner: Owner, item: Declared, commands: Sequence[Type[CommandOption
     """
     where = f"option '{item.flag}'"
     for name in _FOR_COMMANDS:
-        if getattr(item.option, name):
+        if getattr(item.option, name) and (name == "feature" or owner.kind.name != "launcher"):
             yield f"{where} sets {name!r}, which only common options have"
     for name in _FOR_BACKENDS:
         if getattr(item.option, name) and owner.kind.name != "backend":

@@ -6,6 +6,9 @@ What would not come back as it was is refused when it is saved: months later is 
 
 from __future__ import annotations
 
+import functools
+import io
+import pickle
 import sys
 from typing import Any, Mapping, NoReturn
 
@@ -13,8 +16,9 @@ import torch
 
 from ipucnn.core.errors import PluginError
 
-_LEAVES = (bool, bytes, torch.dtype, torch.device)
-"""Types besides tensors, numbers, texts and collections that a checkpoint may contain."""
+_LEAVES = (bytes, torch.dtype, torch.device)
+"""Types besides tensors, numbers, texts and collections that a checkpoint may contain, where this
+version of torch can read them."""
 
 _BUILT_IN = (bool, int, float, str, bytes, type(None))
 
@@ -81,28 +85,43 @@ def _key(key: Any, typed: bool, where: str) -> Any:
 
 def _leaf(value: Any, where: str) -> Any:
     """Return a number or another single value in a built-in type."""
-    if type(value) in _LEAVES or value is None:
+    if value is None or type(value) is bool:
+        return value
+    if type(value) in _LEAVES:
+        # empty bytes are written in another way than others
+        if not _comes_back(value[:1] if isinstance(value, bytes) else value):
+            _refuse(value, where)
         return value
     if hasattr(value, "item") and not getattr(value, "ndim", 1):
         return _of_library(value, where)
     if isinstance(value, bytes):
-        return bytes(value)
+        return _leaf(bytes(value), where)
     if isinstance(value, int):  # members of an enum, for example
         if value.bit_length() > _LARGEST_BITS:
             _refuse(value, where)
         return int(value)
     if isinstance(value, float):
         return float(value)
-    if isinstance(value, _LEAVES):
-        return value
     _refuse(value, where)
+
+
+@functools.lru_cache(maxsize=64)
+def _comes_back(value: Any) -> bool:
+    """Return whether torch reads a value; version 2.0 reads no bytes, devices and some dtypes."""
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    try:
+        return bool(torch.load(file, weights_only=True) == value)
+    except (pickle.UnpicklingError, RuntimeError):
+        return False
 
 
 def _of_library(value: Any, where: str) -> Any:
     """Return the number of another library as a built-in one."""
     found = value.item()
     if type(found) in _BUILT_IN:
-        return found
+        return _leaf(found, where)
     try:
         number = float(found)
         exact = bool(number == found or (number != number and found != found))

@@ -167,7 +167,6 @@ def test_options_are_checked(failures, options, message):
     ({"feature": "warp"}, "sets 'feature', which only common options have"),
     ({"switch": True}, "sets 'switch', which only common options have"),
     ({"role": "cache"}, "sets 'role', which only options of backends have"),
-    ({"validation": True}, "sets 'validation', which only options of backends have"),
     ({"idle": "without augmentatoin"}, "has 'idle' 'without augmentatoin': there is no option "
      "'augmentatoin' (did you mean 'augmentation'"),
     ({"idle": "without augmentation strong"}, "option '--augmentation': 'strong' is not one of "),

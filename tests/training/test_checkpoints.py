@@ -326,7 +326,7 @@ class Level(enum.IntEnum):
     datetime.date(2026, 1, 1), numpy.datetime64("2026-01-01"), numpy.arange(3), Decimal("0.1"),
     bytearray(b"x"), dataclasses.make_dataclass("Plain", ["mean"])(1), len, int, object(),
     torch.ones(2).as_subclass(Marked), 1 << 4000, {torch.ones(1): 1}, ..., range(3),
-    torch.Generator(), numpy.dtype("float32"), slice(1)],
+    torch.Generator(), numpy.dtype("float32"), slice(1), b""],
     ids=lambda value: type(value).__name__)
 def test_state_that_would_not_come_back_is_refused(tmp_path, value):
     with pytest.raises(PluginError, match=r"^the state of optimizer 'lion' cannot be saved: a "
@@ -352,7 +352,12 @@ def test_state_that_contains_itself_is_refused(tmp_path):
     (float("inf"), float("inf")), ({("a", 1): True}, {("a", 1): True}), (-(1 << 70), -(1 << 70)),
     (OrderedDict(a=1), {"a": 1}), ("\ud800", "\ud800")], ids=repr)
 def test_state_that_can_be_read_comes_back(tmp_path, value, read):
-    path = save(made(session={"value": value}), tmp_path)
+    try:
+        path = save(made(session={"value": value}), tmp_path)
+    except PluginError:  # what this version of torch cannot read
+        assert torch.__version__.startswith("2.0.")
+        assert isinstance(read, (bytes, torch.device, torch.dtype))
+        return
     found = load(path).session["value"]
     assert found == read
     assert type(found) is type(read)
