@@ -167,6 +167,8 @@ def read_network(path: Path) -> OnnxNetwork:
         status = path.stat()
     except OSError:  # reading it reports the cause
         return _read(path)
+    if S_ISREG(status.st_mode) and status.st_size > MOST_BYTES:  # even its hash takes long
+        raise _too_large(path, status.st_size)
     # options need the card of the file that the run reads then
     return _read_once(path, (_state(status), *_state_beside(path)), S_ISREG(status.st_mode))
 
