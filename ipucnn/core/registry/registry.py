@@ -179,11 +179,23 @@ class Registry:
             *arguments: of the target.
             options: an instance of the record's options class; its defaults when None.
             **keywords: of the target.
+
+        Raises:
+            PluginError: the target of a third party does not take these arguments.
         """
         declared = self.options_class(spec)
         if declared is not None:
             keywords["options"] = declared() if options is None else options
-        return self.resolve(spec)(*arguments, **keywords)
+        target = self.resolve(spec)
+        try:
+            return target(*arguments, **keywords)
+        except TypeError as error:
+            provider = self.provider_of(spec)
+            inside = error.__traceback__ and error.__traceback__.tb_next
+            if provider.builtin or inside:  # raised in the target
+                raise
+            raise PluginError(f"the target of {spec.name!r} of {describe(provider)} cannot be "
+                              f"called: {error}", remedy_for(provider)) from error
 
     @_one_thread
     def raised_by(self, error: BaseException) -> Optional[Provider]:

@@ -295,6 +295,26 @@ def test_target_that_cannot_be_used_is_attributed(install, target, cause):
     assert "pip uninstall lazy" in caught.value.hint
 
 
+@pytest.mark.parametrize("source", ["def build(): ...", "import abc\nclass build(abc.ABC):\n"
+                                    "    @abc.abstractmethod\n    def forward(self): ..."])
+def test_target_that_cannot_be_called_is_attributed(install, source):
+    install("lazy", plugin(model("tinynet", target="lazy_plugin:build"), before=source))
+    reg = fresh()
+    with pytest.raises(PluginError) as caught:
+        reg.make(reg.get("model", "tinynet"), 1)
+    for fact in ("'tinynet'", "lazy 1.0", "cannot be called", "build"):
+        assert fact in caught.value.message
+    assert "pip uninstall lazy" in caught.value.hint
+
+
+def test_type_errors_within_a_target_keep_their_traceback(install):
+    install("lazy", plugin(model("tinynet", target="lazy_plugin:build"),
+                           before="def build(number):\n    return number + 'text'"))
+    reg = fresh()
+    with pytest.raises(TypeError, match="unsupported operand"):
+        reg.make(reg.get("model", "tinynet"), 1)
+
+
 def test_nested_and_callable_targets_resolve(install):
     install("nested", plugin(model("tinynet", target="nested_plugin:Holder.build"),
                              model("direct")[:-1].replace("'tinynet:build'", "len") + ")",
