@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from typing import Any, Callable, Dict, List
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from ipucnn.core.errors import PluginError
+
+if TYPE_CHECKING:
+    import torch
 
 _REMEDY = "'ipucnn check-plugin' checks the plugin; report the error to its author"
 
 
-def check_model(model: nn.Module, who: str, classes: int, input_size: int, foreign: bool) -> None:
+def check_model(model: torch.nn.Module, who: str, classes: int, input_size: int,
+                foreign: bool) -> None:
     """Check a network as its target returned it.
 
     Args:
@@ -31,8 +32,10 @@ def check_model(model: nn.Module, who: str, classes: int, input_size: int, forei
     Raises:
         PluginError: its weights are not float32 in memory, or its outputs have another shape.
     """
+    import torch
+
     for name, value in model.named_parameters():
-        if isinstance(value, nn.parameter.UninitializedParameter):
+        if isinstance(value, torch.nn.parameter.UninitializedParameter):
             problem = "has no shape yet"
         elif value.is_floating_point() and value.dtype is not torch.float32:
             problem = f"is {value.dtype}"
@@ -48,11 +51,13 @@ def check_model(model: nn.Module, who: str, classes: int, input_size: int, forei
                           f"[2, {classes}]: a number for each of {classes} classes", _REMEDY)
 
 
-def _output_shape(model: nn.Module, input_size: int) -> Any:
+def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
     """Return the shape of a network's outputs for two images, without computing them.
 
     A string describes outputs that are no tensor. None for a network that needs values.
     """
+    import torch
+
     with suppress(Exception):  # an error of the network is reported where it is used
         twin = copy.deepcopy(model).to("meta").eval()
         with torch.no_grad():
@@ -78,6 +83,8 @@ def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str,
     Raises:
         PluginError: the target returned something else, or leaves parameters or groups out.
     """
+    import torch
+
     expected = [[id(value) for value in group["params"]] for group in groups]
     if not expected:
         raise PluginError("no weight of the model requires a gradient",

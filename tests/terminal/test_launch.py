@@ -70,7 +70,7 @@ def test_an_option_of_two_selected_plugins_needs_its_qualified_spelling(sorter):
 BERTH = """
 from dataclasses import dataclass
 import ipucnn
-from ipucnn.plugin import ALONE, Launch, Launcher
+from ipucnn.plugin import Instances, Launch, Launcher
 
 @dataclass(frozen=True)
 class Options:
@@ -84,7 +84,9 @@ class Berth(Launcher):
     def environment(self, index, count):
         return {"BERTH_RANK": str(index)}
     def join(self):
-        return self.port
+        instances = Instances()
+        instances.count = self.port
+        return instances
 
 @ipucnn.hookimpl
 def ipucnn_launchers():
@@ -102,6 +104,6 @@ def test_a_started_process_has_the_options_of_its_launcher(isolated_registry, tm
     try:
         assert started({"launcher": "berth", "port": 7}) is None
         assert launching.launched().count == 7
-        assert launching.joined() == 7
+        assert launching.joined().count == 7
     finally:
         launching.select(None)

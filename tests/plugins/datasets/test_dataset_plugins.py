@@ -48,7 +48,7 @@ def test_records_say_what_the_datasets_are():
         "image_folder": ["data_cache_dir", "data_cache_size", "labels", "validation_split"],
         "webdataset": ["data_cache_dir", "data_cache_size", "webdataset_memory_cache_ratio"]}
     assert [n for n, s in specs.items() if s.verify] == [
-        "image_folder", "cifar10", "cifar100", "imagenet", "coco"]
+        "real", "image_folder", "cifar10", "cifar100", "imagenet", "coco"]
 
 
 def test_importing_the_plugins_imports_neither_torch_nor_numpy():
