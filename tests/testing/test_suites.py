@@ -217,7 +217,7 @@ def test_options_are_compared_with_those_of_all_commands(failures, name):
 def test_options_that_the_target_does_not_take(failures):
     found = failures(ipucnn.ScheduleSpec, lambda epoch: 0.5, options=Good)
     assert "does not take what its record declares" in found["test_takes_its_declared_options"]
-    assert found["test_it_trains_at_all"].startswith("TypeError")
+    assert "cannot be called" in found["test_it_trains_at_all"]
     assert failures(ipucnn.ScheduleSpec, flat)["test_takes_its_declared_options"]
 
 
