@@ -37,7 +37,7 @@ from ipucnn.version import __version__
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/ipu*", "/dev/dri/renderD*")
 """Device files of accelerators; if they change, another backend may be the fastest."""
 
-SAME = 0.02
+SAME = 0.01
 """Relative difference below which rates are regarded as equal; the first candidate is used."""
 
 
