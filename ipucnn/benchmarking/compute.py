@@ -12,6 +12,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import prepare as prepare_inference
+from ipucnn.terminal.exit_codes import INTERRUPTED
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare as prepare_training
 
@@ -85,7 +86,7 @@ def inference(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute
 
     def measured() -> Compute:
         result = run(options, registry)
-        if result.stopped_by in ("SIGHUP", "SIGINT", "SIGTERM"):
+        if result.stopped_by in INTERRUPTED:
             raise KeyboardInterrupt(result.stopped_by)
         rate = result.compute_throughput
         return Compute(result.model, result.backend, result.device, result.plan["precision"],

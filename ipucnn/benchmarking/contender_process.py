@@ -30,6 +30,7 @@ from ipucnn.benchmarking.process_memory import forget_peak, peak_memory
 from ipucnn.core.allocator import keep_freed_memory
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.registry.registry import Registry, use
+from ipucnn.terminal.exit_codes import ending_signals
 
 START = """
 import sys
@@ -65,9 +66,8 @@ class _Pipe(Link):
 
 def main(descriptor: int) -> int:
     """Measure the cases that arrive over `descriptor`; return the exit code."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows lacks the last one
-            signal.signal(signal.Signals[name], signal.SIG_IGN)  # the parent decides
+    for number in ending_signals():
+        signal.signal(number, signal.SIG_IGN)  # the parent decides
     os.set_inheritable(descriptor, False)
     connection = Connection(descriptor)
     try:

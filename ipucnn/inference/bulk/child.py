@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.registry.discovery import PluginSettings
+from ipucnn.terminal.exit_codes import ending_signals
 
 START = """
 import sys
@@ -110,10 +111,8 @@ def log(text: str) -> None:
 
 def main(descriptor: int) -> int:
     """Execute the task received over `descriptor` and return the exit code."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows lacks the last one
-            # the parent decides, and sends a message
-            signal.signal(signal.Signals[name], signal.SIG_IGN)
+    for number in ending_signals():
+        signal.signal(number, signal.SIG_IGN)  # the parent decides, and sends a message
     os.set_inheritable(descriptor, False)
     faulthandler.enable()
     for stream in (sys.stdout, sys.stderr):
