@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Counter, Iterator, List, Mapping, Optional, Sequence
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, UsageError, WeightsError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.selection import (
     Chosen,
@@ -73,6 +73,7 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
 
     Raises:
         IpucnnError: no backend can be used, or none could be measured.
+        WeightsError: the weights cannot be loaded.
     """
     begin = time.perf_counter()
     progress = progress or (lambda *_: None)
@@ -268,6 +269,8 @@ class _Contest:
             session = candidate.session = session_of(job, [])
             session.compile()
             candidate.images = random_call(session, job.executed, job.built.input_size)
+        except WeightsError:  # no backend could get them
+            raise
         except Exception as error:
             self._leave_out(candidate.label, error)
             candidate.close()

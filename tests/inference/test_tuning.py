@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipucnn.__main__ import invoke
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import UsageError, WeightsError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
@@ -91,6 +91,12 @@ def test_the_fastest_is_used_from_then_on(registry, cache):
     assert taken(sprint(registry, backend=backend, lanes=lanes)) == ("hare", 2)
     saved = build(RunOptions, first.options, registry=registry)
     assert taken(run(saved, registry)) == ("hare", 2)
+
+
+def test_weights_that_cannot_be_loaded_are_one_error(registry, tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"no weights")
+    with pytest.raises(WeightsError, match="w.pt"):
+        sprint(registry, tune=True, weights=str(tmp_path / "w.pt"))
 
 
 def test_all_rates_are_returned_and_stored(registry, cache):
