@@ -74,5 +74,24 @@ def brief(value: Any) -> str:
     return text if len(text) <= _BRIEF else f"{text[:_BRIEF - 20]}...{text[-12:]}"
 
 
+def described(value: Any) -> str:
+    """Return a value of a wrong type in words: its type, with its shape if it has one."""
+    kind = type(value)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    if value is None:
+        return "None"
+    if isinstance(value, type):
+        return f"the class {value.__name__!r}"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        what = "a tensor" if hasattr(value, "layout") else f"{name!r}"
+        place = getattr(value, "device", None)
+        where = f" on {place}" if hasattr(value, "layout") and str(place) != "cpu" else ""
+        layout = getattr(value, "layout", None)
+        how = f" ({layout})" if layout is not None and str(layout) != "torch.strided" else ""
+        return f"{what}{how} of {value.dtype} {tuple(value.shape)}{where}"
+    return f"{brief(value)} of type {name!r}" if isinstance(value, (str, int, float)) \
+        else f"an object of type {name!r}"
+
+
 def _escaped(match: Match[str]) -> str:
     return match.group().encode("unicode_escape").decode("ascii")

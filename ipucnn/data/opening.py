@@ -90,7 +90,8 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
     reader = read_by(named, request.data_dir, registry)
     _check_reader(named, reader, plugins)
     try:
-        dataset = opened(registry.make(reader, request, options=plugins.of("dataset", reader.name)),
+        dataset = opened(registry.make_typed(ImageDataset, reader, request,
+                                             options=plugins.of("dataset", reader.name)),
                          f"dataset {reader.name!r} of {registry.provider_of(reader).label}")
     except NoSplitError as error:
         raise NoSplitError(error.message, no_split_hint or error.hint) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from ipucnn.core.errors import PluginError
-from ipucnn.core.names import brief
+from ipucnn.core.names import brief, described
 from ipucnn.data import ImageDataset
 
 if TYPE_CHECKING:
@@ -19,19 +19,16 @@ _IMAGE = "a tensor of torch, uint8 (3, height, width), with RGB values from 0 to
 _REMEDY = "'ipucnn check-plugin' checks the dataset; report the error to the plugin's author"
 
 
-def opened(made: Any, plugin: str) -> ImageDataset:
-    """Return what the target of a dataset plugin returned, with its names and notes in tuples.
+def opened(made: ImageDataset, plugin: str) -> ImageDataset:
+    """Return the dataset of a plugin, with its names and notes in tuples.
 
     Args:
         made: the dataset.
         plugin: the plugin in words.
 
     Raises:
-        PluginError: it is no dataset, or its length, classes, notes or names are of a wrong type.
+        PluginError: its length, classes, notes or names are of a wrong type.
     """
-    if not isinstance(made, ImageDataset):
-        raise PluginError(f"{plugin} returned {_described(made)}, expected an "
-                          "'ipucnn.plugin.ImageDataset'", _REMEDY)
     made.plugin = plugin
     try:
         count = len(made)
@@ -43,7 +40,7 @@ def opened(made: Any, plugin: str) -> ImageDataset:
         made.class_names, made.notes = names, notes
     name = made.name(0) if count else ""
     if not isinstance(name, str):
-        raise PluginError(f"{plugin} returned {_described(name)} as the name of an image, expected "
+        raise PluginError(f"{plugin} returned {described(name)} as the name of an image, expected "
                           "text", _REMEDY)
     return made
 
@@ -70,7 +67,7 @@ def image_of(dataset: ImageDataset, index: int) -> torch.Tensor:
             and image.shape[0] == 3 and image.numel() and image.device.type == "cpu" \
             and image.layout is torch.strided:
         return image
-    raise PluginError(f"{who(dataset)} returned {_described(image)} for "
+    raise PluginError(f"{who(dataset)} returned {described(image)} for "
                       f"{dataset.name(index)!r}, expected {_IMAGE}", _REMEDY)
 
 
@@ -84,7 +81,7 @@ def file_of(dataset: ImageDataset, index: int) -> Optional[bytes]:
     data = dataset.encoded(index)
     if data is None or isinstance(data, (bytes, bytearray, memoryview)):
         return data
-    raise PluginError(f"{who(dataset)} returned {_described(data)} as the file of "
+    raise PluginError(f"{who(dataset)} returned {described(data)} as the file of "
                       f"{dataset.name(index)!r}, expected its content as bytes, or None", _REMEDY)
 
 
@@ -109,7 +106,7 @@ def order_of(dataset: ImageDataset, seed: int, epoch: int) -> numpy.ndarray[Any,
         whole = False
     if not count:
         return numpy.zeros(0, numpy.int64)
-    problem = "" if whole else f"it is {_described(found)}"
+    problem = "" if whole else f"it is {described(found)}"
     if not problem and len(order) != count:
         problem = f"it has {len(order)} numbers"
     # samples of an order that repeats images have numbers of their own
@@ -140,18 +137,3 @@ def _not_once_each(order: numpy.ndarray[Any, Any], count: int) -> str:
 def who(dataset: ImageDataset) -> str:
     """Return the plugin of a dataset in words, or its type if it was not opened by name."""
     return dataset.plugin or f"a dataset of type {type(dataset).__name__!r}"
-
-
-def _described(value: Any) -> str:
-    """Return the type of a wrong value in words, with its shape if it has one."""
-    kind = type(value)
-    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    if hasattr(value, "shape") and hasattr(value, "dtype"):
-        what = "a tensor" if hasattr(value, "layout") else f"{name!r}"
-        place = getattr(value, "device", None)
-        where = f" on {place}" if hasattr(value, "layout") and str(place) != "cpu" else ""
-        layout = getattr(value, "layout", None)
-        how = f" ({layout})" if layout is not None and str(layout) != "torch.strided" else ""
-        return f"{what}{how} of {value.dtype} {tuple(value.shape)}{where}"
-    return f"{brief(value)} of type {name!r}" if isinstance(value, (str, int, float)) \
-        else f"an object of type {name!r}"

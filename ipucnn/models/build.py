@@ -180,7 +180,8 @@ def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
     try:
         parameter = inspect.signature(registry.resolve(spec)).parameters.get("input_size")
         sized = {"input_size": input_size} if parameter and parameter.default is None else {}
-        model = registry.make(spec, num_classes=num_classes, options=options, **sized)
+        model = registry.make_typed(nn.Module, spec, num_classes=num_classes, options=options,
+                                    **sized)
     except IpucnnError:
         raise
     except Exception as error:
@@ -189,9 +190,6 @@ def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
             raise
         raise PluginError(f"model {spec.name!r} of {provider.label} cannot be built: "
                           f"{type(error).__name__}: {error}", "report it to its author") from error
-    if not isinstance(model, nn.Module):
-        raise PluginError(f"the target of model {spec.name!r} returned {model!r}, expected a "
-                          "torch module")
     if torch.empty(0).device.type != "meta":  # an outline has no values
         provider = registry.provider_of(spec)
         check_model(model, f"model {spec.name!r} of {provider.label}", num_classes, input_size,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from ipucnn.core.errors import PluginError
+from ipucnn.core.names import described
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,7 @@ def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str,
                           "its target must return weights that can be trained")
     optimizer = make(groups, lr=lr)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise PluginError(f"the target of {who} returned {type(optimizer).__name__}, expected an "
+        raise PluginError(f"the target of {who} returned {described(optimizer)}, expected an "
                           "optimizer of torch", _REMEDY)
     own = [[id(value) for value in group["params"]] for group in optimizer.param_groups]
     if own != expected:

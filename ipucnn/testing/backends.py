@@ -9,6 +9,7 @@ from unittest import SkipTest
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import Backend, InferenceSession, Probe
 from ipucnn.core.execution.plan import PRECISIONS, ExecutionPlan
+from ipucnn.core.names import described
 from ipucnn.testing.suite import require
 from ipucnn.testing.training import TrainingChecks
 
@@ -116,9 +117,9 @@ class BackendSuite(TrainingChecks):
     def test_probe_never_raises_and_explains_itself(self) -> None:
         """The probe describes the device, or explains why it is not usable and how to fix that."""
         backend = self.made()
-        require(isinstance(backend, Backend), f"the target returned {type(backend).__name__}")
+        require(isinstance(backend, Backend), f"the target returned {described(backend)}")
         probe = backend.probe()
-        require(isinstance(probe, Probe), f"'probe' returned {type(probe).__name__}")
+        require(isinstance(probe, Probe), f"'probe' returned {described(probe)}")
         require(bool(probe.device) if probe.usable else bool(probe.reason and probe.remedy),
                 "a usable backend names its device, another its reason and remedy")
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Dict, List, Optional, Tuple
 from unittest import SkipTest
 
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.testing.suite import Suite, require
@@ -46,7 +47,7 @@ class DatasetSuite(Suite):
         if self.spec.needs_data_dir and self.data_dir is None:
             raise SkipTest("it needs a folder: set 'data_dir'")
         dataset = self.made(*self.arguments()[0])
-        require(isinstance(dataset, ImageDataset), f"the target returned {type(dataset).__name__}")
+        require(isinstance(dataset, ImageDataset), f"the target returned {described(dataset)}")
         return dataset  # type: ignore[no-any-return]
 
     def exercise(self) -> None:

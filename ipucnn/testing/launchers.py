@@ -14,6 +14,7 @@ from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launcher import Launcher
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import LauncherSpec
 from ipucnn.testing.suite import Suite, require
 
@@ -36,7 +37,7 @@ class LauncherSuite(Suite):
         """Return the launcher."""
         self.target()  # skips the check if a requirement is missing
         launcher = self.used_registry.make(self.spec)
-        require(isinstance(launcher, Launcher), f"the target returned {type(launcher).__name__}")
+        require(isinstance(launcher, Launcher), f"the target returned {described(launcher)}")
         return launcher  # type: ignore[no-any-return]
 
     def environments(self, launcher: Launcher) -> Iterator[Tuple[int, int, Dict[str, str]]]:
@@ -160,5 +161,5 @@ def _joined(launcher: Launcher) -> Instances:
         instances = launcher.join()
     except UnavailableError as error:
         raise SkipTest(f"not usable here: {error.message}") from error
-    require(isinstance(instances, Instances), f"'join' returned {type(instances).__name__}")
+    require(isinstance(instances, Instances), f"'join' returned {described(instances)}")
     return instances

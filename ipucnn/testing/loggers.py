@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.loggers import COMPLETED, FAILED, STOPPED, Logger, RunInfo
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import LoggerSpec
 from ipucnn.testing.suite import Suite, require
 
@@ -40,7 +41,7 @@ class LoggerSuite(Suite):
     def logger(self) -> Logger:
         """Return a new logger."""
         made = self.made()
-        require(isinstance(made, Logger), f"the target returned {type(made).__name__}")
+        require(isinstance(made, Logger), f"the target returned {described(made)}")
         return made  # type: ignore[no-any-return]
 
     def record(self, folder: Path, rows: int = 0, restored: Optional[Path] = None,

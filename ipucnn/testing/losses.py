@@ -8,6 +8,7 @@ from unittest import SkipTest
 
 from ipucnn.core.execution.losses import CrossEntropyForm, Loss
 from ipucnn.core.execution.mixing import Mixing
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import LossSpec
 from ipucnn.testing.suite import Suite, require
 
@@ -36,7 +37,7 @@ class LossSuite(Suite):
     def loss(self) -> Loss:
         """Return the loss under test."""
         made = self.made()
-        require(isinstance(made, Loss), f"the target returned {type(made).__name__}")
+        require(isinstance(made, Loss), f"the target returned {described(made)}")
         made.check(self.classes)
         return made  # type: ignore[no-any-return]
 
@@ -205,7 +206,7 @@ class LossSuite(Suite):
         if form is None:
             raise SkipTest("it has no description for devices with their own operators")
         require(isinstance(form, CrossEntropyForm),
-                f"'device_form' returned {type(form).__name__}")
+                f"'device_form' returned {described(form)}")
         x, labels = self.logits(), self.labels()
         self.require_close(loss(x, labels), torch.nn.functional.cross_entropy(
             x, labels, weight=torch.tensor(form.class_weights) if form.class_weights else None,

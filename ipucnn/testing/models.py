@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Dict, Optional, Tuple
 
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.models.norms import NormSite
 from ipucnn.testing.suite import Suite, require
@@ -48,7 +49,7 @@ class ModelSuite(Suite):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model: torch.nn.Module = self.made(num_classes=num_classes)
-        require(isinstance(model, torch.nn.Module), f"the target returned {type(model).__name__}")
+        require(isinstance(model, torch.nn.Module), f"the target returned {described(model)}")
         return model.eval()
 
     def images(self, count: int = 2) -> torch.Tensor:
@@ -218,7 +219,7 @@ class NormLayerSuite(Suite):
         import torch
 
         layer: torch.nn.Module = self.made(*self.arguments()[0])
-        require(isinstance(layer, torch.nn.Module), f"the target returned {type(layer).__name__}")
+        require(isinstance(layer, torch.nn.Module), f"the target returned {described(layer)}")
         return layer
 
     def images(self) -> torch.Tensor:

@@ -7,6 +7,7 @@ import inspect
 import math
 from typing import TYPE_CHECKING, Any, Dict, Tuple
 
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.testing.suite import Suite, require
 
@@ -45,7 +46,7 @@ class OptimizerSuite(Suite):
         groups = [{"params": [w], "weight_decay": 0.0} for w in weights]
         optimizer: torch.optim.Optimizer = self.made(groups, lr=self.lr)
         require(isinstance(optimizer, torch.optim.Optimizer),
-                f"the target returned {type(optimizer).__name__}")
+                f"the target returned {described(optimizer)}")
         return optimizer
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import List, Optional
 
-from ipucnn.core.errors import DataError, PluginError, UsageError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, sharing
 from ipucnn.core.execution.losses import Loss
@@ -290,10 +290,7 @@ def holds_out(options: TrainOptions) -> bool:
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:
     """Return the selected loss."""
     spec = registry.get_typed(LossSpec, options.optimisation.loss)
-    loss = registry.make(spec, options=options.plugins.of("loss", spec.name))
-    if not isinstance(loss, Loss):
-        raise PluginError(f"the target of loss {spec.name!r} of {registry.provider_of(spec).label} "
-                          f"returned {type(loss).__name__}, not a Loss")
+    loss = registry.make_typed(Loss, spec, options=options.plugins.of("loss", spec.name))
     if not loss.name:
         loss.name = spec.name
     return loss
@@ -330,12 +327,9 @@ def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:
         PluginError: a target returned something else.
     """
     specs = dict.fromkeys(registry.get_typed(LoggerSpec, name) for name in options.results.logger)
-    loggers = [registry.make(spec, options=options.plugins.of("logger", spec.name))
+    loggers = [registry.make_typed(Logger, spec, options=options.plugins.of("logger", spec.name))
                for spec in specs]
     for spec, logger in zip(specs, loggers):
-        if not isinstance(logger, Logger):
-            raise PluginError(f"the target of logger {spec.name!r} returned "
-                              f"{type(logger).__name__}, not a Logger")
         if not logger.name:
             logger.name = spec.name
     return loggers

@@ -94,7 +94,7 @@ BYTES = torch.zeros(3, 4, 4, dtype=torch.uint8)
     (Image.new("RGB", (4, 4)), "an object of type 'PIL.Image.Image'"),
     (b"\xff\xd8", "an object of type 'bytes'"),
     ("a.jpg", "'a.jpg' of type 'str'"),
-    (None, "an object of type 'NoneType'"),
+    (None, "None"),
 ])
 def test_an_image_of_another_kind_is_described(image, described):
     with pytest.raises(PluginError, match=f"'Three' returned {described} for 'three/1', expected "
@@ -133,7 +133,7 @@ def test_content_is_bytes_of_any_type(file):
     (numpy.array([[0, 1, 2]]), r"it is 'numpy.ndarray' of int64 \(1, 3\)"),
     ([[0], [1, 2]], "it is an object of type 'list'"),
     (iter([0, 1, 2]), "it is an object of type 'list_iterator'"),
-    (None, "it is an object of type 'NoneType'"),
+    (None, "it is None"),
     (numpy.array([0, 1, None], dtype=object), r"it is 'numpy.ndarray' of object \(3,\)"),
 ])
 def test_an_order_that_is_no_permutation_is_refused(order, problem):
@@ -170,11 +170,22 @@ def test_an_opened_dataset_is_checked(attributes, message):
         opened(type("Wrong", (Three,), attributes)(), "dataset 'd'")
 
 
-@pytest.mark.parametrize("made", [None, [1, 2], Three])
-def test_a_target_returns_a_dataset(made):
-    with pytest.raises(PluginError, match=r"dataset 'd' returned an object of type .*, expected an "
-                       "'ipucnn.plugin.ImageDataset'"):
-        opened(made, "dataset 'd'")
+@pytest.mark.parametrize(("made", "described"), [
+    ("None", "None"), ("[1, 2]", "an object of type 'list'"), ("len", "an object of type 'builtin"),
+    ("ImageDataset", "the class 'ImageDataset'")])
+def test_a_target_returns_a_dataset(made, described, cli, tmp_path):
+    (tmp_path / "wrong.py").write_text(f"""
+import ipucnn.plugin as ipucnn
+from ipucnn.plugin import ImageDataset
+
+@ipucnn.hookimpl
+def ipucnn_datasets():
+    return [ipucnn.DatasetSpec(name="wrong", summary="s", target=lambda request: {made})]
+""")
+    done = cli("run", "--plugin", tmp_path / "wrong.py", "--model", "resnet8-cifar", "--weights",
+               "random", "--data", "wrong")
+    assert done.code == 2
+    assert f"the target of dataset 'wrong' of wrong returned {described}" in done.err
 
 
 def test_lists_of_names_become_tuples():

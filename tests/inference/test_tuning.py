@@ -95,7 +95,7 @@ def test_the_fastest_is_used_from_then_on(registry, cache):
 
 def test_weights_that_cannot_be_loaded_are_one_error(registry, tmp_path):
     (tmp_path / "w.pt").write_bytes(b"no weights")
-    with pytest.raises(WeightsError, match="w.pt"):
+    with pytest.raises(WeightsError, match=r"w\.pt"):
         sprint(registry, tune=True, weights=str(tmp_path / "w.pt"))
 
 

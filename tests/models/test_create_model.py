@@ -136,7 +136,7 @@ def test_a_model_without_batch_norm(plugin):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("nothing", "the target of model 'nothing' returned None"),
+    ("nothing", "the target of model 'nothing' of .* returned None"),
     ("bad", "model 'bad' of local_.* cannot be built: KeyError: 'width'")])
 def test_a_plugin_that_breaks_its_contract(plugin, name, message):
     with pytest.raises(PluginError, match=message):

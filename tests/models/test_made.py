@@ -73,7 +73,7 @@ def groups():
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda given, lr: None, "returned NoneType, expected an optimizer of torch"),
+    (lambda given, lr: None, "returned None, expected an optimizer of torch"),
     (lambda given, lr: torch.optim.SGD(given[:1], lr), "so that 1 weights are not trained"),
     (lambda given, lr: torch.optim.SGD([one for group in given for one in group["params"]], lr),
      "so that their learning rates and weight decays are lost"),

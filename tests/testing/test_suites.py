@@ -338,7 +338,7 @@ def test_published_weights_are_checked(failures, tmp_path):
 
 def test_target_that_returns_something_else(failures):
     found = failures(ipucnn.ModelSpec, lambda num_classes: "net", SMALL)
-    assert found["test_traces"] == "ConformanceError: the target returned str"
+    assert found["test_traces"] == "ConformanceError: the target returned 'net' of type 'str'"
 
 
 # -- datasets ----------------------------------------------------------------------------

@@ -171,7 +171,8 @@ def ipucnn_loggers():
     local = Registry(PluginSettings(extra=(str(plugin),)))
     options = build(TrainOptions, {"logger": ["files", "bare"]}, registry=local)
     with pytest.raises(IpucnnError,
-                       match="the target of logger 'bare' returned Bare, not a Logger"):
+                       match=r"the target of logger 'bare' of bare returned an object of type "
+                             r"'.*Bare', expected an object of type 'Logger'"):
         preparation.make_loggers(options, local)
     plugin.write_text(plugin.read_text().replace("class Bare:", """
 from ipucnn.plugin import Logger

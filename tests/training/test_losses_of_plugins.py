@@ -25,8 +25,9 @@ def ipucnn_losses():
 
 
 @pytest.mark.parametrize(("target", "whole", "message"), [
-    ("lambda: None", "", "the target of loss 'odd' of odd returned NoneType, not a Loss"),
-    ("lambda: len", "", "returned builtin_function_or_method, not a Loss"),
+    ("lambda: None", "",
+     "the target of loss 'odd' of odd returned None, expected an object of type 'Loss'"),
+    ("lambda: Whole", "", "returned the class 'Whole', expected an object of type 'Loss'"),
     ("Whole", "1.0", "loss 'odd' returned an object of type 'float', expected the mean"),
     ("Whole", "torch.nn.functional.cross_entropy(logits, labels, reduction='none')",
      "loss 'odd' returned a tensor of shape [4], expected the mean"),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launcher import Launch, Launcher
+from ipucnn.core.names import described
 from ipucnn.core.registry.records import LauncherSpec
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def joined(plan: Optional[ExecutionPlan] = None) -> Instances:
         instances = launcher.join()
         if not isinstance(instances, Instances):
             raise PluginError(f"launcher {launch.launcher!r} connected the processes to "
-                              f"{type(instances).__name__}, not to Instances")
+                              f"{described(instances)}, expected an object of type 'Instances'")
         _joined[launch] = instances
     if plan is not None:
         launcher.check(plan)
@@ -267,11 +268,7 @@ def _candidates(variables: Mapping[str, str], name: Optional[str]) -> List[Launc
 
 
 def _resolved(spec: LauncherSpec, options: Any = None) -> Launcher:
-    launcher = _registry().make(spec, options=options)
-    if not isinstance(launcher, Launcher):
-        raise PluginError(f"the target of launcher {spec.name!r} returned "
-                          f"{type(launcher).__name__}, not a Launcher")
-    return launcher
+    return _registry().make_typed(Launcher, spec, options=options)
 
 
 def _registry() -> Registry:

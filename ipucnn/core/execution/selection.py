@@ -11,7 +11,7 @@ from ipucnn.core.execution.backend import Backend, Probe
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import joined, launched, stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.names import key
+from ipucnn.core.names import described, key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declaration import INFERENCE, TRAINING, VALIDATION, Declared, declared
@@ -306,24 +306,16 @@ def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
            registry: Registry) -> Chosen:
     """Return a backend with its given options, and its probe for a plan."""
     try:
-        backend = _backend(registry.make(
-            spec, options=backend_options(spec, options, plan, registry)), spec, registry)
+        backend = registry.make_typed(Backend, spec,
+                                      options=backend_options(spec, options, plan, registry))
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
     probe = backend.probe_for(plan)
     if not isinstance(probe, Probe):
-        raise PluginError(f"the probe of backend {spec.name!r} of "
-                          f"{registry.provider_of(spec).label} returned {probe!r}, not a Probe")
+        raise PluginError(
+            f"the probe of backend {spec.name!r} of {registry.provider_of(spec).label} returned "
+            f"{described(probe)}, expected an object of type 'Probe'")
     return Chosen(spec, backend, probe)
-
-
-def _backend(made: Any, spec: BackendSpec, registry: Registry) -> Backend:
-    """Return what the target of a backend returned, if it is one."""
-    if not isinstance(made, Backend):
-        raise PluginError(f"the target of backend {spec.name!r} of "
-                          f"{registry.provider_of(spec).label} returned {type(made).__name__}, "
-                          "not a Backend")
-    return made
 
 
 def tried(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
@@ -373,9 +365,8 @@ def validating(chosen: Chosen, options: CommandOptions, plan: ExecutionPlan,
         plan: of the validation.
         registry: where the backend is looked up.
     """
-    backend: Backend = registry.make(
-        chosen.spec, options=backend_options(chosen.spec, options, plan, registry))
-    return backend
+    return registry.make_typed(Backend, chosen.spec,
+                               options=backend_options(chosen.spec, options, plan, registry))
 
 
 class _Absent(Backend):

@@ -10,7 +10,7 @@ import traceback
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Type, TypeVar, cast
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError
-from ipucnn.core.names import key
+from ipucnn.core.names import described, key
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, normal_name
@@ -39,6 +39,7 @@ from ipucnn.core.registry.states import (
 __all__ = ["Registry", "Row", "State", "registry", "use"]
 
 SpecT = TypeVar("SpecT", bound=PluginSpec)
+MadeT = TypeVar("MadeT")
 MethodT = TypeVar("MethodT", bound=Callable[..., Any])
 
 
@@ -196,6 +197,23 @@ class Registry:
                 raise
             raise PluginError(f"the target of {spec.name!r} of {describe(provider)} cannot be "
                               f"called: {error}", remedy_for(provider)) from error
+
+    def make_typed(self, returned: Type[MadeT], spec: PluginSpec, *arguments: Any,
+                   **keywords: Any) -> MadeT:
+        """Return what the record's target returns, of type `returned`; see `make`.
+
+        Raises:
+            PluginError: the target returned something else.
+        """
+        made = self.make(spec, *arguments, **keywords)
+        if isinstance(made, returned):
+            return made
+        kind = next(kind for kind in KINDS.values() if isinstance(spec, kind.record))
+        provider = self.provider_of(spec)
+        raise PluginError(
+            f"the target of {kind.name} {spec.name!r} of {provider.label} returned "
+            f"{described(made)}, expected an object of type {returned.__name__!r}",
+            remedy_for(provider))
 
     @_one_thread
     def raised_by(self, error: BaseException) -> Optional[Provider]:

@@ -236,7 +236,7 @@ def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDatase
         if split not in wanted:
             continue
         try:
-            dataset = opened(registry().make(spec, DatasetRequest(
+            dataset = opened(registry().make_typed(ImageDataset, spec, DatasetRequest(
                 data_dir=source, seed=seed, split=split, class_names=classes), options=own),
                 f"dataset {spec.name!r} of {registry().provider_of(spec).label}")
             if dataset.multi_label:

@@ -14,7 +14,7 @@ from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.core.showing import Blocks, Shown
-from ipucnn.data import DatasetRequest
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
 
 
@@ -95,9 +95,9 @@ def left_out(path: str, name: Optional[str] = None) -> List[str]:
         if split is None and opened:
             break  # a dataset without splits is opened as a whole
         with suppress(DataError):  # a problem, which `verify` reports
-            dataset = registry().make(spec, DatasetRequest(data_dir=path, split=split),
-                                      options=settled(PluginOptions(), "dataset", spec,
-                                                      registry()))
+            dataset = registry().make_typed(
+                ImageDataset, spec, DatasetRequest(data_dir=path, split=split),
+                options=settled(PluginOptions(), "dataset", spec, registry()))
             notes += dataset.notes
             opened += 1
     return list(dict.fromkeys(notes))
