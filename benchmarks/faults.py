@@ -389,6 +389,8 @@ def main() -> int:
                         help="instead, kill at each call that writes: see kill_points.py")
     parser.add_argument("--minutes", type=float, default=1e6,
                         help="for '--every-write': begin no combination later")
+    parser.add_argument("--point-step", type=int, default=1,
+                        help="for '--every-write': kill at every n-th point only")
     parser.add_argument("--only", help="for '--every-write': part of the names of combinations")
     parser.add_argument("--afresh", action="store_true",
                         help="for '--every-write': repeat what the result has from an earlier run")

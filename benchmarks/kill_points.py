@@ -364,7 +364,8 @@ def campaign(place: Path, chosen: argparse.Namespace,
     while busy or (left and time.monotonic() < until):
         if left and len(busy) < chosen.jobs and time.monotonic() < until:
             number, item = left.pop(0)
-            busy[_of_combination(place / str(number), item, chosen.seed)] = number
+            busy[_of_combination(place / str(number), item, chosen.seed,
+                                 chosen.point_step)] = number
             continue
         process, status = os.wait()
         number = busy.pop(process)
@@ -380,14 +381,21 @@ def campaign(place: Path, chosen: argparse.Namespace,
     return _figures(found, chosen.seed)
 
 
-def _of_combination(place: Path, item: Tuple[str, List[str]], seed: int) -> int:
-    """Kill one kind of training at all its points, in a fork, and return the fork's number."""
+def _of_combination(place: Path, item: Tuple[str, List[str]], seed: int, step: int) -> int:
+    """Kill one kind of training at its points, in a fork, and return the fork's number.
+
+    Args:
+        place: an empty folder.
+        item: name and options of the combination.
+        seed: of what is killed again.
+        step: 1 for all points, n for every n-th.
+    """
     number = os.fork()  # this process has one thread
     if number:
         return number
     try:
         one = Combination(place, *item, seed)
-        for at in range(1, one.outcome.points + 1):
+        for at in range(1, one.outcome.points + 1, step):
             one.kill(at)
         print(one.outcome, file=sys.stderr, flush=True)
         (place / "outcome.json").write_text(json.dumps(asdict(one.outcome)))
