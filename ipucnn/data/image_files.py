@@ -42,12 +42,15 @@ class FileImages(ImageDataset):
         class_names: class names in the order of labels.
         notes: notes for the user.
         read: returns the content of a file.
+
+    Attributes:
+        paths: the files, in the order of the images.
     """
 
     def __init__(self, paths: Sequence[str], labels: Optional[Sequence[int]] = None,
                  class_names: Tuple[str, ...] = (), notes: Tuple[str, ...] = (),
                  read: Callable[[str], bytes] = read_file) -> None:
-        self._paths = paths
+        self.paths = paths
         self._read = read
         self._labels = labels
         self.class_names = class_names
@@ -55,15 +58,15 @@ class FileImages(ImageDataset):
         self.labels_in_memory = labels is not None
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def image(self, index: int) -> torch.Tensor:
         """Return image `index`; see `ImageDataset.image`."""
-        return decode(self._read(self._paths[index]), self._paths[index])
+        return decode(self._read(self.paths[index]), self.paths[index])
 
     def encoded(self, index: int) -> Optional[bytes]:
         """Return the content of file `index`."""
-        return self._read(self._paths[index])
+        return self._read(self.paths[index])
 
     def fingerprint(self) -> str:
         """Return a digest of the files' names and labels; see `ImageDataset.fingerprint`.
@@ -72,7 +75,7 @@ class FileImages(ImageDataset):
         """
         digest = hashlib.sha256(repr(self.class_names).encode())
         begin = self._begin()
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.paths):
             digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
         return digest.hexdigest()
 
@@ -82,11 +85,11 @@ class FileImages(ImageDataset):
         The time of the last change of a file (`st_ctime`) is part of it, because a copy and a
         renamed file may have the size and the modification time of the file that they replace.
         """
-        if self._read is not read_file or not self._paths:
+        if self._read is not read_file or not self.paths:
             return ""
         begin = self._begin()
-        digest = hashlib.sha256(os.fsencode(os.path.abspath(self._paths[0][:begin])))
-        for path in self._paths:
+        digest = hashlib.sha256(os.fsencode(os.path.abspath(self.paths[0][:begin])))
+        for path in self.paths:
             try:
                 found = os.stat(path)
                 state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
@@ -98,13 +101,13 @@ class FileImages(ImageDataset):
     def _begin(self) -> int:
         """Return the length of the path of the deepest folder that holds all of the files."""
         # not `commonpath`, which also normalises: of './photos' it returns 'photos'
-        folders = {os.path.join(os.path.dirname(path), "") or os.sep for path in self._paths}
+        folders = {os.path.join(os.path.dirname(path), "") or os.sep for path in self.paths}
         common = os.path.commonprefix(list(folders))  # noqa: RUF071 - their last slash is sought
         return max(0, common.rfind("/"), common.rfind(os.sep))
 
     def name(self, index: int) -> str:
         """Return the path of image `index`."""
-        return printable(self._paths[index])
+        return printable(self.paths[index])
 
     def label(self, index: int) -> Optional[int]:
         """Return the class of image `index`."""

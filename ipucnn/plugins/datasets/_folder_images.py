@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
+from contextlib import suppress
+from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
-from ipucnn.data import DatasetRequest, ImageDataset, check_classes
+from ipucnn.data import DatasetRequest, check_classes
 from ipucnn.data.image_files import FileImages, faults, list_images
 from ipucnn.data.images import read_file
 from ipucnn.data.left_out import LeftOut, printable
-from ipucnn.plugins.datasets import _held_out
+from ipucnn.plugins.datasets import _copies, _held_out
 from ipucnn.plugins.datasets._cache_options import on_store
 from ipucnn.plugins.datasets._class_folders import (
     Layout,
@@ -27,7 +28,7 @@ ItemT = TypeVar("ItemT")
 _HINT = f"{LAYOUT}; '--data real' takes images without classes"
 
 
-def make(request: DatasetRequest, options: Optional[ImageFolderOptions] = None) -> ImageDataset:
+def make(request: DatasetRequest, options: Optional[ImageFolderOptions] = None) -> FileImages:
     """Return the images in the class folders of `data_dir`, of one split where it has splits.
 
     Raises:
@@ -45,7 +46,7 @@ def make(request: DatasetRequest, options: Optional[ImageFolderOptions] = None) 
 
 
 def _of_layout(root: str, layout: Layout, request: DatasetRequest,
-               options: ImageFolderOptions, read: Callable[[str], bytes]) -> ImageDataset:
+               options: ImageFolderOptions, read: Callable[[str], bytes]) -> FileImages:
     place, share = _part(root, layout, request, options.validation_split)
     classes = request.class_names or class_names(layout.train or place)
     paths, labels, names = images_by_class(place, _HINT, classes, layout.left)
@@ -90,6 +91,15 @@ def _part(root: str, layout: Layout, request: DatasetRequest,
 
 def _chosen(items: Sequence[ItemT], wanted: Sequence[bool]) -> List[ItemT]:
     return [item for item, taken in zip(items, wanted) if taken]
+
+
+def unverified(folder: str) -> List[str]:
+    """Return notes on images that are there several times."""
+    parts: Dict[str, FileImages] = {}
+    for split in ("train", "validation"):
+        with suppress(DataError):  # a problem, which `verify` reports
+            parts[split] = make(DatasetRequest(data_dir=folder, split=split))
+    return _copies.notes(folder, parts)
 
 
 def verify(folder: str) -> List[str]:

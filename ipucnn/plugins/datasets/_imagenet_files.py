@@ -43,7 +43,7 @@ class ImagenetImages(FileImages):
 
     def box(self, index: int) -> Optional[Box]:
         """Return the box of image `index`."""
-        return self._boxes.get(os.path.basename(self._paths[index]))
+        return self._boxes.get(os.path.basename(self.paths[index]))
 
 
 def make(request: DatasetRequest) -> ImageDataset:

@@ -6,7 +6,7 @@ import os
 from typing import Callable, Dict, Hashable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.data import DatasetRequest, ImageDataset, check_classes, left_out
+from ipucnn.data import DatasetRequest, check_classes, left_out
 from ipucnn.data.image_files import FileImages, list_images, no_images
 from ipucnn.data.left_out import LeftOut, printable
 from ipucnn.plugins.datasets import _held_out
@@ -42,7 +42,7 @@ class SeveralLabels(FileImages):
 
 
 def listed_images(root: str, request: DatasetRequest, options: ImageFolderOptions,
-                  read: Callable[[str], bytes]) -> ImageDataset:
+                  read: Callable[[str], bytes]) -> FileImages:
     """Return the images below `root` that a file of labels names, of one split.
 
     Args:

@@ -34,4 +34,4 @@ def ipucnn_datasets() -> Iterable[DatasetSpec]:
     return [DatasetSpec(
         name="image_folder", summary="labelled images, one folder per class", labelled=True,
         needs_data_dir=True, target=f"{files}make", layout=LAYOUT, verify=f"{files}verify",
-        markers=("*/*",), options=ImageFolderOptions, stores=True)]
+        unverified=f"{files}unverified", markers=("*/*",), options=ImageFolderOptions, stores=True)]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ipucnn import load_dataset
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
-from ipucnn.data.formats.verify import left_out, verify
+from ipucnn.data.formats.verify import left_out, verification, verify
 
 
 def fill(root, *names):
@@ -162,6 +162,24 @@ def test_verify_reports_broken_links(tmp_path):
     (problem,) = verify(root)
     assert problem == f"{root + '/a/2.jpg'!r} is a broken link"
     assert opened(root)[2] == [f"left out of {root!r}: 1 broken link: a/2.jpg"]
+
+
+def test_verify_notes_images_with_the_same_content(tmp_path):
+    for name, colour in {"train/a/1": "red", "train/b/1": "red", "train/a/2": "green",
+                         "val/a/2": "green", "train/b/3": "blue", "train/b/4": "blue",
+                         "val/b/1": "white"}.items():
+        path = tmp_path / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 7), colour).save(str(path))
+    found = verification(str(tmp_path))
+    assert found.ok
+    assert found.notes == [
+        "images for training and for validation: 1, for example 'train/a/2.png' and "
+        "'val/a/2.png'; the accuracy is too high",
+        "images in several classes: 1, for example 'train/a/1.png' and 'train/b/1.png'",
+        "images that are there several times: 1, for example 'train/b/3.png' and 'train/b/4.png'"]
+    _, note = verification(str(tmp_path / "train")).notes
+    assert note.endswith("'b/4.png'; a training may hold out a copy for validation")
 
 
 class TestHeldOut:
