@@ -22,7 +22,7 @@ from ipucnn.benchmarking.case import (
     repeated,
     serve,
 )
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads, thread_count
 
 PRODUCT, DECODING = "product", "decoding"
 
@@ -61,7 +61,7 @@ def _product(case: Case) -> Tuple[Callable[[], Any], str]:
     import torch
 
     cuda = torch.cuda.is_available()
-    torch.set_num_threads(thread_count())
+    torch.set_num_threads(compute_threads())
     if case.precision == "int8":
         product, kind = _integers(cuda), torch.int8
     else:

@@ -16,7 +16,7 @@ from ipucnn.benchmarking.case import FILES, Case, Facts, Link, RefusedError, rep
 from ipucnn.benchmarking.limits import jpeg_files
 from ipucnn.benchmarking.own import AHEAD, FIRST_UPDATES
 from ipucnn.benchmarking.peers import Pictures, timm_network, torchvision_network
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads, thread_count
 
 _LOOPS = ("torchvision", "torch-compile", "timm")
 
@@ -31,7 +31,7 @@ def training(name: str, case: Case, link: Link) -> Facts:
         raise RefusedError("trains no network")
     import torch
 
-    torch.set_num_threads(thread_count())
+    torch.set_num_threads(compute_threads())
     update = _update(name, case)
     source = _endless(name, case)
     ahead = AHEAD if case.data == FILES else 0

@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from ipucnn.benchmarking.case import FILES, SYNTHETIC, Case, Facts, Link, RefusedError, serve
 from ipucnn.benchmarking.limits import jpeg_files
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads, thread_count
 
 TORCHVISION_NAMES = {"mobilenet": "mobilenet_v2", "resnext50": "resnext50_32x4d",
                      "resnext101": "resnext101_32x8d"}
@@ -63,7 +63,7 @@ class _Torch(Engine):
         self._kind = torch.float32
         if case.precision == "16.16":
             self._kind = torch.float16 if self._place.type == "cuda" else torch.bfloat16
-        torch.set_num_threads(thread_count())
+        torch.set_num_threads(compute_threads())
         self._module = module.eval().to(self._place, self._kind)
         self._images = torch.randn(case.shape, device=self._place, dtype=self._kind)
         self.facts = {"device": self._place.type, "type": str(self._kind).rpartition(".")[2],
@@ -101,12 +101,12 @@ class _OnnxRuntime(Engine):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = thread_count()
+        options.intra_op_num_threads = compute_threads()
         self._session = onnxruntime.InferenceSession(
             case.onnx, options, providers=["CPUExecutionProvider"])
         self._name = self._session.get_inputs()[0].name
         self._images = numpy.random.default_rng(0).standard_normal(case.shape, numpy.float32)
-        self.facts = {"threads": thread_count(), "version": onnxruntime.__version__}
+        self.facts = {"threads": compute_threads(), "version": onnxruntime.__version__}
 
     def own(self) -> None:
         self._session.run(None, {self._name: self._images})

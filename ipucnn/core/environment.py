@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List
 
-from ipucnn.core.machine import thread_count, usable_cores
+from ipucnn.core.machine import compute_threads, usable_cores
 
 _FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
 _FURTHER = ("ipucnn", "Pillow-SIMD")
@@ -33,7 +33,7 @@ def describe() -> Dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": processor(),
         "cores": usable_cores(),
-        "threads": thread_count(),
+        "threads": compute_threads(),
         "packages": versions,
         "command": [str(part) for part in sys.argv],
     }

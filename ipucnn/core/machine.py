@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Iterator, List, Optional, Tuple
@@ -34,7 +35,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def thread_count(root: Path = Path("/")) -> int:
-    """Return the number of threads that an engine or a pool of this process should start.
+    """Return the number of threads that a pool of this process should start.
 
     This is `usable_cores()`, or the value of OMP_NUM_THREADS where that is less.
 
@@ -43,6 +44,43 @@ def thread_count(root: Path = Path("/")) -> int:
     """
     cores, limit = usable_cores(root), openmp_limit()
     return cores if limit is None else min(cores, limit)
+
+
+def compute_threads(root: Path = Path("/")) -> int:
+    """Return the number of threads that an engine should compute with.
+
+    This is one per physical core: threads of one core share its units for multiplication, so that
+    a second one is no gain for matrix products. OMP_NUM_THREADS overrides it. Source: PyTorch,
+    "Grokking PyTorch Intel CPU performance from first principles".
+
+    Args:
+        root: folder in which `proc` and `sys` are mounted.
+    """
+    threads = thread_count(root)
+    return threads if openmp_limit() is not None else min(threads, physical_cores(root))
+
+
+def physical_cores(root: Path = Path("/")) -> int:
+    """Return the number of physical cores of the CPUs that this process may use, at least 1.
+
+    Args:
+        root: folder in which `sys` is mounted.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return len({_core_of(cpu, root) for cpu in os.sched_getaffinity(0)})
+
+
+def _core_of(cpu: int, root: Path = Path("/")) -> int:
+    """Return the first logical CPU of the physical core of a logical CPU.
+
+    Source: Linux `Documentation/admin-guide/cputopology.rst`.
+    """
+    topology = root / "sys" / "devices" / "system" / "cpu" / f"cpu{cpu}" / "topology"
+    for name in ("core_cpus_list", "thread_siblings_list"):  # the second one of older kernels
+        with suppress(OSError, ValueError):
+            return int(re.split("[,-]", (topology / name).read_text())[0])
+    return cpu
 
 
 def openmp_limit() -> Optional[int]:
@@ -94,8 +132,12 @@ class Share:
 
 
 def shares(count: int) -> List[Share]:
-    """Divide this process's cores among `count`: contiguous, or round-robin if there are fewer."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    """Divide this process's cores among `count`: contiguous, or round-robin if there are fewer.
+
+    The logical CPUs of a physical core stay together.
+    """
+    cores = sorted(os.sched_getaffinity(0), key=lambda cpu: (_core_of(cpu), cpu)) \
+        if hasattr(os, "sched_setaffinity") else []
     usable = usable_cores()
 
     def own(index: int) -> Tuple[int, ...]:

@@ -21,7 +21,7 @@ from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 from ipucnn.core.environment import nvidia_cards, processor
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import parsed_json
-from ipucnn.core.machine import thread_count, usable_cores
+from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import key
 from ipucnn.core.options.declaration import CACHE
 from ipucnn.core.options.owners import AUTO
@@ -205,7 +205,7 @@ def _conditions(options: RunOptions, registry: Registry) -> Dict[str, Any]:
     execution = options.execution
     plan = options.plan(synthetic=False)
     return {
-        "processor": processor(), "cores": usable_cores(), "threads": thread_count(),
+        "processor": processor(), "cores": usable_cores(), "threads": compute_threads(),
         "accelerators": [*sorted(path for pattern in _ACCELERATORS for path in glob(pattern)),
                          *nvidia_cards()],
         "visible": [os.environ.get("CUDA_VISIBLE_DEVICES")],

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 from ipucnn.core.environment import describe, nvidia_cards
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.files import parsed_json
-from ipucnn.core.machine import available_memory, memory_limit, thread_count
+from ipucnn.core.machine import available_memory, compute_threads, memory_limit
 from ipucnn.data.bounded_folder import keep_record
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.models.memory_checks import memory_errors
@@ -152,7 +152,8 @@ class Record:
         text = json.dumps({
             **values, "machine": {name: machine[name] for name in ("processor", "packages")},
             "cards": nvidia_cards(),
-            "threads": thread_count(), "memory": memory_limit() >> 28}, sort_keys=True, default=str)
+            "threads": compute_threads(), "memory": memory_limit() >> 28},
+            sort_keys=True, default=str)
         digest = hashlib.sha256((structure + text).encode()).hexdigest()[:32]
         return cls(cache_dir() / "tuning" / f"batch-{digest}.json", values["device"])
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Callable, List, Sequence, Tuple
 import torch
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads
 from ipucnn.onnx.target import INSTALL
 from ipucnn.onnx.tracing_export import INPUT, blamed
 
@@ -49,7 +49,7 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = thread_count()
+    options.intra_op_num_threads = compute_threads()
     with blamed(what):
         session = onnxruntime.InferenceSession(proto.SerializeToString(), options,
                                                providers=["CPUExecutionProvider"])

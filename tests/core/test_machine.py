@@ -7,7 +7,9 @@ from ipucnn.core.machine import (
     Share,
     available_memory,
     cgroup_quota,
+    compute_threads,
     openmp_limit,
+    physical_cores,
     shares,
     thread_count,
     usable_cores,
@@ -119,6 +121,37 @@ def test_threads_are_the_smallest_limit(monkeypatch, tmp_path):
     write(tmp_path, "proc/self/cgroup", "0::/\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "150000 100000\n")
     assert thread_count(tmp_path) == 2
+
+
+@pytest.mark.parametrize("file", ["core_cpus_list", "thread_siblings_list"])
+def test_an_engine_computes_with_a_thread_per_physical_core(monkeypatch, tmp_path, file):
+    """Two cores of two threads each, as Linux numbers them: 0 and 2, 1 and 3."""
+    for cpu in range(4):
+        write(tmp_path, f"sys/devices/system/cpu/cpu{cpu}/topology/{file}",
+              f"{cpu % 2},{cpu % 2 + 2}\n")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert physical_cores(tmp_path) == compute_threads(tmp_path) == 2
+    assert thread_count(tmp_path) == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert compute_threads(tmp_path) == 3
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3})
+    assert physical_cores(tmp_path) == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "100000 100000\n")
+    write(tmp_path, "proc/self/cgroup", "0::/\n")
+    assert compute_threads(tmp_path) == 1
+
+
+def test_cpus_without_a_topology_are_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6})
+    assert physical_cores(tmp_path) == 3
+
+
+def test_shares_divide_physical_cores(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(machine, "_core_of", lambda cpu: cpu % 4)
+    assert [share.cores for share in shares(2)] == [(0, 4, 1, 5), (2, 6, 3, 7)]
 
 
 def test_memory_is_that_of_the_system_or_what_the_group_has_left(tmp_path):

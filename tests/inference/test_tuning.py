@@ -121,7 +121,7 @@ def test_under_other_conditions_nothing_is_known(change, registry, monkeypatch):
               "precision": {"precision": "half"}, "pixels": {"normalization_location": "none"},
               "given": {"lanes": 2}}.get(change, {})
     if change == "threads":
-        monkeypatch.setattr(measured, "thread_count", lambda: 77)
+        monkeypatch.setattr(measured, "compute_threads", lambda: 77)
     if change == "version":
         monkeypatch.setattr(measured, "__version__", "9.9")
     if change == "card":

@@ -110,7 +110,7 @@ def test_a_result_is_remembered_for_the_same_network_and_machine(tmp_path, monke
     with monkeypatch.context() as other:
         other.setattr(batch_search, "nvidia_cards", lambda: ["NVIDIA H200"])
         assert not result(lambda: FOUND).remembered
-    monkeypatch.setattr(batch_search, "thread_count", lambda: 99)
+    monkeypatch.setattr(batch_search, "compute_threads", lambda: 99)
     assert not result(lambda: FOUND).remembered
 
 

@@ -12,7 +12,7 @@ from typing import List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads
 
 _LEAST, _USUAL, _PER_THREAD, _SIDE = 2, 4, 2, 224
 """Minimum images per call, usual images per call, images per thread of many threads, and height and
@@ -67,7 +67,7 @@ def usual_images(batch: int, input_size: int) -> int:
 
     The smaller the images are, the more of them fit into the caches.
     """
-    most = max(_USUAL, _PER_THREAD * thread_count()) * (_SIDE / input_size) ** 2
+    most = max(_USUAL, _PER_THREAD * compute_threads()) * (_SIDE / input_size) ** 2
     return max((size for size in divisors(batch) if _LEAST <= size <= max(_LEAST, most)),
                default=batch)
 
@@ -83,7 +83,8 @@ def measured_images(batch: int, input_size: int) -> List[int]:
                                         if size >= 1 and batch % size == 0)]))
 
 
-def measured_calls(sizes: Sequence[int], most_or_one: bool = False) -> List[Tuple[int, int]]:
+def measured_calls(sizes: Sequence[int], threads: int,
+                   most_or_one: bool = False) -> List[Tuple[int, int]]:
     """Return the images per call and calls in flight that are measured.
 
     Calls in flight are powers of two below the number of threads, and twice as many as threads: a
@@ -93,9 +94,9 @@ def measured_calls(sizes: Sequence[int], most_or_one: bool = False) -> List[Tupl
 
     Args:
         sizes: numbers of images per call, the preferred one first.
+        threads: number of threads that compute.
         most_or_one: leave out what is between one call in flight and most of them.
     """
-    threads = thread_count()
     counts = [1]
     if threads > 1:
         powers = 1 if most_or_one else (threads - 1).bit_length()

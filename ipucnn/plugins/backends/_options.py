@@ -38,6 +38,16 @@ class CallOptions:
 
 
 @dataclass(frozen=True)
+class ThreadOptions:
+    """Options of the threads of an engine."""
+
+    threads: Optional[int] = option(
+        None, "Number of threads that compute on a CPU (default: the result of '--tune', or one "
+        "for each physical core, or OMP_NUM_THREADS).", minimum=1, only="inference",
+        validation=True)
+
+
+@dataclass(frozen=True)
 class RequestOptions:
     """Options of concurrent calls of an engine."""
 

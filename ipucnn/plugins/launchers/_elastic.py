@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Any, Dict, Iterator, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads
 from ipucnn.core.orphans import PARENT
 from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
 
@@ -57,7 +57,7 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
                          "read_timeout": options.rdzv_timeout, **place.pop("configs", {})},
         **place,
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
-    threads = str(max(1, thread_count() // count))
+    threads = str(max(1, compute_threads() // count))
     inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:

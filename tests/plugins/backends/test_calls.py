@@ -27,8 +27,8 @@ RUN = ["run", "--model", "resnet8-cifar", "--weights", "random", "--num-classes"
 
 
 @pytest.fixture(autouse=True)
-def two_threads(monkeypatch):
-    monkeypatch.setattr(_calls, "thread_count", lambda: 2)
+def two_threads(threads):
+    threads(2)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_small_images_are_many(size, usual):
     assert _calls.usual_images(64, size) == usual
 
 
-def test_many_threads_take_more_images(monkeypatch):
-    monkeypatch.setattr(_calls, "thread_count", lambda: 16)
+def test_many_threads_take_more_images(threads):
+    threads(16)
     assert _calls.usual_images(64, 224) == 32
     assert _calls.usual_images(16, 224) == 16
 

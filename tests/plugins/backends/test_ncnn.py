@@ -71,10 +71,11 @@ def test_auto_does_not_select_it_without_a_measurement():
     assert run_with(data="synthetic", iterations=1).backend != "ncnn"
 
 
-@pytest.mark.parametrize(("version", "threads", "counts"), [
+@pytest.mark.parametrize(("version", "count", "counts"), [
     ("1.0.20261020", 2, [2, 1]), ("1.0.20261020", 1, [1]), ("1.0.20260526", 4, [1])])
-def test_one_image_per_thread_and_one_at_a_time_are_measured(monkeypatch, version, threads, counts):
-    monkeypatch.setattr(engine, "thread_count", lambda: threads)
+def test_one_image_per_thread_and_one_at_a_time_are_measured(monkeypatch, threads, version, count,
+                                                             counts):
+    threads(count)
     monkeypatch.setattr(ncnn, "__version__", version)
     found = NcnnBackend().variants(FULL)
     assert found == [{"requests": count} for count in counts]
@@ -84,9 +85,8 @@ def test_one_image_per_thread_and_one_at_a_time_are_measured(monkeypatch, versio
 @pytest.mark.parametrize(("version", "requests", "batch", "each"), [
     ("1.0.20261020", None, 16, 1), ("1.0.20261020", None, 1, 4), ("1.0.20261020", 2, 16, 2),
     ("1.0.20261020", 9, 16, 1), ("1.0.20240102", None, 16, 4), ("1.0.20240102", 2, 16, 4)])
-def test_images_in_flight_share_the_threads(monkeypatch, version, requests, batch, each):
-    for module in (engine, inference):
-        monkeypatch.setattr(module, "thread_count", lambda: 4)
+def test_images_in_flight_share_the_threads(monkeypatch, threads, version, requests, batch, each):
+    threads(4)
     monkeypatch.setattr(ncnn, "__version__", version)
     plan = ExecutionPlan(micro_batch=batch, precision="32.32")
     with NcnnBackend(NcnnOptions(requests=requests)).inference(model_of(SMALL), plan,
@@ -95,8 +95,8 @@ def test_images_in_flight_share_the_threads(monkeypatch, version, requests, batc
 
 
 @pytest.mark.parametrize("requests", [1, 2, 5])
-def test_images_in_flight_give_the_same_logits_in_order(monkeypatch, requests):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+def test_images_in_flight_give_the_same_logits_in_order(monkeypatch, threads, requests):
+    threads(2)
     batches = images_of(13).split(2)
     expected = [logits_of_torch(model_of(SMALL), batch) for batch in batches]
     with NcnnBackend(NcnnOptions(requests=requests)).inference(model_of(SMALL), FULL,
@@ -113,8 +113,8 @@ def test_images_in_flight_give_the_same_logits_in_order(monkeypatch, requests):
         assert difference(torch.from_numpy(logits), wanted) < 1e-4
 
 
-def test_images_that_have_not_started_are_cancelled(monkeypatch):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+def test_images_that_have_not_started_are_cancelled(monkeypatch, threads):
+    threads(2)
     session = NcnnBackend(NcnnOptions(requests=2)).inference(
         model_of(SMALL), ExecutionPlan(micro_batch=256, precision="32.32"), SIZE)
     with session:
@@ -135,8 +135,8 @@ def test_images_that_have_not_started_are_cancelled(monkeypatch):
         result()
 
 
-def test_an_image_of_another_shape_is_an_error_where_its_result_is_read(monkeypatch):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+def test_an_image_of_another_shape_is_an_error_where_its_result_is_read(monkeypatch, threads):
+    threads(2)
     with NcnnBackend(NcnnOptions(requests=2)).inference(model_of(SMALL), FULL, SIZE) as session:
         session.compile()
         result = session.start(numpy.zeros((1, 5, SIZE, SIZE), numpy.uint8))
@@ -144,9 +144,9 @@ def test_an_image_of_another_shape_is_an_error_where_its_result_is_read(monkeypa
             result()
 
 
-def test_a_large_micro_batch_is_computed_in_calls_of_a_few_images(monkeypatch):
+def test_a_large_micro_batch_is_computed_in_calls_of_a_few_images(monkeypatch, threads):
     """`--tune` has no time to measure calls of seconds."""
-    monkeypatch.setattr(_calls, "thread_count", lambda: 2)
+    threads(2)
     monkeypatch.setattr(_calls, "_SIDE", SIZE)
     plan = ExecutionPlan(micro_batch=64, precision="32.32")
     with NcnnBackend().inference(model_of(SMALL), plan, SIZE) as session:
@@ -157,7 +157,7 @@ def test_a_large_micro_batch_is_computed_in_calls_of_a_few_images(monkeypatch):
     assert difference(torch.from_numpy(found), logits_of_torch(model_of(SMALL), images)) < 1e-4
 
 
-def test_each_thread_computes_its_images_in_memory_of_its_own(monkeypatch):
+def test_each_thread_computes_its_images_in_memory_of_its_own(monkeypatch, threads):
     """Memory that another thread has used is in the caches of the other thread's core."""
     used = {"blob": {}, "workspace": {}}
     for name, of_threads in used.items():
@@ -168,7 +168,7 @@ def test_each_thread_computes_its_images_in_memory_of_its_own(monkeypatch):
             set_allocator(extractor, allocator)
 
         monkeypatch.setattr(ncnn.Extractor, f"set_{name}_allocator", recorded)
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    threads(2)
     with NcnnBackend(NcnnOptions(requests=2)).inference(
             model_of(SMALL), ExecutionPlan(micro_batch=64, precision="32.32"), SIZE) as session:
         session.compile()

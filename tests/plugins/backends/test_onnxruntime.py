@@ -21,8 +21,7 @@ from engine_checks import (
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends import _calls
-from ipucnn.plugins.backends.onnxruntime import devices, engine, inference
+from ipucnn.plugins.backends.onnxruntime import devices
 from ipucnn.plugins.backends.onnxruntime.engine import OnnxRuntimeBackend
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
 
@@ -108,8 +107,8 @@ def test_single_precision_is_exact_on_cuda(listed, monkeypatch, precision, allow
 
 
 @pytest.mark.parametrize(("values", "flag"), [
-    ({"requests": 2}, "--requests"), ({"spinning": True}, "--spinning"),
-    ({"spinning": False}, "--no-spinning")])
+    ({"requests": 2}, "--requests"), ({"threads": 2}, "--threads"),
+    ({"spinning": True}, "--spinning"), ({"spinning": False}, "--no-spinning")])
 def test_options_of_threads_are_refused_on_cuda(listed, monkeypatch, values, flag):
     monkeypatch.setattr(devices, "starts", lambda *_: True)
     backend = OnnxRuntimeBackend(OnnxRuntimeOptions(device="cuda", **values))
@@ -117,20 +116,19 @@ def test_options_of_threads_are_refused_on_cuda(listed, monkeypatch, values, fla
         backend.inference(model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE)
 
 
-@pytest.mark.parametrize(("threads", "expected"), [
+@pytest.mark.parametrize(("count", "expected"), [
     (1, [(4, 1, True), (1, 1, True), (16, 1, True)]),
     (2, [(4, 4, True), (1, 4, True), (16, 4, True), (4, 1, True), (1, 1, True), (16, 1, True),
          (4, 1, False)])])
-def test_calls_in_flight_and_spinning_are_measured(monkeypatch, threads, expected):
-    for module in (_calls, engine):
-        monkeypatch.setattr(module, "thread_count", lambda: threads)
+def test_calls_in_flight_and_spinning_are_measured(threads, count, expected):
+    threads(count)
     found = OnnxRuntimeBackend().variants(ExecutionPlan(micro_batch=16))
     assert [(one["images_per_call"], one["requests"], one["spinning"]) for one in found] == expected
 
 
 @pytest.mark.parametrize("requests", [1, 2, 5])
-def test_calls_in_flight_give_the_same_logits_in_order(monkeypatch, requests):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+def test_calls_in_flight_give_the_same_logits_in_order(threads, requests):
+    threads(2)
     plan = ExecutionPlan(micro_batch=2, precision="32.32")
     batches = images_of(14).split(2)
     backend = OnnxRuntimeBackend(OnnxRuntimeOptions(requests=requests, images_per_call=2))

@@ -84,8 +84,8 @@ def test_half_precision_is_what_the_cpu_offers():
         assert half.facts["arithmetic"] == ("bfloat16" if offered else "float32")
 
 
-def test_micro_batches_of_a_host_call_are_in_flight_together(monkeypatch):
-    monkeypatch.setattr(session, "thread_count", lambda: 2)
+def test_micro_batches_of_a_host_call_are_in_flight_together(threads):
+    threads(2)
     plan = ExecutionPlan(micro_batch=2, device_iterations=4, precision="32.32", calls_in_flight=2)
     with OpenVinoBackend().inference(model_of(SMALL), plan, SIZE) as made:
         made.compile()

@@ -44,22 +44,22 @@ def test_answers_do_not_depend_on_the_calls_in_flight(run):
     assert together["throughput"]["mean"] > 0
 
 
-def test_without_a_number_the_engine_recommends_one(run, monkeypatch):
-    monkeypatch.setattr("ipucnn.plugins.backends.openvino.inference.thread_count", lambda: 4)
+def test_without_a_number_the_engine_recommends_one(run, threads):
+    threads(4)
     many = run()[0]["session"]["requests"]
     assert 1 < many <= 9
     assert run("--iterations", "1")[0]["session"]["requests"] == 1  # nothing to overlap
     assert run("--device-iterations", "2", "--iterations", "4")[0]["session"]["requests"] == 4
 
 
-@pytest.mark.parametrize(("batch", "threads", "expected"), [
+@pytest.mark.parametrize(("batch", "count", "expected"), [
     (1, 6, [(1, 12), (1, 4), (1, 2), (1, 1)]),
     (1, 2, [(1, 4), (1, 1)]),
     (1, 1, [(1, 1)]),
     (64, 2, [(4, 4), (1, 4), (16, 4), (4, 1), (1, 1), (16, 1), (64, 1)]),
     (200, 2, [(4, 4), (1, 4), (4, 1), (1, 1), (200, 1)])])
-def test_the_numbers_worth_measuring(monkeypatch, batch, threads, expected):
-    monkeypatch.setattr("ipucnn.plugins.backends._calls.thread_count", lambda: threads)
+def test_the_numbers_worth_measuring(threads, batch, count, expected):
+    threads(count)
     found = engine.OpenVinoBackend().variants(ExecutionPlan(micro_batch=batch, replicas=2))
     assert [(one["images_per_call"], one["requests"]) for one in found] == expected
 

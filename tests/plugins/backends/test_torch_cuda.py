@@ -22,7 +22,7 @@ from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingBatch, TrainingSetup
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import compute_threads
 from ipucnn.core.options.building import build
 from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
@@ -471,7 +471,7 @@ def test_the_number_of_threads_is_restored():
         inference = TorchInferenceSession(network(), ExecutionPlan(precision="32.32"), 8, CPU,
                                           TorchOptions())
         training.close()
-        assert torch.get_num_threads() == thread_count()
+        assert torch.get_num_threads() == compute_threads()
         inference.close()
         assert torch.get_num_threads() == 3
     finally:

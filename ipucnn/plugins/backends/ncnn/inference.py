@@ -13,7 +13,6 @@ import numpy
 
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import divided
@@ -46,13 +45,14 @@ class NcnnSession(ArraySession):
         graph: the model; changed.
         plan: what to execute.
         together: number of images that are computed at a time, which share the threads.
+        threads: number of threads that compute.
     """
 
-    def __init__(self, graph: Graph, plan: ExecutionPlan, together: int) -> None:
+    def __init__(self, graph: Graph, plan: ExecutionPlan, together: int, threads: int) -> None:
         plan = divided(plan, graph.input_size, None, on_cpu=True)
         self._graph, self._plan = graph, plan
         self.samples_per_call = plan.micro_batch
-        self._together = min(together, thread_count())
+        self._together = min(together, threads)
         self._callers: Optional[ThreadPoolExecutor] = None
         # twice as many as are computed at a time, so that no thread waits for the caller
         self.in_flight = 1 if together == 1 else 2 * -(-self._together // plan.micro_batch)
@@ -62,9 +62,9 @@ class NcnnSession(ArraySession):
         self._closed = False
         self._synthetic: Optional[Array] = None
         # where calls cannot overlap, each of them has all threads
-        self._threads = max(1, thread_count() // (self._together if concurrent() else 1))
+        self._threads = max(1, threads // (self._together if concurrent() else 1))
         self.facts: Dict[str, Any] = {
-            "weights_type": "float32", "arithmetic": "float32", "threads": thread_count(),
+            "weights_type": "float32", "arithmetic": "float32", "threads": threads,
             "threads_per_image": self._threads, "images_per_call": plan.micro_batch,
             "requests": together}
 

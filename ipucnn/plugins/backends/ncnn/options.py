@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from ipucnn.plugins.backends._options import DeviceOptions, RequestOptions
+from ipucnn.plugins.backends._options import DeviceOptions, RequestOptions, ThreadOptions
 
 
 @dataclass(frozen=True)
-class NcnnOptions(RequestOptions, DeviceOptions):
+class NcnnOptions(RequestOptions, ThreadOptions, DeviceOptions):
     """Options of the `ncnn` backend."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import onnxruntime  # a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count, usable_cores
+from ipucnn.core.machine import usable_cores
 from ipucnn.onnx.engine_base import OnnxBackend
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import measured_calls, measured_images
+from ipucnn.plugins.backends._threads import measured_threads, threads_of
 from ipucnn.plugins.backends.onnxruntime.devices import picked
 from ipucnn.plugins.backends.onnxruntime.inference import OnnxRuntimeSession
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
@@ -58,10 +59,15 @@ class OnnxRuntimeBackend(OnnxBackend):
         if picked(self.options.device)[0] != "cpu":
             return ({},)
         sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
-        found = [{"images_per_call": size, "requests": count, "spinning": True}
-                 for size, count in measured_calls(sizes, most_or_one=True)]
-        return [*found, {"images_per_call": sizes[0], "requests": 1, "spinning": False}] \
-            if thread_count() > 1 else found
+        threads, every = threads_of(self.options.threads), measured_threads()
+        found: List[Dict[str, Any]] = [
+            {"images_per_call": size, "requests": count, "spinning": True}
+            for size, count in measured_calls(sizes, threads, most_or_one=True)]
+        if threads > 1:
+            found.append({"images_per_call": sizes[0], "requests": 1, "spinning": False})
+        if every:
+            found.append({**found[0], "requests": 2 * every, "threads": every})
+        return found
 
 
 def _described(device: Tuple[str, int], half: bool) -> Probe:

@@ -17,11 +17,11 @@ from ipucnn.core.errors import (
     UsageError,
 )
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, filled
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.float16 import in_bfloat16, in_float16
 from ipucnn.plugins.backends._calls import divided
+from ipucnn.plugins.backends._threads import threads_of
 from ipucnn.plugins.backends.onnxruntime import stored_session
 from ipucnn.plugins.backends.onnxruntime.devices import PROVIDERS
 from ipucnn.plugins.backends.onnxruntime.options import OnnxRuntimeOptions
@@ -54,7 +54,8 @@ class OnnxRuntimeSession(ArraySession):
             if kind == "cuda" else {})
         self._spinning = spinning is not False
         self.in_flight = options.requests or 1
-        self._together = min(self.in_flight, thread_count())
+        self._threads = threads_of(options.threads)
+        self._together = min(self.in_flight, self._threads)
         self._callers: Optional[ThreadPoolExecutor] = None
         self._started: Deque[Future[Any]] = deque(maxlen=self.in_flight)
         self._how = onnxruntime.RunOptions()
@@ -64,7 +65,7 @@ class OnnxRuntimeSession(ArraySession):
             "weights_type": ("float32" if not plan.half else "float16" if graph.half or not emulated
                              else "bfloat16"),
             "arithmetic": "float16" if plan.half and not emulated else "float32",
-            "provider": self._provider[0], "threads": thread_count(),
+            "provider": self._provider[0], "threads": self._threads,
             "images_per_call": plan.micro_batch, "requests": self.in_flight}
         if kind == "cpu":
             self.facts["spinning"] = spinning is not False
@@ -96,7 +97,7 @@ class OnnxRuntimeSession(ArraySession):
     def _options(self) -> onnxruntime.SessionOptions:
         options = onnxruntime.SessionOptions()
         # the threads that call compute, too; they share the engine's other ones
-        options.intra_op_num_threads = thread_count() - self._together + 1
+        options.intra_op_num_threads = self._threads - self._together + 1
         options.add_session_config_entry("session.intra_op.allow_spinning",
                                          str(int(self._spinning)))
         options.log_severity_level = 3  # errors only; other messages are for its developers
@@ -140,6 +141,7 @@ def _check_device(options: OnnxRuntimeOptions, kind: str) -> None:
     """Check that no option is given that only a CPU has."""
     for flag, given in (("--spinning", options.spinning is True),
                         ("--no-spinning", options.spinning is False),
+                        ("--threads", options.threads is not None),
                         ("--requests", options.requests is not None)):
         if given:
             raise UsageError(f"'{flag}' is for the threads of a CPU, and the device is {kind}",

@@ -4,11 +4,16 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ipucnn.core.options.declaration import option
-from ipucnn.plugins.backends._options import CallOptions, DeviceOptions, RequestOptions
+from ipucnn.plugins.backends._options import (
+    CallOptions,
+    DeviceOptions,
+    RequestOptions,
+    ThreadOptions,
+)
 
 
 @dataclass(frozen=True)
-class OnnxRuntimeOptions(RequestOptions, CallOptions, DeviceOptions):
+class OnnxRuntimeOptions(RequestOptions, ThreadOptions, CallOptions, DeviceOptions):
     """Options of the `onnxruntime` backend."""
 
     spinning: Optional[bool] = option(

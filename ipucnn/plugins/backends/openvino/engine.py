@@ -16,6 +16,7 @@ from ipucnn.core.machine import usable_cores
 from ipucnn.onnx.engine_base import OnnxBackend
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import measured_calls, measured_images
+from ipucnn.plugins.backends._threads import measured_threads, threads_of
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
@@ -66,11 +67,16 @@ class OpenVinoBackend(OnnxBackend):
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
         """Return numbers of images per call, and of calls in flight."""
-        sizes = [plan.micro_batch]
+        sizes, every = [plan.micro_batch], None
         if picked(self._core, self.options.device) == "CPU":
             sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
-        return [{"images_per_call": size, "requests": count}
-                for size, count in measured_calls(sizes)]
+            every = measured_threads()
+        threads = threads_of(self.options.threads)
+        found = [{"images_per_call": size, "requests": count}
+                 for size, count in measured_calls(sizes, threads)]
+        if every:
+            found.append({"images_per_call": sizes[0], "requests": 2 * every, "threads": every})
+        return found
 
     def session(self, graph: Graph, plan: ExecutionPlan) -> InferenceSession:
         """Create an inference session; see `OnnxBackend.session`."""

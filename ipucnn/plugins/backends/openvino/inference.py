@@ -24,11 +24,11 @@ from ipucnn.core.errors import OutOfMemoryError, UnsupportedNetworkError
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import trusted_folder
-from ipucnn.core.machine import thread_count
 from ipucnn.onnx.engine_base import ArraySession, filled
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.float16 import in_bfloat16
 from ipucnn.plugins.backends._calls import divided
+from ipucnn.plugins.backends._threads import refuse_threads, share_cores, threads_of
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
@@ -75,7 +75,11 @@ class OpenVinoSession(ArraySession):
         # single precision is set explicitly, because half precision may be the default
         self._config: Dict[str, Any] = {"INFERENCE_PRECISION_HINT": half or "f32"}
         if self._device == "CPU":
-            self._config["INFERENCE_NUM_THREADS"] = thread_count()
+            threads = self._config["INFERENCE_NUM_THREADS"] = threads_of(options.threads)
+            if share_cores(threads):
+                self._config["ENABLE_HYPER_THREADING"] = True
+        else:
+            refuse_threads(options.threads, self._device)
         if options.model_cache_path:
             self._config["CACHE_DIR"] = trusted_folder(options.model_cache_path,
                                                        "--model-cache-path")
@@ -87,6 +91,8 @@ class OpenVinoSession(ArraySession):
             weights = "float16" if graph.half else NAMES[half or "bf16"]
         self.facts: Dict[str, Any] = {
             "weights_type": weights, "images_per_call": plan.micro_batch}
+        if self._device == "CPU":
+            self.facts["threads"] = self._config["INFERENCE_NUM_THREADS"]
 
     def compile(self) -> float:
         """Quantise if the plan requires it, compile, and warm up: a call with each request."""
@@ -108,7 +114,7 @@ class OpenVinoSession(ArraySession):
         if calibration is not None:
             self.facts["arithmetic_of_other_layers"] = NAMES.get(kind, kind)
         self.facts.update(arithmetic="int8" if calibration else NAMES.get(kind, kind),
-                          threads=thread_count(), streams=compiled.get_property("NUM_STREAMS"),
+                          streams=compiled.get_property("NUM_STREAMS"),
                           requests=len(self._requests))
         for place in range(len(self._requests)):
             self._feed(place, images)

@@ -7,9 +7,10 @@ from ipucnn.plugins.backends._options import (
     CallOptions,
     DeviceOptions,
     RequestOptions,
+    ThreadOptions,
 )
 
 
 @dataclass(frozen=True)
-class OpenVinoOptions(RequestOptions, CallOptions, CacheOptions, DeviceOptions):
+class OpenVinoOptions(RequestOptions, ThreadOptions, CallOptions, CacheOptions, DeviceOptions):
     """Options of the `openvino` backend."""

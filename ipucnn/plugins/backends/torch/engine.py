@@ -15,6 +15,7 @@ from ipucnn.core.execution.training_session import TrainingSession, TrainingSetu
 from ipucnn.plugins.backends._calls import measured_images
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends._options import check_proportions
+from ipucnn.plugins.backends._threads import measured_threads
 from ipucnn.plugins.backends.torch import compiler
 from ipucnn.plugins.backends.torch.devices import Device, pick
 from ipucnn.plugins.backends.torch.errors import device_errors
@@ -97,8 +98,10 @@ class TorchBackend(Backend):
         """Return images per call on a CPU; with `--compile`, which takes long, only the default."""
         if self.options.compile or plan.stages > 1 or self._device().place.type != "cpu":
             return ({},)
-        return [{"images_per_call": size} for size in measured_images(
+        found = [{"images_per_call": size} for size in measured_images(
             plan.micro_batch, plan.preprocessing.input_size)]
+        every = measured_threads()
+        return [*found, {**found[0], "threads": every}] if every else found
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
                   input_size: int) -> InferenceSession:

@@ -49,7 +49,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         self._device = device
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
-        self._settings = ProcessSettings(device, plan.half, training=False)
+        self._settings = ProcessSettings(device, plan.half, training=False,
+                                         threads=options.threads)
         with self._settings.restored_on_error():
             model = self._placed(model.eval().requires_grad_(False))
             splits = resolve_splits(model, plan.pipeline_splits, input_size)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Tuple
 
 from ipucnn.core.options.declaration import option
-from ipucnn.plugins.backends._options import CacheOptions, CallOptions, DeviceOptions
+from ipucnn.plugins.backends._options import CacheOptions, CallOptions, DeviceOptions, ThreadOptions
 
 
 @dataclass(frozen=True)
-class TorchOptions(CallOptions, CacheOptions, DeviceOptions):
+class TorchOptions(ThreadOptions, CallOptions, CacheOptions, DeviceOptions):
     """Options of the `torch` backend."""
 
     compile: bool = option(False, "Compile the model with torch.compile.", validation=True)

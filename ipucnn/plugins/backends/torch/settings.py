@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from contextlib import contextmanager
 from operator import attrgetter
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 
-from ipucnn.core.machine import thread_count
+from ipucnn.plugins.backends._threads import refuse_threads, threads_of
 from ipucnn.plugins.backends.torch.devices import Device
 
 _THREADS, _MATMUL = "threads", "matmul"
@@ -29,11 +29,18 @@ class ProcessSettings:
         device: where a session computes.
         half: whether it computes in half precision.
         training: whether it trains.
+        threads: the value of `--threads`; None for the default.
+
+    Raises:
+        UsageError: there are fewer cores, or the device is no CPU.
     """
 
-    def __init__(self, device: Device, half: bool, training: bool) -> None:
+    def __init__(self, device: Device, half: bool, training: bool,
+                 threads: Optional[int] = None) -> None:
+        if device.place.type != "cpu":
+            refuse_threads(threads, device.place.type)
         values = _of_card(half, training) if device.place.type == "cuda" \
-            else {_THREADS: thread_count()}
+            else {_THREADS: threads_of(threads)}
         with _lock:
             # all are read first: some follow others
             self._values, self._before = values, {path: _get(path) for path in values}
