@@ -25,7 +25,7 @@ from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
-from ipucnn.models.optimisation import make_optimizer, set_rate
+from ipucnn.models.optimisation import make_optimizer, set_rate, with_own_settings
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
@@ -241,17 +241,13 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._loaded(weights)
         first = self._replicas.snapshot()[0]
         self._replicas.put(self._parallel.own([first, *state["replica_buffers"]]))
-        # the state is restored, but its settings only if these options do not set them
-        settings = [{name: value for name, value in group.items() if name != "params"}
-                    for group in self._optimizer.param_groups]
         try:
-            self._optimizer.load_state_dict(self._own_state(state["optimizer"]))
+            self._optimizer.load_state_dict(with_own_settings(
+                self._own_state(state["optimizer"]), self._optimizer))
         except (ValueError, KeyError, IndexError) as error:
             raise IpucnnError(f"the saved state is not of optimizer "
                               f"{self._setup.optimizer.name!r}: {error}",
                               "restore with the options of the training") from error
-        for group, own in zip(self._optimizer.param_groups, settings):
-            group.update(own)
 
     def close(self) -> None:
         """Release the model and its device memory."""
