@@ -288,6 +288,23 @@ def test_without_memory_fewer_micro_batches_are_computed_together():
         torch.testing.assert_close(value, expected.weights()[name], rtol=0, atol=1e-6)
 
 
+def test_an_update_that_has_begun_is_not_repeated():
+    """The optimizer may have changed some weights before it runs out of memory."""
+    made = session(network(), micro_batch=1, gradient_accumulation=4)
+    assert made._together > 1
+    steps = []
+
+    def fails():
+        steps.append(1)
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    made._optimizer.step = fails
+    (images, labels), = batches(1, 4)
+    with pytest.raises(IpucnnError, match="out of memory"):
+        made.step(TrainingBatch(images, labels), 0)
+    assert steps == [1]
+
+
 def test_out_of_memory_at_one_micro_batch_is_said():
     made = session(network(), micro_batch=4)
 

@@ -263,13 +263,21 @@ class TorchTrainingSession(Prefetching, TrainingSession):
 
     def _updated(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
                  update: int) -> Tuple[Optional[float], int]:
-        """Execute one update, with fewer micro-batches at once if memory is insufficient.
+        """Execute one update; return its mean loss (None if skipped) and correct predictions."""
+        before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
+        value, overflowed, hits = self._computed(images, labels, mixing, update)
+        return self._finished(update, before, value, overflowed), hits
 
-        The model is unchanged if the backward pass runs out of memory.
+    def _computed(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
+                  update: int) -> Tuple[float, bool, int]:
+        """Compute the gradients, with fewer micro-batches at once if memory is insufficient.
+
+        This changes nothing in the model that is not computed again. The optimizer does: what it
+        has updated before it runs out of memory cannot be repeated.
         """
         while True:
             try:
-                return self._update(images, labels, mixing, update)
+                return self._gradients(images, labels, mixing, update)
             except RuntimeError as error:
                 if self._together == self._least or not self._parallel.alone \
                         or not out_of_memory(error):
@@ -281,12 +289,11 @@ class TorchTrainingSession(Prefetching, TrainingSession):
             if self._device.place.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _update(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
-                update: int) -> Tuple[Optional[float], int]:
-        """Execute one update; return its mean loss (None if skipped) and correct predictions."""
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
+                   update: int) -> Tuple[float, bool, int]:
+        """Compute the gradients; return mean loss, whether they overflow, and correct ones."""
         plan, size = self._plan, self._plan.micro_batch
         count = len(labels) // size
-        before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
         self._optimizer.zero_grad(set_to_none=True)
         self._precision.begin_update()
         total: Optional[torch.Tensor] = None
@@ -315,8 +322,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._replicas.enter(0)
         overflow = unscale(self._model, self._scaling,
                            self._plan.half or self._setup.tolerate_non_finite)
-        value, overflowed, right_ones = figures_of(mean(), overflow, hits)
-        return self._finished(update, before, value, overflowed), right_ones
+        return figures_of(mean(), overflow, hits)
 
     def _finished(self, update: int, before: Optional[List[Buffers]], value: float,
                   overflowed: bool) -> Optional[float]:
