@@ -117,6 +117,7 @@ class DeviceLoader(HostLoader):
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         """Return whole batches on the device; see `HostLoader.blocks`."""
+        self._coming.clear()  # those of an iteration that was begun and not continued
         return self._copied(super().blocks(todo))
 
     def _copied(self, blocks: Iterator[Block]) -> Generator[Block, None, None]:
