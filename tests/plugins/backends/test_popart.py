@@ -378,8 +378,8 @@ def test_available_memory_without_stages(made):
     (None, "Always"), ("always", "Always"), ("ondemand", "OnDemand")])
 def test_when_ipus_are_taken(popart_double, made, given, name):
     _options(made, backend=_with(**({"connection_type": given} if given else {})))
-    assert made[-1]._info.connectionType is getattr(popart_double.DeviceConnectionType, name)
-    assert made[-1]._info.type is popart_double.DeviceType.Ipu
+    assert made[-1]._info.connectionType == getattr(popart_double.DeviceConnectionType, name)
+    assert made[-1]._info.type == popart_double.DeviceType.Ipu
 
 
 def test_a_cached_program_takes_the_weights_of_its_run(machine, tmp_path):

@@ -552,6 +552,40 @@ def test_an_offline_target_has_a_power_of_two_of_ipus():
         logits(network(), {"offline_target_ipu_version": 2}, replicas=3, compile_only=True)
 
 
+def test_properties_return_enumerations_as_new_objects(popart):
+    device = popart.DeviceManager().acquireAvailableDevice(1)
+    always = popart.DeviceConnectionType.Always
+    assert device.connectionType == always
+    assert always == device.connectionType
+    assert device.connectionType is not always
+    assert device.connectionType != popart.DeviceConnectionType.OnDemand
+
+
+def test_only_hardware_is_attached(popart):
+    manager = popart.DeviceManager()
+    assert not manager.createIpuModelDevice({"numIPUs": 1}).isAttached
+    offline = manager.createOfflineIPUDevice({"numIPUs": 1})
+    for call in (offline.attach, offline.detach):
+        with pytest.raises(popart.popart_exception, match="offline device"):
+            call()
+
+
+def test_an_emulated_device_trains_and_is_released():
+    emulated = session(options={"ipu_model": True})
+    expected = session()
+    for made in (emulated, expected):
+        made.step(batch(4), 0)
+        with made.detached():
+            pass
+        made.step(batch(4, 1), 1)
+    close(emulated.weights(), expected.weights(), 0)
+    emulated.close()
+    assert torch.equal(logits(network(), {"ipu_model": True})[0], logits(network())[0])
+    with PopArtBackend(PopArtOptions(offline_target_ipu_version=2)).inference(
+            network(), ExecutionPlan(compile_only=True), SIZE) as made:
+        made.compile()
+
+
 def test_a_device_on_demand_is_attached_by_the_load_alone(popart, monkeypatch):
     calls = []
     device = popart.DeviceInfo

@@ -73,7 +73,8 @@ def reattach(device: Any) -> None:
     Raises:
         UnavailableError: they are in use.
     """
-    if device.connectionType is popart.DeviceConnectionType.OnDemand:
+    # the binding returns a new object, so that `is` is never true
+    if device.connectionType == popart.DeviceConnectionType.OnDemand:
         return  # loading the program attaches, and attaching twice is not documented
     if not device.attach():
         raise _in_use(device.numIpus)
