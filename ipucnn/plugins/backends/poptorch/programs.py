@@ -116,7 +116,8 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
                  weights: torch.dtype) -> torch.nn.Module:
     """Return the model with weights and norm layers in the precision of the plan.
 
-    Running statistics stay in single precision: in half, a variance above 65504 is infinite and
+    PopTorch copies the memory of weights as it is, so that they are made contiguous. Running
+    statistics stay in single precision: in half, a variance above 65504 is infinite and
     small changes are lost. Source: PopTorch user guide, "16-bit float migration".
     """
     kept = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()
@@ -125,6 +126,8 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
     for module, statistics in kept:
         for name, value in statistics.items():
             setattr(module, name, value)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.contiguous()
     if weights is torch.float16 and plan.full_precision_norm:
         full_precision_norms(model)
     return model
