@@ -158,12 +158,21 @@ def test_a_mistake_of_ipucnn_is_not_an_error_of_poptorch(monkeypatch):
 # -- the cache ---------------------------------------------------------------------------------
 
 
-def test_programs_with_other_constants_have_folders_of_their_own(poptorch, tmp_path):
+def test_a_variable_names_the_cache(poptorch, monkeypatch, tmp_path):
+    monkeypatch.setenv("POPTORCH_CACHE_DIR", str(tmp_path))
+    assert poptorch.Options()._Popart._values["cachePath"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_programs_with_other_constants_have_folders_of_their_own(poptorch, monkeypatch, tmp_path,
+                                                                 by_variable):
     """PopTorch's cache is PopART's, which looks at no value of a constant."""
     folders = []
+    given = {} if by_variable else {"model_cache_path": str(tmp_path)}
+    if by_variable:
+        monkeypatch.setenv("POPTORCH_CACHE_DIR", str(tmp_path))
     for smoothing, depth in ((0.0, None), (0.0, None), (0.1, None), (0.0, 5)):
-        made = PopTorchBackend(PopTorchOptions(
-            model_cache_path=str(tmp_path), prefetch_depth=depth)).training(
+        made = PopTorchBackend(PopTorchOptions(prefetch_depth=depth, **given)).training(
             network(), ExecutionPlan(precision="32.32", training=True, micro_batch=2),
             TrainingSetup(CrossEntropy(CrossEntropyOptions(smoothing)), optimizer("sgd")), 16)
         made.compile()

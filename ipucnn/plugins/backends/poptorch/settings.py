@@ -14,7 +14,7 @@ import torch
 
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import trusted_folder
+from ipucnn.core.files import make_folder, trusted_folder
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
@@ -22,6 +22,9 @@ from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.poptorch.sdk import emulated
 
 log = logging.getLogger("ipucnn.poptorch")
+
+CACHE_DIR = "POPTORCH_CACHE_DIR"
+"""PopTorch's variable with the folder of its cache, in place of `--model-cache-path`."""
 
 _IO_BUFFERS = 3
 
@@ -166,6 +169,10 @@ def _set_target(options: Any, chosen: PopTorchOptions, program: str) -> None:
         trusted_folder(cache, "--model-cache-path")
         options.enableExecutableCaching(trusted_folder(str(Path(cache, program)),
                                                        "--model-cache-path"))
+    elif os.environ.get(CACHE_DIR) and not emulated():
+        # PopTorch would use the folder itself, for all programs
+        options.enableExecutableCaching(
+            make_folder(str(Path(os.environ[CACHE_DIR], program)), CACHE_DIR))
 
 
 def default_cache() -> Optional[str]:
@@ -175,7 +182,7 @@ def default_cache() -> Optional[str]:
     """
     launch = launched()
     if launch is None or launch.launcher != POPRUN or launch.count == 1 or emulated() \
-            or os.environ.get("POPTORCH_CACHE_DIR"):
+            or os.environ.get(CACHE_DIR):
         return None
     folder = str(cache_dir() / "poptorch")
     if launch.index == 0:
