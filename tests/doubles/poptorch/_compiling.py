@@ -28,6 +28,10 @@ class Program:
         self.overlaps = trace.overlaps
         self.modes = trace.modes
         self.kept = trace.kept
+        # PopART's willow/src/ir.cpp: overlapped transfers put the operations into explicit loops
+        # before it marks those of the main graph
+        self.recomputes = bool(options._Popart._values.get("autoRecomputation")) and bool(
+            options._Popart._values.get("explicitRecomputation") or not trace.overlaps)
         self.ipus = (max(trace.ipus) + 1) * options.replication_factor
         self.shapes = shapes(inputs)
         self.attached = False

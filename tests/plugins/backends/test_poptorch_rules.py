@@ -183,6 +183,30 @@ def test_programs_with_other_constants_have_folders_of_their_own(poptorch, monke
     assert len(list(tmp_path.iterdir())) == 3
 
 
+# -- recomputation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_nothing_is_recomputed_in_loops_unless_explicitly(poptorch, explicit):
+    class Overlapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, value):
+            mode = poptorch.OverlapMode.OverlapAccumulationLoop
+            value = poptorch.set_overlap_for_input(value, mode)
+            return poptorch.identity_loss(value * self.weight, "sum")
+
+    options = poptorch.Options().outputMode(poptorch.OutputMode.Sum)
+    options.setExecutionStrategy(poptorch.ShardedExecution())
+    options.TensorLocations.numIOTiles(32)
+    options._Popart.set("autoRecomputation", 1)
+    options._Popart.set("explicitRecomputation", explicit)
+    poptorch.trainingModel(Overlapped(), options)(torch.ones(1))
+    assert poptorch._machine.MACHINE.programs[-1].recomputes == explicit
+
+
 # -- memory of weights -------------------------------------------------------------------------
 
 

@@ -225,6 +225,18 @@ def test_recomputation_keeps_what_is_named(machine):
         assert machine.programs[-1].options._Popart._values["autoRecomputation"] == setting
 
 
+@pytest.mark.parametrize("tiles", [0, 64])
+@pytest.mark.parametrize("mode", ["none", "auto", "manual"])
+def test_recomputation_reaches_the_loops_of_overlapped_transfers(machine, mode, tiles):
+    session(recompute=mode, recompute_checkpoints=("0",), gradient_accumulation=2,
+            options={"num_io_tiles": tiles})
+    program = machine.programs[-1]
+    assert program.recomputes == (mode != "none")
+    assert program.overlaps == bool(tiles)
+    assert program.options._Popart._values.get("explicitRecomputation", False) \
+        == (mode != "none" and bool(tiles))
+
+
 @pytest.mark.parametrize(("options", "place"), [
     ({"offload_optimizer": True}, {"onChip": 0}),
     ({"enable_optimizer_rts": True}, {"useReplicatedTensorSharding": 1}),

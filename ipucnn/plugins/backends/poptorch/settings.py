@@ -76,7 +76,7 @@ def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool
         options.Precision.enableStochasticRounding(True)
     if chosen.enable_fp_exceptions:
         options.Precision.enableFloatingPointExceptions(True)
-    _set_recomputation(options, plan)
+    _set_recomputation(options, plan, chosen)
     _set_optimizer_state(options, chosen)
     _set_engine(options, chosen, training=True)
     _set_transfers(options, chosen)
@@ -111,10 +111,13 @@ _RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE, _RECOMPUTE_ALL = 1, 3, 4
 """PopART's `RecomputationType`."""
 
 
-def _set_recomputation(options: Any, plan: ExecutionPlan) -> None:
+def _set_recomputation(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
     if plan.recompute != "none":
         alone = _RECOMPUTE_ALL if plan.recompute == "manual" else _RECOMPUTE_STANDARD
         options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipelined else alone)
+        if chosen.num_io_tiles:
+            # overlapped transfers move the operations into loops, where PopART marks none
+            options._Popart.set("explicitRecomputation", True)
 
 
 def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:
