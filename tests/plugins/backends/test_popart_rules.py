@@ -592,10 +592,21 @@ def test_a_device_on_demand_is_attached_by_the_load_alone(popart, monkeypatch):
     monkeypatch.setattr(device, "attach", lambda self, real=device.attach: (
         calls.append(inspect.stack()[1].function), real(self))[1])
     made = session(options={"connection_type": "ondemand"})
+    calls.clear()  # without those that found a free one
     with made.detached():
         pass
     made.step(batch(4), 0)
-    assert set(calls) == {"tryAttachUntilTimeout"}
+    assert calls == ["tryAttachUntilTimeout"]
+
+
+def test_on_demand_takes_what_is_free(popart, machine):
+    machine.ipus = 2
+    with popart.DeviceManager().acquireAvailableDevice(1) as first:
+        made = session(options={"connection_type": "ondemand"})
+        made.step(batch(4), 0)
+        assert (first.driverIds, machine.taken) == ([0], {0, 1})
+        with pytest.raises(IpucnnError, match="Failed to attach"):
+            session(options={"connection_type": "ondemand"})
 
 
 def test_the_tensorflow_variant_keeps_its_momentum_in_single_precision(popart):
