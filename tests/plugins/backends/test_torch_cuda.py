@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from datetime import timedelta
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends.torch import devices
+from ipucnn.plugins.backends.torch.data_parallel import new_group
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.gradients import unscale
@@ -198,6 +200,15 @@ def test_a_process_uses_the_only_card_that_is_visible_to_it(card, monkeypatch):
     assert of_instance(None) == "cuda:1"  # which is then an error: there is one card for two
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     assert of_instance(None) == "cuda:0"
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [
+    (None, {}), (60.0, {"timeout": timedelta(seconds=60)})])
+def test_a_group_without_a_timeout_has_that_of_torch(monkeypatch, seconds, limit):
+    """torch 2.0 raises an error for None, which launchers may state."""
+    monkeypatch.setattr(torch.distributed, "new_group", lambda *given, **named: (given, named))
+    assert new_group("nccl", seconds) == ((None,), {"backend": "nccl", **limit})
+    assert new_group("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
 
 
 # -- 5: doctor -----------------------------------------------------------------------------------
