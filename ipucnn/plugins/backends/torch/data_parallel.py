@@ -155,7 +155,8 @@ def new_group(backend: str, seconds: Optional[float],
         members: numbers of its processes; all when None.
     """
     # torch 2.0 does not accept None as the timeout
-    limit = {} if seconds is None else {"timeout": timedelta(seconds=seconds)}
+    limit: Dict[str, Any] = {} if seconds is None else {
+        "timeout": timedelta(seconds=seconds)}
     return distributed.new_group(
         None if members is None else list(members), backend=backend, **limit)
 
