@@ -37,6 +37,7 @@ from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.settings import ProcessSettings
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+from ipucnn.plugins.losses._class_weights import weights_like
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.options import TrainOptions
 
@@ -372,6 +373,21 @@ def test_an_update_waits_for_the_device_once(monkeypatch):
     made.set_rates(0.1, 1.0)
     made.step(TrainingBatch(images.mul(50).add(128).clamp(0, 255), labels, mixing), 0)
     assert counts["read"] == 1
+
+
+def test_class_weights_are_copied_to_a_card_once(monkeypatch):
+    copies = []
+
+    def made(values, dtype, device):
+        copies.append((values, dtype, device.type))
+        return torch.zeros(len(values), dtype=dtype)
+
+    monkeypatch.setattr(torch, "tensor", made)
+    for _ in range(3):
+        weights_like((0.25, 4.0), SimpleNamespace(device=CARD.place, dtype=torch.float32))
+    assert copies == [((0.25, 4.0), torch.float32, "cuda")]
+    assert weights_like((0.25, 4.0), torch.zeros(1)).tolist() == [0.25, 4.0]
+    assert len(copies) == 1
 
 
 @pytest.mark.skipif(not hasattr(torch, "_foreach_copy_"), reason="torch 2.0 has no such call")
