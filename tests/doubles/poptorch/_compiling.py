@@ -153,6 +153,8 @@ def _check_device(program):
     if rounded != count and not options.auto_round_num_ipus:
         raise failure(f"The model specifies the use of {count} IPUs, however PopTorch must reserve "
                       f"a minimum of {rounded}")
+    if MACHINE.busy and options.connection_type == _enums.ConnectionType.OnDemand:
+        raise failure("Failed to attach to device", "popart_exception")  # when it is loaded
     if MACHINE.busy or rounded > MACHINE.ipus:
         raise failure(f"Failed to acquire {rounded} IPU(s)")
 
