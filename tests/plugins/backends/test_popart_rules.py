@@ -324,6 +324,28 @@ def test_programs_that_the_hash_cannot_tell_apart_are_kept_apart(machine, tmp_pa
         *["compiled"] * 4, "loaded"]
 
 
+RMSPROP = {"optimizer_eps": 1e-3, "rmsprop_decay": 0.9, "momentum": 0.5}
+
+
+def test_a_cached_program_has_the_variant_of_rmsprop_that_it_was_compiled_with(popart, machine):
+    keys = [popart.Adaptive({"defaultEps": (1e-3, True)}, rmsprop_tf_variant=variant)._compiled()
+            for variant in (False, True)]
+    assert keys[0] == keys[1]
+
+
+def test_variants_of_rmsprop_are_kept_apart(machine, tmp_path):
+    found = []
+    for name in ("rmsprop", "rmsprop_tf"):
+        for options in ({"model_cache_path": str(tmp_path)}, {}):
+            made = session(options=options, setup={
+                "optimizer": optimizer(name, weight_decay=0.0, **RMSPROP)})
+            made.step(batch(4), 0)
+            found.append(made.weights())
+    close(found[2], found[3], 0)
+    assert [event["event"] for event in machine.events
+            if event["event"] in ("compiled", "loaded")] == ["compiled"] * 4
+
+
 # -- batch norm --------------------------------------------------------------------------------
 
 

@@ -183,6 +183,12 @@ def test_programs_with_other_constants_have_folders_of_their_own(poptorch, monke
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_variants_of_rmsprop_have_folders_of_their_own(tmp_path):
+    for name in ("rmsprop", "rmsprop_tf", "rmsprop"):
+        session(name, model_cache_path=str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 # -- recomputation -----------------------------------------------------------------------------
 
 

@@ -61,7 +61,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self._instances = joined() if plan.instances > 1 else ALONE
         self._compute = torch.float16 if plan.half else torch.float32
         weights = torch.float16 if plan.precision == "16.16" else torch.float32
-        constants = constants_of(model, plan, options, setup.loss)
+        constants = constants_of(model, plan, options, setup)
         splits = place_stages(model.eval(), plan, input_size)
         kept = _keep_for_backward(model, plan)
         self._program = TrainingProgram(
