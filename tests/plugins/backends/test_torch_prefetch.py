@@ -215,6 +215,7 @@ def test_without_pinned_memory_images_are_copied_all_the_same(card, monkeypatch,
     batches = list(loader)
     assert [batch.images[0, 0, 0, 0].item() for batch in batches] == [0, 4]
     assert "not pinned, which takes longer: CUDA error: out of memory" in caplog.text
+    assert caplog.text.count("not pinned") == 1
 
 
 def test_nothing_changes_on_a_cpu_and_with_images_of_the_device(card):

@@ -27,13 +27,17 @@ log = logging.getLogger("ipucnn.torch")
 class PinnedMemory(Memory):
     """Pinned batch memory, which a CUDA device reads directly."""
 
+    _warned = False
+
     def new(self, shape: Tuple[int, ...], type: str) -> Any:
         """Return an array in pinned memory, or in other memory if that is not available."""
         try:
             return torch.empty(shape, dtype=getattr(torch, type), pin_memory=True).numpy()
         except RuntimeError as error:
-            log.warning("images are copied to the device from memory that is not pinned, which "
-                        "takes longer: %s", str(error).strip().splitlines()[0])
+            if not self._warned:
+                log.warning("images are copied to the device from memory that is not pinned, which "
+                            "takes longer: %s", str(error).strip().splitlines()[0])
+            self._warned = True
             return super().new(shape, type)
 
 
