@@ -93,7 +93,7 @@ class Inference:
             "job": "inference", "backend": name, "device": self.chosen.probe.device,
             "precision": plan.precision, "size": self.built.input_size, "pixels": plan.pixels,
             "most": self.most, "calls": self._calls, "norm": plan.full_precision_norm,
-            "tuned": tuned, "options": self._given()})
+            "tuned": tuned, "options": self._given()}, dict(self._given()).get("device"))
 
         def measured() -> Found:
             with ExitStack() as held:

@@ -139,14 +139,17 @@ class Record:
 
     Attributes:
         path: of the file.
-        device: that computes.
+        device: that computes, in words.
+        place: its name in options (`cuda:1`); None for the default one.
     """
 
     path: Path
     device: str = "CPU"
+    place: Optional[str] = None
 
     @classmethod
-    def of(cls, structure: str, values: Mapping[str, Any]) -> Record:
+    def of(cls, structure: str, values: Mapping[str, Any],
+           place: Optional[str] = None) -> Record:
         """Return the record for a text that describes the network and the other conditions."""
         machine = describe()
         text = json.dumps({
@@ -155,7 +158,7 @@ class Record:
             "threads": compute_threads(), "memory": memory_limit() >> 28},
             sort_keys=True, default=str)
         digest = hashlib.sha256((structure + text).encode()).hexdigest()[:32]
-        return cls(cache_dir() / "tuning" / f"batch-{digest}.json", values["device"])
+        return cls(cache_dir() / "tuning" / f"batch-{digest}.json", values["device"], place)
 
     def result(self, measured: Callable[[], Found]) -> Found:
         """Return the stored result, or else that of a measurement, which is stored if it lasts.
@@ -163,7 +166,7 @@ class Record:
         A result that memory limited applies only while about as much is free: other programs may
         have used the rest. Errors of writing are ignored.
         """
-        free = _free_memory(self.device)
+        free = _free_memory(self.device, self.place)
         found = self._stored(free)
         if found is None:
             found = measured()
@@ -186,12 +189,13 @@ class Record:
         return None
 
 
-def _free_memory(device: str) -> Optional[int]:
+def _free_memory(device: str, place: Optional[str]) -> Optional[int]:
     """Return the free bytes of a device's memory; None if it is not known."""
     if device.startswith("CPU"):
         return available_memory()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        free: int = torch.cuda.mem_get_info()[0]
+        index = int(place[5:]) if place and place.startswith("cuda:") else None
+        free: int = torch.cuda.mem_get_info(index)[0]
         return free
     return None

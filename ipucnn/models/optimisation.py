@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import nn
@@ -64,6 +64,28 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all groups, each times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get(RATE_FACTOR, 1.0)
+
+
+def with_own_settings(state: Mapping[str, Any], optimizer: torch.optim.Optimizer,
+                      kept: Sequence[str] = ()) -> Dict[str, Any]:
+    """Return a saved state with the settings of the optimizer that is to load it.
+
+    A restored training has the settings of its options. torch reads from them, too, where the
+    state belongs: the step counts of a fused optimizer are on the device.
+
+    Args:
+        state: the saved state; with another number of parameter groups it is returned unchanged,
+            and the optimizer refuses it.
+        optimizer: its settings are used.
+        kept: settings whose saved values are used, because they belong to the state.
+    """
+    saved, own = state["param_groups"], optimizer.param_groups
+    if len(saved) != len(own):
+        return dict(state)
+    return {**state, "param_groups": [
+        {**group, **{name: value for name, value in mine.items()
+                     if name != "params" and not (name in kept and name in group)}}
+        for group, mine in zip(saved, own)]}
 
 
 def state_size(choice: OptimizerChoice) -> int:

@@ -234,7 +234,10 @@ def _pad_input(_: nn.Module, inputs: Tuple[torch.Tensor, ...]) -> Tuple[torch.Te
 
 
 def _cut_saved(_: nn.Module, state: Dict[str, Any], prefix: str, __: Any) -> None:
-    state[prefix + "weight"] = state[prefix + "weight"][:, :3]
+    weight = state[prefix + "weight"]
+    # with `keep_vars` it is the parameter itself, by which PopTorch and others recognise it
+    if not isinstance(weight, nn.Parameter):
+        state[prefix + "weight"] = weight[:, :3]
 
 
 def _pad_loaded(state: Dict[str, Any], prefix: str, *_: Any) -> None:

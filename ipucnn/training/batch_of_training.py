@@ -106,7 +106,8 @@ def _found(options: TrainOptions, network: NetworkPart, chosen: Chosen, plan: Ex
             made.held = held
             return search(made.caller, *limits)
 
-    return Record.of(f"{made.module!r} {shapes}", values).result(measured)
+    place = getattr(values["options"], "device", None)
+    return Record.of(f"{made.module!r} {shapes}", values, place).result(measured)
 
 
 class _Measured:

@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import torch
 
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
 from ipucnn.models import batch_search
@@ -136,6 +137,16 @@ def test_a_result_that_memory_limited_applies_while_as_much_is_free(clock, tmp_p
     assert measured(fits=100) == 64
     free[0] = 1 << 30
     assert measured(fits=1) == 64
+
+
+@pytest.mark.parametrize(("place", "index"), [(None, None), ("cuda", None), ("cuda:1", 1)])
+def test_free_memory_is_that_of_the_device_in_use(tmp_path, monkeypatch, place, index):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (asked.append(device) or 1, 2))
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    Record.of("network", {"device": "Card"}, place).result(lambda: FOUND)
+    assert asked == [index]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"size": 8, "rates": {"4": 1}, "why": ""}',

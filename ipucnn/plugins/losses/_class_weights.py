@@ -1,9 +1,15 @@
 """Checks class weights, and computes balanced ones. It is not a plugin."""
 
+from __future__ import annotations
+
 from dataclasses import replace
-from typing import Any, Sequence, Tuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 BALANCED = "balanced"
 """The value of class weights that stands for `balanced_weights`."""
@@ -62,3 +68,21 @@ class WithClassWeights:
     def check(self, classes: int) -> None:
         """Check that there is a weight for each class; see `Loss.check`."""
         check_class_weights(self._options.class_weights, classes)
+
+
+def weights_like(values: Tuple[float, ...], example: torch.Tensor) -> torch.Tensor:
+    """Return class weights as a tensor of the type and on the device of another one.
+
+    On a GPU they are kept: a copy from the host would wait for all computations before it, in every
+    micro-batch. A device that traces the loss needs new ones for each program.
+    """
+    if example.device.type != "cuda":
+        return example.new_tensor(values)
+    return _on_gpu(values, example.dtype, example.device)
+
+
+@lru_cache(maxsize=8)
+def _on_gpu(values: Tuple[float, ...], dtype: torch.dtype, place: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(values, dtype=dtype, device=place)

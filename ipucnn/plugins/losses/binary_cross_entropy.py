@@ -9,7 +9,7 @@ from ipucnn.core.execution.losses import PerImageLoss
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights, weights_like
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,7 @@ class BinaryCrossEntropy(WithClassWeights, PerImageLoss):
             target = (1 - s) * target + s / classes
         weights = self._options.class_weights
         return functional.binary_cross_entropy_with_logits(
-            logits, target, pos_weight=logits.new_tensor(weights) if weights else None,
+            logits, target, pos_weight=weights_like(weights, logits) if weights else None,
             reduction="none").mean(1)
 
 

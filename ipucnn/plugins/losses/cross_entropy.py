@@ -10,7 +10,7 @@ from ipucnn.core.execution.mixing import Mixing, mixed_labels
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights, weights_like
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ class CrossEntropy(WithClassWeights, Loss):
     def _weighted(self, log_p: torch.Tensor, targets: Targets, micro_batch: int) -> torch.Tensor:
         from torch.nn import functional
 
-        weights = log_p.new_tensor(self._options.class_weights)
+        weights = weights_like(self._options.class_weights, log_p)
         s = self._options.label_smoothing
         losses, totals = [], []
         for target, share in targets:

@@ -9,7 +9,7 @@ from ipucnn.core.execution.losses import PerImageLoss, one_per_image
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LossSpec
-from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights
+from ipucnn.plugins.losses._class_weights import BALANCED, WithClassWeights, weights_like
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ class Focal(WithClassWeights, PerImageLoss):
             # 1 - p; expm1 keeps it exact near p = 1, and the bound its gradient finite at p = 1
             loss = (-(-loss).expm1()).clamp(min=1e-12) ** gamma * loss
         weights = self._options.class_weights
-        return logits.new_tensor(weights)[labels] * loss if weights else loss
+        return weights_like(weights, logits)[labels] * loss if weights else loss
 
 
 @hookimpl

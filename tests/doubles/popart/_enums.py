@@ -19,3 +19,22 @@ def _made(name, entry):
 ENUMS = {name.split(".")[1]: _made(name.split(".")[1], entry)
          for name, entry in CONTRACT["enums"].items()}
 globals().update(ENUMS)
+
+
+class Returned:
+    """A member as a property returns it: pybind11 makes a new object, which equals the member."""
+
+    def __init__(self, member):
+        self._member = member
+
+    def __getattr__(self, name):
+        return getattr(self._member, name)
+
+    def __eq__(self, other):
+        return self._member is getattr(other, "_member", other)
+
+    def __hash__(self):
+        return hash(self._member)
+
+    def __repr__(self):
+        return repr(self._member)

@@ -108,7 +108,7 @@ class DeviceInfo:
               tiles=None, ids=()):
         device = object.__new__(cls)
         device.__dict__.update(
-            type=kind, connectionType=connection, version="ipu:" + version, ipuVersion=version,
+            _type=kind, _connection=connection, version="ipu:" + version, ipuVersion=version,
             id=ids[0] if ids else 0, numIpus=count, tilesPerIPU=tiles or _TILES[version],
             driverIds=list(ids), isAttached=False, numWorkerContexts=6)
         device.__dict__["tilesPerIpu"] = device.tilesPerIPU
@@ -117,10 +117,19 @@ class DeviceInfo:
     def __setattr__(self, name, value):
         raise AttributeError(f"can't set attribute {name}")
 
+    @property
+    def type(self):
+        return _enums.Returned(self._type)
+
+    @property
+    def connectionType(self):
+        return _enums.Returned(self._connection)
+
     def attach(self):
+        self._check_online("attach to")
         if self.isAttached:
             return True
-        free = self.type is not _enums.DeviceType.Ipu or MACHINE.take(self.driverIds)
+        free = self.type != _enums.DeviceType.Ipu or MACHINE.take(self.driverIds)
         self.__dict__["isAttached"] = free
         return free
 
@@ -128,9 +137,14 @@ class DeviceInfo:
         return self.attach()
 
     def detach(self):
-        if self.isAttached and self.type is _enums.DeviceType.Ipu:
+        self._check_online("detach from")
+        if self.isAttached and self.type == _enums.DeviceType.Ipu:
             MACHINE.give(self.driverIds)
         self.__dict__["isAttached"] = False
+
+    def _check_online(self, doing):
+        if self.type == _enums.DeviceType.OfflineIpu:
+            raise popart_exception(f"Cannot {doing} offline device")
 
     def __enter__(self):
         return self
@@ -198,14 +212,10 @@ class DeviceManager:
         return device
 
     def createCpuDevice(self):
-        device = DeviceInfo._made(_enums.DeviceType.Cpu, 1, tiles=1)
-        device.attach()
-        return device
+        return DeviceInfo._made(_enums.DeviceType.Cpu, 1, tiles=1)
 
     def createIpuModelDevice(self, e):
-        device = _described(_enums.DeviceType.IpuModel, e, ("compileIPUCode",))
-        device.attach()
-        return device
+        return _described(_enums.DeviceType.IpuModel, e, ("compileIPUCode",))
 
     def createOfflineIPUDevice(self, opts):
         return _described(_enums.DeviceType.OfflineIpu, opts, (),

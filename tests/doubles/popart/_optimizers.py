@@ -106,10 +106,13 @@ class _Valued(Optimizer):
 
     def _compiled(self):
         """Return what is part of the program: the kind, and the values that are constant."""
-        return type(self).__name__, str(self._kind()), sorted(
+        return type(self).__name__, str(self._hashed()), sorted(
             (weight, name, value.val() if value.isConst() else None)
             for weight, values in [("", self._values), *self._specific.items()]
             for name, value in values.items())
+
+    def _hashed(self):
+        return self._kind()
 
     def _check_replacement(self, other):
         if type(other) is not type(self) or self._kind() != other._kind():
@@ -310,7 +313,10 @@ class Adaptive(_Valued):
         return self._map("eps")
 
     def _kind(self):
-        return {"mode": self._mode, "decay": self._decay_mode, "tf": self._tf}
+        return {**self._hashed(), "tf": self._tf}
+
+    def _hashed(self):
+        return {"mode": self._mode, "decay": self._decay_mode}
 
     def _has_momentum(self, weight):
         momentum = self._specific.get(weight, self._values)["momentum"]

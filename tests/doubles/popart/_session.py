@@ -217,7 +217,7 @@ class _Session:
     def run(self, stepio, debugName=""):
         if not isinstance(stepio, IStepIO):
             raise TypeError("run(): incompatible function arguments")
-        if self._info.connectionType is _enums.DeviceConnectionType.Never:
+        if self._info.connectionType == _enums.DeviceConnectionType.Never:
             raise popart_runtime_error("Offline IPU device is not configured for execution")
         self._need_engine()
         if self._device is None and self._host:
@@ -249,13 +249,13 @@ class _Session:
     # -- internals ---------------------------------------------------------------------------
 
     def _load(self):
-        if self._info.connectionType is _enums.DeviceConnectionType.Never:
+        if self._info.connectionType == _enums.DeviceConnectionType.Never:
             raise popart_runtime_error("Trying to load an engine on an offline device")
         if not self._prepared:
             raise popart_runtime_error("Trying to load an engine but no compiled engine. Did you "
                                        "forget to call prepareDevice()?")
-        if not self._info.isAttached and not (
-                self._info.connectionType is _enums.DeviceConnectionType.OnDemand
+        if not self._reachable() and not (
+                self._info.connectionType == _enums.DeviceConnectionType.OnDemand
                 and self._info.tryAttachUntilTimeout()):
             raise popart_runtime_error("Failed to attach to device")
         self._loaded = True
@@ -266,8 +266,12 @@ class _Session:
                                        "prepareDevice")
         if not self._loaded:
             self._load()
-        if not self._info.isAttached:
+        if not self._reachable():
             raise popart_runtime_error("the double: the device is detached")
+
+    def _reachable(self):
+        """Return whether programs can run; only hardware has to be attached for that."""
+        return self._info.isAttached or self._info.type != _enums.DeviceType.Ipu
 
     def _constant(self):
         return self._options.constantWeights and not self._training

@@ -28,6 +28,10 @@ class Program:
         self.overlaps = trace.overlaps
         self.modes = trace.modes
         self.kept = trace.kept
+        # PopART's willow/src/ir.cpp: overlapped transfers put the operations into explicit loops
+        # before it marks those of the main graph
+        self.recomputes = bool(options._Popart._values.get("autoRecomputation")) and bool(
+            options._Popart._values.get("explicitRecomputation") or not trace.overlaps)
         self.ipus = (max(trace.ipus) + 1) * options.replication_factor
         self.shapes = shapes(inputs)
         self.attached = False
@@ -149,6 +153,8 @@ def _check_device(program):
     if rounded != count and not options.auto_round_num_ipus:
         raise failure(f"The model specifies the use of {count} IPUs, however PopTorch must reserve "
                       f"a minimum of {rounded}")
+    if MACHINE.busy and options.connection_type == _enums.ConnectionType.OnDemand:
+        raise failure("Failed to attach to device", "popart_exception")  # when it is loaded
     if MACHINE.busy or rounded > MACHINE.ipus:
         raise failure(f"Failed to acquire {rounded} IPU(s)")
 

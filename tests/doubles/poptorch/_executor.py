@@ -82,10 +82,11 @@ class PoplarExecutor:
         return self._program.latency if self._program else (0.0, 0.0, 0.0)
 
     def destroy(self):
-        if self._training and isinstance(self._user_model, _Wrapped):
-            if self._program is not None:
-                self.copyWeightsToHostIfNeeded()
-                self._optimizer.state_dict()
+        if self._program is None:  # a model that was not compiled stays wrapped
+            return
+        if self._training:
+            self.copyWeightsToHostIfNeeded()
+            self._optimizer.state_dict()
             self._user_model.__class__ = self._plain_class
         self._program = None
 
@@ -130,7 +131,7 @@ class PoplarExecutor:
             self._optimizer.state_dict()
             self._device.take(self._model)
         else:
-            self._program.model.load_state_dict(self._model.state_dict())
+            _training.upload(self._program.model, self._model)
 
     @property
     def rng_state(self):
@@ -258,6 +259,7 @@ class PoplarExecutor:
         model = copy.deepcopy(self._model)
         if self._training:
             model.__class__ = self._plain_class
+        _check_saved(model)
         self._program = program = compiled(model, self._options, self._training,
                                            self._micro_batches(inputs)[0], inputs)
         if self._training:
@@ -267,8 +269,8 @@ class PoplarExecutor:
             names = {id(p): name for name, p in self._model.named_parameters()}
             self._device.groups = [[names[id(p)] for p in group["params"]]
                                    for group in self._optimizer.param_groups]
-            if program.attached:
-                self._on_attach()
+        if program.attached:
+            self._on_attach()
 
     def _executed(self, inputs):
         parts, started = self._micro_batches(inputs), time.perf_counter()
@@ -296,6 +298,15 @@ class PoplarExecutor:
         self._dirty_host_weights = True
         self._optimizer.host_state_is_dirty = True
         return tuple(returned(list(values), self._options) for values in zip(*outputs))
+
+
+def _check_saved(model):
+    """Refuse a `state_dict` that computes, which is called while the tensors are on the IPU."""
+    own = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if isinstance(value, torch.Tensor) and id(value) not in own:
+            raise failure(f"the double: 'state_dict(keep_vars=True)' computes {name!r} of an IPU "
+                          "tensor before it is traced")
 
 
 class _Wrapped:

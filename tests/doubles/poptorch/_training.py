@@ -21,11 +21,7 @@ class Device:
 
     def take(self, host):
         """Copy the host's weights to every replica."""
-        with torch.no_grad():
-            for mine, theirs in zip(self.model.parameters(), host.parameters()):
-                mine.copy_(theirs)
-            for mine, theirs in zip(self.model.buffers(), host.buffers()):
-                mine.copy_(theirs)
+        upload(self.model, host)
         self.buffers = [[b.clone() for b in self.model.buffers()] for _ in self.buffers]
 
     def give(self, host):
@@ -39,6 +35,15 @@ class Device:
     def enter(self, replica):
         for place, value in zip(self.model.buffers(), self.buffers[replica]):
             place.data = value  # each replica updates its own in place
+
+
+@torch.no_grad()
+def upload(model, host):
+    """Copy the host's weights as they are in its memory: PopTorch passes pointers, no strides."""
+    for mine, theirs in zip((*model.parameters(), *model.buffers()),
+                            (*host.parameters(), *host.buffers())):
+        strides = torch.empty(theirs.shape, device="meta").stride()
+        mine.copy_(theirs.detach().as_strided(theirs.shape, strides))
 
 
 def half(model, arguments):

@@ -212,6 +212,8 @@ class Options(_OptionsDict):
                             self._distributed])
         popart.set("instrumentWithHardwareCycleCounter", False)
         popart.set("rearrangeAnchorsOnHost", False)
+        if _os.environ.get("POPTORCH_CACHE_DIR"):
+            self.enableExecutableCaching(_os.environ["POPTORCH_CACHE_DIR"])
 
     @property
     def _Popart(self):

@@ -378,8 +378,8 @@ def test_available_memory_without_stages(made):
     (None, "Always"), ("always", "Always"), ("ondemand", "OnDemand")])
 def test_when_ipus_are_taken(popart_double, made, given, name):
     _options(made, backend=_with(**({"connection_type": given} if given else {})))
-    assert made[-1]._info.connectionType is getattr(popart_double.DeviceConnectionType, name)
-    assert made[-1]._info.type is popart_double.DeviceType.Ipu
+    assert made[-1]._info.connectionType == getattr(popart_double.DeviceConnectionType, name)
+    assert made[-1]._info.type == popart_double.DeviceType.Ipu
 
 
 def test_a_cached_program_takes_the_weights_of_its_run(machine, tmp_path):
@@ -411,7 +411,7 @@ def test_offline_target_compiles_without_hardware(machine, made, popart_double, 
     machine.ipus = 0
     offline = _with(offline_target_ipu_version=number)
     _options(made, COMPILED, offline)
-    assert made[-1]._info.type is popart_double.DeviceType.OfflineIpu
+    assert made[-1]._info.type == popart_double.DeviceType.OfflineIpu
     assert made[-1]._info.ipuVersion == version
     assert offline.probe_for(COMPILED).device == f"offline target, IPU version {number}"
     assert not PopArtBackend().probe().usable
@@ -423,7 +423,7 @@ def test_ipu_model_needs_no_hardware(machine, made, popart_double):
     emulated = _with(ipu_model=True)
     assert "IPU model" in emulated.probe_for(plan).device
     assert _logits(plan, _images(3), emulated).shape == (3, 10)
-    assert made[-1]._info.type is popart_double.DeviceType.IpuModel
+    assert made[-1]._info.type == popart_double.DeviceType.IpuModel
     assert (made[-1]._info.numIpus, made[-1]._info.tilesPerIPU) == (3, 1472)
 
 

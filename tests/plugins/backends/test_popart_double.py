@@ -304,7 +304,7 @@ def test_ipus_are_given_out_once(popart, machine):
     second.detach()
     assert manager.acquireDeviceById(3).driverIds == [3]
     with manager.acquireAvailableDevice(1) as third:
-        assert third.type is popart.DeviceType.Ipu
+        assert third.type == popart.DeviceType.Ipu
     assert not third.isAttached
 
 

@@ -324,6 +324,28 @@ def test_programs_that_the_hash_cannot_tell_apart_are_kept_apart(machine, tmp_pa
         *["compiled"] * 4, "loaded"]
 
 
+RMSPROP = {"optimizer_eps": 1e-3, "rmsprop_decay": 0.9, "momentum": 0.5}
+
+
+def test_a_cached_program_has_the_variant_of_rmsprop_that_it_was_compiled_with(popart, machine):
+    keys = [popart.Adaptive({"defaultEps": (1e-3, True)}, rmsprop_tf_variant=variant)._compiled()
+            for variant in (False, True)]
+    assert keys[0] == keys[1]
+
+
+def test_variants_of_rmsprop_are_kept_apart(machine, tmp_path):
+    found = []
+    for name in ("rmsprop", "rmsprop_tf"):
+        for options in ({"model_cache_path": str(tmp_path)}, {}):
+            made = session(options=options, setup={
+                "optimizer": optimizer(name, weight_decay=0.0, **RMSPROP)})
+            made.step(batch(4), 0)
+            found.append(made.weights())
+    close(found[2], found[3], 0)
+    assert [event["event"] for event in machine.events
+            if event["event"] in ("compiled", "loaded")] == ["compiled"] * 4
+
+
 # -- batch norm --------------------------------------------------------------------------------
 
 
@@ -552,16 +574,61 @@ def test_an_offline_target_has_a_power_of_two_of_ipus():
         logits(network(), {"offline_target_ipu_version": 2}, replicas=3, compile_only=True)
 
 
+def test_properties_return_enumerations_as_new_objects(popart):
+    device = popart.DeviceManager().acquireAvailableDevice(1)
+    always = popart.DeviceConnectionType.Always
+    assert device.connectionType == always
+    assert always == device.connectionType
+    assert device.connectionType is not always
+    assert device.connectionType != popart.DeviceConnectionType.OnDemand
+
+
+def test_only_hardware_is_attached(popart):
+    manager = popart.DeviceManager()
+    assert not manager.createIpuModelDevice({"numIPUs": 1}).isAttached
+    offline = manager.createOfflineIPUDevice({"numIPUs": 1})
+    for call in (offline.attach, offline.detach):
+        with pytest.raises(popart.popart_exception, match="offline device"):
+            call()
+
+
+def test_an_emulated_device_trains_and_is_released():
+    emulated = session(options={"ipu_model": True})
+    expected = session()
+    for made in (emulated, expected):
+        made.step(batch(4), 0)
+        with made.detached():
+            pass
+        made.step(batch(4, 1), 1)
+    close(emulated.weights(), expected.weights(), 0)
+    emulated.close()
+    assert torch.equal(logits(network(), {"ipu_model": True})[0], logits(network())[0])
+    with PopArtBackend(PopArtOptions(offline_target_ipu_version=2)).inference(
+            network(), ExecutionPlan(compile_only=True), SIZE) as made:
+        made.compile()
+
+
 def test_a_device_on_demand_is_attached_by_the_load_alone(popart, monkeypatch):
     calls = []
     device = popart.DeviceInfo
     monkeypatch.setattr(device, "attach", lambda self, real=device.attach: (
         calls.append(inspect.stack()[1].function), real(self))[1])
     made = session(options={"connection_type": "ondemand"})
+    calls.clear()  # without those that found a free one
     with made.detached():
         pass
     made.step(batch(4), 0)
-    assert set(calls) == {"tryAttachUntilTimeout"}
+    assert calls == ["tryAttachUntilTimeout"]
+
+
+def test_on_demand_takes_what_is_free(popart, machine):
+    machine.ipus = 2
+    with popart.DeviceManager().acquireAvailableDevice(1) as first:
+        made = session(options={"connection_type": "ondemand"})
+        made.step(batch(4), 0)
+        assert (first.driverIds, machine.taken) == ([0], {0, 1})
+        with pytest.raises(IpucnnError, match="Failed to attach"):
+            session(options={"connection_type": "ondemand"})
 
 
 def test_the_tensorflow_variant_keeps_its_momentum_in_single_precision(popart):

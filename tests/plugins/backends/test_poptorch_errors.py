@@ -146,6 +146,13 @@ def test_no_free_ipu(machine, told):
     assert "POPTORCH_WAIT_FOR_IPU=1" in hint
 
 
+def test_no_free_ipu_on_demand(machine, told):
+    machine.busy = True
+    error, hint = told("--connection-type", "ondemand", code=1)
+    assert "Failed to attach to device" in error
+    assert "without '--connection-type ondemand'" in hint
+
+
 def test_out_of_memory(machine, told):
     machine.bytes_per_ipu = 100
     error, hint = told("--batch-size", "3", code=1)

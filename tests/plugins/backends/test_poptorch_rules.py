@@ -12,6 +12,7 @@ from torch import nn
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSetup
+from ipucnn.models.surgery import pad_input_channels
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
@@ -31,9 +32,9 @@ def network():
                              nn.Flatten(), nn.Linear(4, 5))
 
 
-def session(name="adam", **options):
+def session(name="adam", model=None, **options):
     made = PopTorchBackend(PopTorchOptions(**options)).training(
-        network(), ExecutionPlan(precision="32.32", training=True, seed=1, micro_batch=2),
+        model or network(), ExecutionPlan(precision="32.32", training=True, seed=1, micro_batch=2),
         TrainingSetup(CrossEntropy(), optimizer(name, weight_decay=0.01)), 16)
     made.compile()
     return made
@@ -157,12 +158,21 @@ def test_a_mistake_of_ipucnn_is_not_an_error_of_poptorch(monkeypatch):
 # -- the cache ---------------------------------------------------------------------------------
 
 
-def test_programs_with_other_constants_have_folders_of_their_own(poptorch, tmp_path):
+def test_a_variable_names_the_cache(poptorch, monkeypatch, tmp_path):
+    monkeypatch.setenv("POPTORCH_CACHE_DIR", str(tmp_path))
+    assert poptorch.Options()._Popart._values["cachePath"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_programs_with_other_constants_have_folders_of_their_own(poptorch, monkeypatch, tmp_path,
+                                                                 by_variable):
     """PopTorch's cache is PopART's, which looks at no value of a constant."""
     folders = []
+    given = {} if by_variable else {"model_cache_path": str(tmp_path)}
+    if by_variable:
+        monkeypatch.setenv("POPTORCH_CACHE_DIR", str(tmp_path))
     for smoothing, depth in ((0.0, None), (0.0, None), (0.1, None), (0.0, 5)):
-        made = PopTorchBackend(PopTorchOptions(
-            model_cache_path=str(tmp_path), prefetch_depth=depth)).training(
+        made = PopTorchBackend(PopTorchOptions(prefetch_depth=depth, **given)).training(
             network(), ExecutionPlan(precision="32.32", training=True, micro_batch=2),
             TrainingSetup(CrossEntropy(CrossEntropyOptions(smoothing)), optimizer("sgd")), 16)
         made.compile()
@@ -171,3 +181,93 @@ def test_programs_with_other_constants_have_folders_of_their_own(poptorch, tmp_p
     assert folders[0] == folders[1]
     assert len(set(folders)) == 3
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_variants_of_rmsprop_have_folders_of_their_own(tmp_path):
+    for name in ("rmsprop", "rmsprop_tf", "rmsprop"):
+        session(name, model_cache_path=str(tmp_path))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# -- recomputation -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_nothing_is_recomputed_in_loops_unless_explicitly(poptorch, explicit):
+    class Overlapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1))
+
+        def forward(self, value):
+            mode = poptorch.OverlapMode.OverlapAccumulationLoop
+            value = poptorch.set_overlap_for_input(value, mode)
+            return poptorch.identity_loss(value * self.weight, "sum")
+
+    options = poptorch.Options().outputMode(poptorch.OutputMode.Sum)
+    options.setExecutionStrategy(poptorch.ShardedExecution())
+    options.TensorLocations.numIOTiles(32)
+    options._Popart.set("autoRecomputation", 1)
+    options._Popart.set("explicitRecomputation", explicit)
+    poptorch.trainingModel(Overlapped(), options)(torch.ones(1))
+    assert poptorch._machine.MACHINE.programs[-1].recomputes == explicit
+
+
+# -- memory of weights -------------------------------------------------------------------------
+
+
+def in_another_layout():
+    return network().to(memory_format=torch.channels_last)
+
+
+def test_weights_that_are_not_contiguous_are_read_in_another_order(poptorch):
+    images = torch.rand(1, 3, 16, 16)
+    found = [poptorch.inferenceModel(model.eval())(images)
+             for model in (network(), in_another_layout())]
+    assert not torch.allclose(*found)
+
+
+def test_weights_of_another_layout_are_made_contiguous():
+    plan, images = ExecutionPlan(precision="32.32", micro_batch=2), batch().images
+    answers = []
+    for model in (network(), in_another_layout()):
+        with PopTorchBackend().inference(model, plan, 16) as made:
+            made.compile()
+            answers.append(made(images))
+    assert torch.equal(*answers)
+    trained = []
+    for model in (network(), in_another_layout()):
+        made = session(model=model)
+        made.step(batch(0), 0)
+        trained.append(made.weights())
+    for name, value in trained[0].items():
+        assert torch.equal(value, trained[1][name]), name
+
+
+class Computed(nn.Linear):
+    """Its saved state is a part of its weight."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "weight"] = destination[prefix + "weight"][:1]
+
+
+def test_a_state_that_is_computed_is_refused(poptorch):
+    with pytest.raises(poptorch.Error, match="computes 'weight'"):
+        poptorch.inferenceModel(Computed(2, 2))(torch.zeros(1, 2))
+
+
+def test_padded_weights_are_themselves_in_a_state_of_variables():
+    padded = network()
+    pad_input_channels(padded)
+    made, expected = session(model=padded), session()
+    for one in (made, expected):
+        one.step(batch(0), 0)
+    for name, value in expected.weights().items():
+        torch.testing.assert_close(made.weights()[name], value)
+    again = session(model=padded)
+    again.load(made.weights(), made.state())
+    for one in (made, again):
+        one.step(batch(1), 1)
+    for name, value in made.weights().items():
+        assert torch.equal(value, again.weights()[name])

@@ -225,6 +225,18 @@ def test_recomputation_keeps_what_is_named(machine):
         assert machine.programs[-1].options._Popart._values["autoRecomputation"] == setting
 
 
+@pytest.mark.parametrize("tiles", [0, 64])
+@pytest.mark.parametrize("mode", ["none", "auto", "manual"])
+def test_recomputation_reaches_the_loops_of_overlapped_transfers(machine, mode, tiles):
+    session(recompute=mode, recompute_checkpoints=("0",), gradient_accumulation=2,
+            options={"num_io_tiles": tiles})
+    program = machine.programs[-1]
+    assert program.recomputes == (mode != "none")
+    assert program.overlaps == bool(tiles)
+    assert program.options._Popart._values.get("explicitRecomputation", False) \
+        == (mode != "none" and bool(tiles))
+
+
 @pytest.mark.parametrize(("options", "place"), [
     ({"offload_optimizer": True}, {"onChip": 0}),
     ({"enable_optimizer_rts": True}, {"useReplicatedTensorSharding": 1}),
@@ -435,3 +447,39 @@ def test_synthetic_data_and_compilation_only(cli, machine):
     assert result["updates"] == 0
     assert result["device"] == "offline target, IPU version 2"
     assert not machine.programs[-1].attached
+
+
+# -- a training that is restored ------------------------------------------------------------------
+
+
+def test_a_restored_training_has_the_settings_of_its_options():
+    """Those of the checkpoint are its options, unless `restore` was given others."""
+    before = session(setup={"optimizer": optimizer("sgd", weight_decay=0.1, momentum=0.0)})
+    before.step(batch(4), 0)
+    heavier = {"optimizer": optimizer("sgd", weight_decay=0.5, momentum=0.0)}
+    restored = session(setup=heavier)
+    restored.load(before.weights(), before.state())
+    model = network()
+    model.load_state_dict(before.weights())
+    fresh = session(setup=heavier, model=model)
+    for made in (restored, fresh):
+        made.set_rates(0.1, 1.0)
+        made.step(batch(4, 1), 1)
+    assert_close(restored.weights(), fresh.weights())
+    for group, own in zip(restored.state()["optimizer"]["param_groups"],
+                          fresh.state()["optimizer"]["param_groups"]):
+        assert group["weight_decay"] == own["weight_decay"]
+
+
+def test_a_restored_velocity_keeps_its_scale():
+    def made(scaling):
+        return session(setup={"optimizer": optimizer("sgd_combined", momentum=0.9),
+                              "loss_scaling": scaling})
+
+    whole, restored = made(64.0), made(1024.0)
+    whole.step(batch(4), 0)
+    restored.load(whole.weights(), whole.state())
+    for one in (whole, restored):
+        one.set_rates(0.1, 64.0)
+        one.step(batch(4, 1), 1)
+    assert_close(whole.weights(), restored.weights())

@@ -444,6 +444,8 @@ def test_wrapping_twice(poptorch):
     wrapped = poptorch.trainingModel(model)
     with pytest.raises(RuntimeError, match="already been wrapped"):
         poptorch.trainingModel(model)
+    wrapped.destroy()  # which does nothing without a program
+    assert type(model) is not Weighed
     wrapped(torch.ones(1))
     wrapped.destroy()
     assert type(model) is Weighed

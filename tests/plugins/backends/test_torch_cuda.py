@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from datetime import timedelta
 from operator import attrgetter
 from types import SimpleNamespace
 
@@ -28,6 +29,7 @@ from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
 from ipucnn.plugins.backends.torch import devices
+from ipucnn.plugins.backends.torch.data_parallel import new_group
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.gradients import unscale
@@ -35,6 +37,7 @@ from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.settings import ProcessSettings
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+from ipucnn.plugins.losses._class_weights import weights_like
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.options import TrainOptions
 
@@ -200,6 +203,15 @@ def test_a_process_uses_the_only_card_that_is_visible_to_it(card, monkeypatch):
     assert of_instance(None) == "cuda:0"
 
 
+@pytest.mark.parametrize(("seconds", "limit"), [
+    (None, {}), (60.0, {"timeout": timedelta(seconds=60)})])
+def test_a_group_without_a_timeout_has_that_of_torch(monkeypatch, seconds, limit):
+    """torch 2.0 raises an error for None, which launchers may state."""
+    monkeypatch.setattr(torch.distributed, "new_group", lambda *given, **named: (given, named))
+    assert new_group("nccl", seconds) == ((None,), {"backend": "nccl", **limit})
+    assert new_group("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
+
+
 # -- 5: doctor -----------------------------------------------------------------------------------
 
 
@@ -288,6 +300,23 @@ def test_without_memory_fewer_micro_batches_are_computed_together():
         torch.testing.assert_close(value, expected.weights()[name], rtol=0, atol=1e-6)
 
 
+def test_an_update_that_has_begun_is_not_repeated():
+    """The optimizer may have changed some weights before it runs out of memory."""
+    made = session(network(), micro_batch=1, gradient_accumulation=4)
+    assert made._together > 1
+    steps = []
+
+    def fails():
+        steps.append(1)
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    made._optimizer.step = fails
+    (images, labels), = batches(1, 4)
+    with pytest.raises(IpucnnError, match="out of memory"):
+        made.step(TrainingBatch(images, labels), 0)
+    assert steps == [1]
+
+
 def test_out_of_memory_at_one_micro_batch_is_said():
     made = session(network(), micro_batch=4)
 
@@ -344,6 +373,21 @@ def test_an_update_waits_for_the_device_once(monkeypatch):
     made.set_rates(0.1, 1.0)
     made.step(TrainingBatch(images.mul(50).add(128).clamp(0, 255), labels, mixing), 0)
     assert counts["read"] == 1
+
+
+def test_class_weights_are_copied_to_a_card_once(monkeypatch):
+    copies = []
+
+    def made(values, dtype, device):
+        copies.append((values, dtype, device.type))
+        return torch.zeros(len(values), dtype=dtype)
+
+    monkeypatch.setattr(torch, "tensor", made)
+    for _ in range(3):
+        weights_like((0.25, 4.0), SimpleNamespace(device=CARD.place, dtype=torch.float32))
+    assert copies == [((0.25, 4.0), torch.float32, "cuda")]
+    assert weights_like((0.25, 4.0), torch.zeros(1)).tolist() == [0.25, 4.0]
+    assert len(copies) == 1
 
 
 @pytest.mark.skipif(not hasattr(torch, "_foreach_copy_"), reason="torch 2.0 has no such call")

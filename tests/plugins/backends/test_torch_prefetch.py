@@ -177,6 +177,18 @@ def test_the_next_batch_is_copied_while_the_last_one_is_used(card):
     assert loader._coming == loader._leaving == type(loader._coming)()
 
 
+def test_batches_are_right_after_a_start_that_was_abandoned(card):
+    _, loader = feeding(Numbers(24))
+    loader.begin()
+    loader.close()
+    card.eager = True
+    running = []
+    for batch in loader:
+        after_the_workers(loader)  # so that the next one is copied ahead
+        running.append((batch.indices, batch.images[:, 0, 0, 0].tolist()))
+    assert [indices for indices, _ in running] == [found for _, found in running]
+
+
 @pytest.mark.parametrize("workers", [0, 3])
 @pytest.mark.parametrize("pixels", ["uint8", "normalised"])
 def test_batches_are_those_of_the_host(card, workers, pixels):
@@ -203,6 +215,7 @@ def test_without_pinned_memory_images_are_copied_all_the_same(card, monkeypatch,
     batches = list(loader)
     assert [batch.images[0, 0, 0, 0].item() for batch in batches] == [0, 4]
     assert "not pinned, which takes longer: CUDA error: out of memory" in caplog.text
+    assert caplog.text.count("not pinned") == 1
 
 
 def test_nothing_changes_on_a_cpu_and_with_images_of_the_device(card):

@@ -58,13 +58,25 @@ def acquire(plan: ExecutionPlan, options: PopArtOptions) -> Any:
         return manager.createOfflineIPUDevice({"numIPUs": count, "ipuVersion": f"ipu{version}"})
     if options.ipu_model:
         return manager.createIpuModelDevice({"numIPUs": count, **_MODEL})
-    taken = popart.DeviceConnectionType
-    device = manager.tryAcquireAvailableDevice(
-        numIpus=count, connectionType=taken.OnDemand
-        if options.connection_type == "ondemand" else taken.Always)
+    device = _on_demand(manager, count) if options.connection_type == "ondemand" \
+        else manager.tryAcquireAvailableDevice(numIpus=count)
     if device is None:
         raise _in_use(count)
     return device
+
+
+def _on_demand(manager: Any, count: int) -> Any:
+    """Return a device that loading a program attaches: one that is free now, if there is any.
+
+    PopART itself returns the first one, and loading fails while that is in use.
+    """
+    found = manager.enumerateDevices(
+        numIpus=count, connectionType=popart.DeviceConnectionType.OnDemand)
+    for device in found:
+        if device.attach():
+            device.detach()
+            return device
+    return found[0] if found else None
 
 
 def reattach(device: Any) -> None:
@@ -73,7 +85,8 @@ def reattach(device: Any) -> None:
     Raises:
         UnavailableError: they are in use.
     """
-    if device.connectionType is popart.DeviceConnectionType.OnDemand:
+    # the binding returns a new object, so that `is` is never true
+    if device.connectionType == popart.DeviceConnectionType.OnDemand:
         return  # loading the program attaches, and attaching twice is not documented
     if not device.attach():
         raise _in_use(device.numIpus)

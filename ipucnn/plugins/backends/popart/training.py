@@ -85,9 +85,11 @@ class PopArtTrainingSession(TrainingSession):
         started = time.perf_counter()
         plan, every = self._plan, returned(self._plan, self._chosen.num_io_tiles)
         options = training_options(plan, self._chosen, self._setup.optimizer.name)
-        # the state of this optimizer is initialised with the weights
-        set_cache_folder(options, self._graph.proto, self._graph.proto
-                         if self._setup.optimizer.name == "sgd_combined" else b"")
+        optimizer = self._setup.optimizer.name
+        # PopART's hash has no variant of RMSprop; the state of the other one is initialised with
+        # the weights
+        set_cache_folder(options, self._graph.proto, optimizer.encode() + (
+            self._graph.proto if optimizer == "sgd_combined" else b""))
         outputs = {self._graph.loss: every}
         if self._setup.metrics:
             outputs[self._graph.predicted] = every

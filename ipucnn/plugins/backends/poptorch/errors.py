@@ -41,6 +41,9 @@ def _remedy(error: BaseException, plan: ExecutionPlan) -> str:
     if "failed to acquire" in text:
         return ("'gc-monitor' shows who uses the IPUs; with POPTORCH_WAIT_FOR_IPU=1 the run waits "
                 "for them")
+    if "failed to attach" in text:  # on demand, which does not wait
+        return ("'gc-monitor' shows who uses the IPUs; with POPTORCH_WAIT_FOR_IPU=1 and without "
+                "'--connection-type ondemand' the run waits for them")
     if isinstance(error, poptorch.RecoverableError):
         return reset_needed(getattr(error, "recovery_action", ""))
     if isinstance(error, poptorch.UnrecoverableError):

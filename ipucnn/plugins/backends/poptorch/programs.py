@@ -12,6 +12,7 @@ from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import Mixing
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.data.mixup import mix_images
 from ipucnn.models.surgery import full_precision_norms, normalise_on_device, resolve_splits
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
@@ -116,7 +117,8 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
                  weights: torch.dtype) -> torch.nn.Module:
     """Return the model with weights and norm layers in the precision of the plan.
 
-    Running statistics stay in single precision: in half, a variance above 65504 is infinite and
+    PopTorch copies the memory of weights as it is, so that they are made contiguous. Running
+    statistics stay in single precision: in half, a variance above 65504 is infinite and
     small changes are lost. Source: PopTorch user guide, "16-bit float migration".
     """
     kept = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()
@@ -125,26 +127,29 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
     for module, statistics in kept:
         for name, value in statistics.items():
             setattr(module, name, value)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.contiguous()
     if weights is torch.float16 and plan.full_precision_norm:
         full_precision_norms(model)
     return model
 
 
 def constants_of(model: torch.nn.Module, plan: ExecutionPlan, options: PopTorchOptions,
-                 loss: Optional[Loss] = None) -> str:
+                 setup: Optional[TrainingSetup] = None) -> str:
     """Return a digest of the parts of a program that PopART's cache does not compare.
 
     PopART recognises a cached program by its operators and some options, without the values of
-    constants and the number of buffers. Weights are no constants.
+    constants, the number of buffers and the variant of RMSprop. Weights are no constants.
 
     Args:
         model: before stages are marked and precision is changed.
         plan: of the program.
         options: of the backend.
-        loss: of a training.
+        setup: of a training.
     """
     parts = [str(model), plan.preprocessing, plan.normalisation, plan.eight_bit_io,
              options.prefetch_depth, options.num_io_tiles]
-    if loss is not None:
-        parts += [type(loss).__qualname__, sorted(vars(loss).items())]
+    if setup is not None:
+        parts += [type(setup.loss).__qualname__, sorted(vars(setup.loss).items()),
+                  setup.optimizer.name]
     return sha256(repr(parts).encode("utf-8")).hexdigest()[:32]

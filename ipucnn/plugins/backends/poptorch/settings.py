@@ -14,7 +14,7 @@ import torch
 
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import trusted_folder
+from ipucnn.core.files import make_folder, trusted_folder
 from ipucnn.data.remote.download import cache_dir
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
@@ -22,6 +22,9 @@ from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.poptorch.sdk import emulated
 
 log = logging.getLogger("ipucnn.poptorch")
+
+CACHE_DIR = "POPTORCH_CACHE_DIR"
+"""PopTorch's variable with the folder of its cache, in place of `--model-cache-path`."""
 
 _IO_BUFFERS = 3
 
@@ -73,7 +76,7 @@ def training_options(plan: ExecutionPlan, chosen: PopTorchOptions, metrics: bool
         options.Precision.enableStochasticRounding(True)
     if chosen.enable_fp_exceptions:
         options.Precision.enableFloatingPointExceptions(True)
-    _set_recomputation(options, plan)
+    _set_recomputation(options, plan, chosen)
     _set_optimizer_state(options, chosen)
     _set_engine(options, chosen, training=True)
     _set_transfers(options, chosen)
@@ -108,10 +111,13 @@ _RECOMPUTE_STANDARD, _RECOMPUTE_PIPELINE, _RECOMPUTE_ALL = 1, 3, 4
 """PopART's `RecomputationType`."""
 
 
-def _set_recomputation(options: Any, plan: ExecutionPlan) -> None:
+def _set_recomputation(options: Any, plan: ExecutionPlan, chosen: PopTorchOptions) -> None:
     if plan.recompute != "none":
         alone = _RECOMPUTE_ALL if plan.recompute == "manual" else _RECOMPUTE_STANDARD
         options._Popart.set("autoRecomputation", _RECOMPUTE_PIPELINE if plan.pipelined else alone)
+        if chosen.num_io_tiles:
+            # overlapped transfers move the operations into loops, where PopART marks none
+            options._Popart.set("explicitRecomputation", True)
 
 
 def _set_optimizer_state(options: Any, chosen: PopTorchOptions) -> None:
@@ -166,6 +172,10 @@ def _set_target(options: Any, chosen: PopTorchOptions, program: str) -> None:
         trusted_folder(cache, "--model-cache-path")
         options.enableExecutableCaching(trusted_folder(str(Path(cache, program)),
                                                        "--model-cache-path"))
+    elif os.environ.get(CACHE_DIR) and not emulated():
+        # PopTorch would use the folder itself, for all programs
+        options.enableExecutableCaching(
+            make_folder(str(Path(os.environ[CACHE_DIR], program)), CACHE_DIR))
 
 
 def default_cache() -> Optional[str]:
@@ -175,7 +185,7 @@ def default_cache() -> Optional[str]:
     """
     launch = launched()
     if launch is None or launch.launcher != POPRUN or launch.count == 1 or emulated() \
-            or os.environ.get("POPTORCH_CACHE_DIR"):
+            or os.environ.get(CACHE_DIR):
         return None
     folder = str(cache_dir() / "poptorch")
     if launch.index == 0:

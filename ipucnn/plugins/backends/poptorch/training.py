@@ -24,6 +24,7 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.data.mixup import draw
+from ipucnn.models.optimisation import with_own_settings
 from ipucnn.models.surgery import recompute_points
 from ipucnn.plugins.backends._ipu.sdk import first_line
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER
@@ -60,7 +61,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         self._instances = joined() if plan.instances > 1 else ALONE
         self._compute = torch.float16 if plan.half else torch.float32
         weights = torch.float16 if plan.precision == "16.16" else torch.float32
-        constants = constants_of(model, plan, options, setup.loss)
+        constants = constants_of(model, plan, options, setup)
         splits = place_stages(model.eval(), plan, input_size)
         kept = _keep_for_backward(model, plan)
         self._program = TrainingProgram(
@@ -154,7 +155,8 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
                               "with 'ipucnn train --weights FILE'")
         with device_errors("take saved weights", self._plan):
             try:
-                self._optimizer.load_state_dict(_as_tuples(optimizer, self._optimizer))
+                self._optimizer.load_state_dict(with_own_settings(
+                    optimizer, self._optimizer, kept=("velocity_scaling",)))
             except (ValueError, KeyError) as error:
                 raise IpucnnError(f"the saved state is not of optimizer "
                                   f"{self._setup.optimizer.name!r}: {error}",
@@ -241,17 +243,6 @@ def _keep_for_backward(model: torch.nn.Module, plan: ExecutionPlan) -> int:
 
 def _keep(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
     return poptorch.recomputationCheckpoint(output)
-
-
-def _as_tuples(saved: Dict[str, Any], optimizer: torch.optim.Optimizer) -> Dict[str, Any]:
-    """Return a saved state whose groups have tuples where the optimizer's own have them.
-
-    PopTorch asserts that `betas` is a tuple; older files contain lists.
-    """
-    pairs = {name for name, value in optimizer.defaults.items() if isinstance(value, tuple)}
-    groups = [{name: tuple(value) if name in pairs else value for name, value in group.items()}
-              for group in saved.get("param_groups", ())]
-    return {**saved, "param_groups": groups}
 
 
 def _plain(value: Any) -> Any:

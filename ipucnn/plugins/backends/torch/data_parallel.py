@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, Callable, ContextManager, Dict, List, Optional, cast
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, cast
 
 import torch
 from torch import distributed, nn
@@ -66,9 +66,7 @@ class DataParallel:
     def _connect(self) -> None:
         """Make the group of the gradients, where it is another than that of the hosts."""
         if self._device.place.type == "cuda":
-            seconds = self._instances.timeout
-            self._group = distributed.new_group(
-                backend="nccl", timeout=None if seconds is None else timedelta(seconds=seconds))
+            self._group = new_group("nccl", self._instances.timeout)
 
     def number(self, micro_batch: int) -> int:
         """Return the number over all processes of a micro-batch of an update of this one."""
@@ -145,6 +143,22 @@ class DataParallel:
     def close(self) -> None:
         """Release the model."""
         self._module = None
+
+
+def new_group(backend: str, seconds: Optional[float],
+              members: Optional[Sequence[int]] = None) -> Any:
+    """Return a new group of torch.distributed; collective, in the same order everywhere.
+
+    Args:
+        backend: `nccl` or `gloo`.
+        seconds: until an exchange fails; None for torch's default.
+        members: numbers of its processes; all when None.
+    """
+    # torch 2.0 does not accept None as the timeout
+    limit: Dict[str, Any] = {} if seconds is None else {
+        "timeout": timedelta(seconds=seconds)}
+    return distributed.new_group(
+        None if members is None else list(members), backend=backend, **limit)
 
 
 def _to_host(buffers: Buffers) -> Dict[str, torch.Tensor]:

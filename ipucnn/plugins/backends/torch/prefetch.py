@@ -27,13 +27,17 @@ log = logging.getLogger("ipucnn.torch")
 class PinnedMemory(Memory):
     """Pinned batch memory, which a CUDA device reads directly."""
 
+    _warned = False
+
     def new(self, shape: Tuple[int, ...], type: str) -> Any:
         """Return an array in pinned memory, or in other memory if that is not available."""
         try:
             return torch.empty(shape, dtype=getattr(torch, type), pin_memory=True).numpy()
         except RuntimeError as error:
-            log.warning("images are copied to the device from memory that is not pinned, which "
-                        "takes longer: %s", str(error).strip().splitlines()[0])
+            if not self._warned:
+                log.warning("images are copied to the device from memory that is not pinned, which "
+                            "takes longer: %s", str(error).strip().splitlines()[0])
+            self._warned = True
             return super().new(shape, type)
 
 
@@ -117,6 +121,7 @@ class DeviceLoader(HostLoader):
 
     def blocks(self, todo: Iterator[Entry]) -> Generator[Block, None, None]:
         """Return whole batches on the device; see `HostLoader.blocks`."""
+        self._coming.clear()  # those of an iteration that was begun and not continued
         return self._copied(super().blocks(todo))
 
     def _copied(self, blocks: Iterator[Block]) -> Generator[Block, None, None]:

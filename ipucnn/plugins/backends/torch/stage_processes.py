@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -11,7 +10,7 @@ from torch.torch_version import TorchVersion
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends.torch.data_parallel import DataParallel
+from ipucnn.plugins.backends.torch.data_parallel import DataParallel, new_group
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 
@@ -72,10 +71,7 @@ class StageProcesses(DataParallel):
     def _made(self, members: Tuple[int, ...]) -> Any:
         backend = "nccl" if self._device.place.type == "cuda" else "gloo"
         if (backend, members) not in _made:
-            seconds = self._instances.timeout
-            _made[backend, members] = distributed.new_group(
-                list(members), backend=backend,
-                timeout=None if seconds is None else timedelta(seconds=seconds))
+            _made[backend, members] = new_group(backend, self._instances.timeout, members)
         return _made[backend, members]
 
     @property

@@ -25,7 +25,7 @@ from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
-from ipucnn.models.optimisation import make_optimizer, set_rate
+from ipucnn.models.optimisation import make_optimizer, set_rate, with_own_settings
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
@@ -241,17 +241,13 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._loaded(weights)
         first = self._replicas.snapshot()[0]
         self._replicas.put(self._parallel.own([first, *state["replica_buffers"]]))
-        # the state is restored, but its settings only if these options do not set them
-        settings = [{name: value for name, value in group.items() if name != "params"}
-                    for group in self._optimizer.param_groups]
         try:
-            self._optimizer.load_state_dict(self._own_state(state["optimizer"]))
+            self._optimizer.load_state_dict(with_own_settings(
+                self._own_state(state["optimizer"]), self._optimizer))
         except (ValueError, KeyError, IndexError) as error:
             raise IpucnnError(f"the saved state is not of optimizer "
                               f"{self._setup.optimizer.name!r}: {error}",
                               "restore with the options of the training") from error
-        for group, own in zip(self._optimizer.param_groups, settings):
-            group.update(own)
 
     def close(self) -> None:
         """Release the model and its device memory."""
@@ -267,13 +263,21 @@ class TorchTrainingSession(Prefetching, TrainingSession):
 
     def _updated(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
                  update: int) -> Tuple[Optional[float], int]:
-        """Execute one update, with fewer micro-batches at once if memory is insufficient.
+        """Execute one update; return its mean loss (None if skipped) and correct predictions."""
+        before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
+        value, overflowed, hits = self._computed(images, labels, mixing, update)
+        return self._finished(update, before, value, overflowed), hits
 
-        The model is unchanged if the backward pass runs out of memory.
+    def _computed(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
+                  update: int) -> Tuple[float, bool, int]:
+        """Compute the gradients, with fewer micro-batches at once if memory is insufficient.
+
+        This changes nothing in the model that is not computed again. The optimizer does: what it
+        has updated before it runs out of memory cannot be repeated.
         """
         while True:
             try:
-                return self._update(images, labels, mixing, update)
+                return self._gradients(images, labels, mixing, update)
             except RuntimeError as error:
                 if self._together == self._least or not self._parallel.alone \
                         or not out_of_memory(error):
@@ -285,12 +289,11 @@ class TorchTrainingSession(Prefetching, TrainingSession):
             if self._device.place.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _update(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
-                update: int) -> Tuple[Optional[float], int]:
-        """Execute one update; return its mean loss (None if skipped) and correct predictions."""
+    def _gradients(self, images: torch.Tensor, labels: torch.Tensor, mixing: Any,
+                   update: int) -> Tuple[float, bool, int]:
+        """Compute the gradients; return mean loss, whether they overflow, and correct ones."""
         plan, size = self._plan, self._plan.micro_batch
         count = len(labels) // size
-        before = self._replicas.snapshot() if self._setup.tolerate_non_finite else None
         self._optimizer.zero_grad(set_to_none=True)
         self._precision.begin_update()
         total: Optional[torch.Tensor] = None
@@ -319,8 +322,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         self._replicas.enter(0)
         overflow = unscale(self._model, self._scaling,
                            self._plan.half or self._setup.tolerate_non_finite)
-        value, overflowed, right_ones = figures_of(mean(), overflow, hits)
-        return self._finished(update, before, value, overflowed), right_ones
+        return figures_of(mean(), overflow, hits)
 
     def _finished(self, update: int, before: Optional[List[Buffers]], value: float,
                   overflowed: bool) -> Optional[float]:
