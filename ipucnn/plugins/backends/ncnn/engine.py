@@ -53,8 +53,8 @@ class NcnnBackend(OnnxBackend):
         threads, every = threads_of(self.options.threads), measured_threads()
         found = [{"requests": count} for count in (
             (threads, 1) if threads > 1 and concurrent() else (1,))]
-        if every and concurrent():
-            found.append({"requests": every, "threads": every})
+        if every:
+            found.append({"requests": every if concurrent() else 1, "threads": every})
         return found
 
 
