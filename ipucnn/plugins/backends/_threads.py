@@ -44,11 +44,14 @@ def refuse_threads(given: Optional[int], device: str) -> None:
                          "leave it out, or use '--device cpu'")
 
 
-def measured_threads() -> Optional[int]:
+def measured_threads(given: Optional[int]) -> Optional[int]:
     """Return the number of threads that is measured beside the default, or None.
 
     The default is one per physical core. Where a core executes several threads, they may be faster
     for layers that wait for memory.
+
+    Args:
+        given: the value of `--threads`, which is not varied.
     """
     every = thread_count()
-    return every if every > compute_threads() else None
+    return every if given is None and every > compute_threads() else None

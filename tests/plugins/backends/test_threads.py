@@ -46,5 +46,6 @@ def test_all_logical_cpus_are_measured_where_there_are_more_than_cores(name, thr
     assert last["threads"] == 4
     assert all("threads" not in one for one in usual)
     assert last.get("requests") in {"torch": [None], "ncnn": [4, 1]}.get(name, [8])
+    assert all("threads" not in one for one in backend(name, threads=3).variants(PLAN))
     threads(4)
     assert all("threads" not in one for one in backend(name).variants(PLAN))

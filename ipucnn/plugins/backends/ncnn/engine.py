@@ -50,7 +50,7 @@ class NcnnBackend(OnnxBackend):
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
         """Return numbers of images in flight: one per thread, and one that all threads compute."""
-        threads, every = threads_of(self.options.threads), measured_threads()
+        threads, every = threads_of(self.options.threads), measured_threads(self.options.threads)
         found = [{"requests": count} for count in (
             (threads, 1) if threads > 1 and concurrent() else (1,))]
         if every:

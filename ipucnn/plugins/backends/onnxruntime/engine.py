@@ -59,7 +59,7 @@ class OnnxRuntimeBackend(OnnxBackend):
         if picked(self.options.device)[0] != "cpu":
             return ({},)
         sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
-        threads, every = threads_of(self.options.threads), measured_threads()
+        threads, every = threads_of(self.options.threads), measured_threads(self.options.threads)
         found: List[Dict[str, Any]] = [
             {"images_per_call": size, "requests": count, "spinning": True}
             for size, count in measured_calls(sizes, threads, most_or_one=True)]

@@ -70,7 +70,7 @@ class OpenVinoBackend(OnnxBackend):
         sizes, every = [plan.micro_batch], None
         if picked(self._core, self.options.device) == "CPU":
             sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
-            every = measured_threads()
+            every = measured_threads(self.options.threads)
         threads = threads_of(self.options.threads)
         found = [{"images_per_call": size, "requests": count}
                  for size, count in measured_calls(sizes, threads)]

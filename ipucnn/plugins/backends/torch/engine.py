@@ -100,7 +100,7 @@ class TorchBackend(Backend):
             return ({},)
         found = [{"images_per_call": size} for size in measured_images(
             plan.micro_batch, plan.preprocessing.input_size)]
-        every = measured_threads()
+        every = measured_threads(self.options.threads)
         return [*found, {**found[0], "threads": every}] if every else found
 
     def inference(self, model: torch.nn.Module, plan: ExecutionPlan,
