@@ -136,13 +136,13 @@ def rule_of(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
     Args:
         options: of the command.
         plan: of it, with the size of its images; where the options leave the precision to the
-            device, that of an IPU is 16.16.
+            device, that of an IPU is 16.16, and that of a GPU in training 16.32.
         registry: where names are looked up.
         device: the device of a stage.
         network: what `network_of` returns.
     """
-    if options.get("precision") is None and device.kind == IPU:
-        plan = replace(plan, precision="16.16")
+    if options.get("precision") is None and (device.kind == IPU or plan.training):
+        plan = replace(plan, precision="16.16" if device.kind == IPU else "16.32")
     model, traced = network
     begins = [traced.begins[path] for path in block_begins(model, traced) if path]
     blocks = tuple((call, traced.calls[call].passed_on) for call in begins)

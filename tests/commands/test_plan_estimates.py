@@ -39,6 +39,19 @@ def test_every_generation_and_a_gpu_have_an_estimate(plan):
     assert any(text.startswith("GPU: ") for text in pipeline["assumptions"])
 
 
+@pytest.mark.parametrize(("words", "precision", "weights"), [
+    (["--precision", "full"], "32.32", 4), ([], "16.32", 6),
+    (["--precision", "16.32"], "16.32", 6), (["--precision", "16.16"], "16.16", 8)])
+def test_a_gpu_stores_weights_in_single_precision(plan, words, precision, weights):
+    _, out, _ = plan(*SMALL, "--device-memory", "24GB", *words, "--json")
+    pipeline = json.loads(out)["pipeline"]
+    estimate, count = pipeline["memory"][0], pipeline["stages"][0]["parameters"]
+    (stage,) = estimate["stages"]
+    assert estimate["precision"] == precision
+    assert [stage[part] / count for part in ("weights", "gradients", "optimizer")] == [
+        weights, 4, 4]
+
+
 def test_a_stage_that_does_not_fit_is_noted_where_a_device_is_named(plan):
     words = ["--model", "resnet18", "--data", "cifar10", "--batch-size", "32", "--precision",
              "16.16"]
