@@ -74,8 +74,8 @@ ASSUMPTIONS = {
 """The assumptions of the estimate, by kind of device."""
 
 COMMON_ASSUMPTIONS = (
-    "activations are the tensors that torch's autograd saves, each once; with recomputation, the "
-    "inputs of the recomputed parts and the inside of the largest",
+    "activations are the floating-point tensors that torch's autograd saves, each once; with "
+    "recomputation, the inputs of the recomputed parts and the inside of the largest",
     "the network has the outputs of its record, and its layers are not padded")
 
 

@@ -28,6 +28,7 @@ from ipucnn.training.outline import (
     accumulation_notes,
     endless_epoch,
     fine_tuning_plan,
+    limited_epoch,
     reduction_note,
 )
 
@@ -188,7 +189,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
             raise
         notes.append(f"its stages are not known: {error.message}")
     samples = launch.samples or data.train_samples or None
-    epoch = endless_epoch(options, plan) if not data.finite else samples
+    epoch = limited_epoch(options, plan, samples) if data.finite else endless_epoch(options, plan)
     times = times_of(plan, epoch, options.optimisation.epochs, launch.rate)
     made = TrainingPlan(options, plan, second, epoch, launch, times, pipeline,
                         (*notes, *accumulation_notes(options),

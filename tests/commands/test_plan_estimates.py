@@ -121,6 +121,19 @@ def test_times_follow_from_a_rate(plan):
     assert times["training_seconds"] == pytest.approx(3 * 49.984)
     assert times["bytes_per_image"] == 3 * 32 * 32
     assert times["host_bytes_per_second"] == pytest.approx(3 * 32 * 32 * 1000)
+
+
+@pytest.mark.parametrize(("words", "updates"), [
+    (["--data", "cifar10", "--iterations", "10"], 20),
+    (["--data", "cifar10", "--iterations", "9999"], 6250),
+    (["--data", "image_folder", "--iterations", "10"], 20),
+    (["--data", "synthetic", "--iterations", "10"], 20)])
+def test_iterations_limit_an_epoch(plan, words, updates):
+    _, out, _ = plan("--model", "resnet20-cifar", "--batch-size", "8", "--device-iterations", "2",
+                     "--rate", "1000", *words, "--json")
+    times = json.loads(out)["times"]
+    assert times["updates_per_epoch"] == updates
+    assert times["epoch_seconds"] == pytest.approx(updates * 0.008)
     _, out, _ = plan(*SMALL, "--rate", "1000", "--samples", "8000", "--epoch", "3")
     assert re.search(r"time of the training +24 s for 3 epochs", out)
 
