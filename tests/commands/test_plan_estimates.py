@@ -53,7 +53,7 @@ def test_a_gpu_stores_weights_in_single_precision(plan, words, precision, weight
 
 
 def test_a_stage_that_does_not_fit_is_noted_where_a_device_is_named(plan):
-    words = ["--model", "resnet18", "--data", "cifar10", "--batch-size", "32", "--precision",
+    words = ["--model", "resnet18", "--data", "imagenet", "--batch-size", "32", "--precision",
              "16.16"]
     _, out, err = plan(*words)
     assert "does not fit" in out
@@ -63,7 +63,7 @@ def test_a_stage_that_does_not_fit_is_noted_where_a_device_is_named(plan):
 
 
 def test_automatic_splits_keep_to_the_memory_of_a_device(plan):
-    words = ["--model", "efficientnet-b0", "--data", "cifar10", "--batch-size", "8",
+    words = ["--model", "efficientnet-b0", "--data", "imagenet", "--batch-size", "8",
              "--precision", "16.16", "--gradient-accumulation", "32", "--pipeline-splits", "auto:2",
              "--json", "--device-memory"]
     large, small = (json.loads(plan(*words, memory)[1])["pipeline"] for memory in ("80G", "mk1"))
@@ -103,6 +103,28 @@ def test_a_memory_that_is_none_is_refused(plan, size):
     assert (code, out) == (2, "")
     assert "is not a memory size" in err
     assert "mk1" in err
+
+
+# -- the size of the images --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "size", "noted"), [
+    (["--data", "cifar10"], 32, True), (["--data", "cifar10", "--input-size", "64"], 64, False),
+    (["--data", "cifar10", "--weights", "pretrained"], 224, False),
+    (["--data", "imagenet"], 224, False),
+    (["--data", "imagenet", "--half-res-training", "--fine-tune-epoch", "1",
+      "--fine-tune-first-trainable-layer", "layer4", "--weight-avg-strategy", "mean",
+      "--fine-tune-gradient-accumulation", "3", "--checkpoint-path", "x"], 160, False)])
+def test_images_have_the_size_that_a_training_chooses(plan, words, size, noted):
+    code, out, err = plan("--model", "resnet18", "--batch-size", "8", "--pipeline-splits", "auto:2",
+                          "--gradient-accumulation", "3", *words, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["times"]["bytes_per_image"] == 3 * size ** 2
+    pipeline = found["pipeline"]
+    assert pipeline["stages"][0]["inputs"] == 3 * size ** 2
+    assert pipeline["balance"] == pipeline["balance_of_automatic_splits"]
+    assert (f"the input size is {size} pixels instead of 224" in " ".join(err.split())) is noted
 
 
 # -- time --------------------------------------------------------------------------------------
