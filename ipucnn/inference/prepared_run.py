@@ -129,7 +129,8 @@ def prepare(options: RunOptions, registry: Registry,
     if options.execution.pipeline_splits:
         from ipucnn.models.balance import with_balanced_splits
 
-        options = with_balanced_splits(options, registry)
+        size = preprocessing_of_run(None, options.network, registry).input_size
+        options = with_balanced_splits(options, registry, input_size=size)
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # in a process that ipucnn starts, the backend does not exchange data with the others
     executed = plan.local() if wanted > 1 else plan

@@ -64,8 +64,8 @@ def model_balance(name: str, stages: int, *, input_size: Optional[int] = None,
         raise UsageError(f"model {spec.name!r}: {error.message}", error.hint) from error
 
 
-def with_balanced_splits(options: OptionsT, registry: Registry,
-                         device: Optional[Device] = None) -> OptionsT:
+def with_balanced_splits(options: OptionsT, registry: Registry, device: Optional[Device] = None,
+                         input_size: Optional[int] = None) -> OptionsT:
     """Return options in which ``--pipeline-splits auto:N`` is replaced by the splits themselves.
 
     If possible, every stage fits into the estimated memory of the device.
@@ -74,6 +74,7 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
         options: of a training or a run.
         registry: where the model is looked up.
         device: the device of a stage; that of the named backend when None, if it is an IPU.
+        input_size: height and width of the images; those of the options when None.
 
     Raises:
         UsageError: N is not a valid number of stages for the model.
@@ -86,11 +87,11 @@ def with_balanced_splits(options: OptionsT, registry: Registry,
         raise UsageError(f"option '--pipeline-splits': {given[0]!r} states no number of stages",
                          f"write 'auto:4' for four stages; at most {MOST_STAGES}")
     spec = registry.get_typed(ModelSpec, options.get("model"))
-    model, traced = network_of(options, registry)
+    size = input_size or options.get("input_size") or spec.input_size
+    model, traced = network_of(options.with_values(input_size=size), registry)
     device = device or device_of(options, registry)
     rule = None
     if device is not None:
-        size = options.get("input_size") or spec.input_size
         plan = replace(options.with_values(pipeline_splits=()).plan(False),  # type: ignore[attr-defined]
                        preprocessing=Preprocessing(input_size=size))
         rule = rule_of(options, plan, registry, device, (model, traced))
@@ -136,13 +137,13 @@ def rule_of(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
     Args:
         options: of the command.
         plan: of it, with the size of its images; where the options leave the precision to the
-            device, that of an IPU is 16.16.
+            device, that of an IPU is 16.16, and that of a GPU in training 16.32.
         registry: where names are looked up.
         device: the device of a stage.
         network: what `network_of` returns.
     """
-    if options.get("precision") is None and device.kind == IPU:
-        plan = replace(plan, precision="16.16")
+    if options.get("precision") is None and (device.kind == IPU or plan.training):
+        plan = replace(plan, precision="16.16" if device.kind == IPU else "16.32")
     model, traced = network
     begins = [traced.begins[path] for path in block_begins(model, traced) if path]
     blocks = tuple((call, traced.calls[call].passed_on) for call in begins)

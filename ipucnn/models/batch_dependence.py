@@ -9,8 +9,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def depends_on_batch(model: nn.Module) -> bool:
     """Return whether a sample's output depends on the others of its micro-batch.
 
-    This holds for batch norm in training mode, and for modules with a true attribute
-    `batch_dependent`.
+    This holds for batch norm in training mode or without running statistics, and for modules with
+    a true attribute `batch_dependent`.
     """
-    return any((isinstance(m, _BatchNorm) and m.training) or getattr(m, "batch_dependent", False)
-               for m in model.modules())
+    return any((isinstance(m, _BatchNorm) and (m.training or m.running_mean is None))
+               or getattr(m, "batch_dependent", False) for m in model.modules())

@@ -66,16 +66,16 @@ ASSUMPTIONS = {
         "two micro-batches of images, and two gradients of the largest tensor, exist at a time"),
     GPU: (
         "the driver, its kernels and their work space take 1000 MiB",
-        "weights, gradients and the optimizer's state are in single precision unless 16.16; "
-        "16.32 has a copy of the weights in half precision",
+        "weights, gradients and the optimizer's state are in single precision, also with 16.16, "
+        "which rounds the weights; 16.32 has a copy of the weights in half precision, 16.16 two",
         "in a pipeline, stage i of N stores min(N - i + 1, accumulation) micro-batches (1F1B), or "
         "all of an update with GPipe",
         "two micro-batches of images, and two gradients of the largest tensor, exist at a time")}
 """The assumptions of the estimate, by kind of device."""
 
 COMMON_ASSUMPTIONS = (
-    "activations are the tensors that torch's autograd saves, each once; with recomputation, the "
-    "inputs of the recomputed parts and the inside of the largest",
+    "activations are the floating-point tensors that torch's autograd saves, each once; with "
+    "recomputation, the inputs of the recomputed parts and the inside of the largest",
     "the network has the outputs of its record, and its layers are not padded")
 
 
@@ -224,9 +224,10 @@ def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
     """
     ipu = device.kind == IPU
     halves = plan.precision == "16.16"
-    weight = 2 if halves else 4
+    weight = 2 if halves and (ipu or not plan.training) else 4
     value = 1 if plan.precision == "int8" else 2 if plan.half else 4
-    copies = 0 if ipu or plan.precision != "16.32" else 2
+    # of autocast, and of the rounding after an update
+    copies = 0 if ipu or not plan.training or not plan.half else 4 if halves else 2
     gradient, state = 0.0, 0.0
     if plan.training:
         count = state_tensors(options, registry)

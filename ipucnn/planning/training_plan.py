@@ -22,12 +22,14 @@ from ipucnn.planning.options import IPU_LAUNCHER, PlanOptions
 from ipucnn.planning.stages import Pipeline, devices_of, pipeline_of
 from ipucnn.planning.times import Times, times_of
 from ipucnn.planning.warnings import warnings
+from ipucnn.training.defaults import foreseen_size, size_note
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import (
     accumulation_notes,
     endless_epoch,
     fine_tuning_plan,
+    limited_epoch,
     reduction_note,
 )
 
@@ -163,32 +165,35 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     if options.network.input_size is not None:
         spec.check_input_size(options.network.input_size)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
+    size = foreseen_size(options, data, spec)
     asked = launch.device
     devices = devices_of(options, asked, registry)
     if options.execution.pipeline_splits:
         from ipucnn.models.balance import with_balanced_splits
 
-        options = with_balanced_splits(options, registry, devices[0] if asked else None)
+        options = with_balanced_splits(options, registry, devices[0] if asked else None, size)
     options, instances = _shared(options, launch, launcher)
     plan = options.plan(synthetic=data.on_device)
     second = fine_tuning_plan(options, data.on_device) \
         if options.half_resolution.half_res_training else None
-    size = Preprocessing(input_size=options.network.input_size or spec.input_size)
     plan = replace(plan, instances=instances or launch.instances_for(plan.replicas),
-                   preprocessing=size)
+                   preprocessing=Preprocessing(input_size=size))
     backend = options.execution.backend
     if key(backend) != AUTO:
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
     notes, pipeline = notes_on_idle(options, data, registry), None
+    if options.network.input_size is None and size < spec.input_size \
+            and not options.half_resolution.half_res_training:
+        notes.append(size_note(size, spec.input_size))
     try:
         if stages or plan.pipeline_splits:
-            pipeline = pipeline_of(options, plan, registry, devices)
+            pipeline = pipeline_of(options.with_values(input_size=size), plan, registry, devices)
     except UsageError as error:
         if plan.pipeline_splits or plan.recompute_checkpoints:
             raise
         notes.append(f"its stages are not known: {error.message}")
     samples = launch.samples or data.train_samples or None
-    epoch = endless_epoch(options, plan) if not data.finite else samples
+    epoch = limited_epoch(options, plan, samples) if data.finite else endless_epoch(options, plan)
     times = times_of(plan, epoch, options.optimisation.epochs, launch.rate)
     made = TrainingPlan(options, plan, second, epoch, launch, times, pipeline,
                         (*notes, *accumulation_notes(options),

@@ -28,6 +28,7 @@ class ClassRow:
         images: with this label.
         correct: of them.
         answers: images that were answered with it.
+        checked: those of them that have a label.
         mistaken: the wrong answer that its images got most often; may be empty.
     """
 
@@ -35,6 +36,7 @@ class ClassRow:
     images: int
     correct: int
     answers: int
+    checked: int
     mistaken: str
 
     @property
@@ -44,8 +46,8 @@ class ClassRow:
 
     @property
     def precision(self) -> Optional[float]:
-        """Right answers among the images that were answered with it, in per cent."""
-        return 100 * self.correct / self.answers if self.answers else None
+        """Right answers among the labelled images that were answered with it, in per cent."""
+        return 100 * self.correct / self.checked if self.checked else None
 
 
 def confusion_of(evidence: Dict[str, Any]) -> Counts:
@@ -59,13 +61,16 @@ def class_rows(evidence: Dict[str, Any]) -> List[ClassRow]:
     names, counts = evidence["classes"], confusion_of(evidence)
     answers = {int(number): int(times) for number, times in evidence.get("answers", [])}
     images: Dict[int, int] = {}
+    checked: Dict[int, int] = {}
     worst: Dict[int, Tuple[int, str]] = {}
     for (label, answer), times in counts.items():
         images[label] = images.get(label, 0) + times
+        checked[answer] = checked.get(answer, 0) + times
         if label != answer and times > worst.get(label, (0, ""))[0]:
             worst[label] = times, f"{names[answer]} ({times})"
     return [ClassRow(names[number], images.get(number, 0), counts.get((number, number), 0),
-                     answers.get(number, 0), worst.get(number, (0, ""))[1])
+                     answers.get(number, 0), checked.get(number, 0),
+                     worst.get(number, (0, ""))[1])
             for number in sorted({*images, *answers})]
 
 

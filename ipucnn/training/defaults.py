@@ -8,10 +8,11 @@ from statistics import median
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.registry.records import DatasetSpec, OptimizerSpec
+from ipucnn.core.registry.records import DatasetSpec, ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.returned import image_of
+from ipucnn.models.weights_card import half_size
 from ipucnn.training.options import TrainOptions
 
 LARGEST_BATCH = 32
@@ -71,8 +72,7 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
         dataset: the training images.
         input_size: of the network, in pixels.
     """
-    if options.network.input_size is not None or options.network.source != "random" \
-            or not data.finite or dataset.ready or not len(dataset):
+    if not _follows(options, data) or dataset.ready or not len(dataset):
         return None
     if dataset.native_size:
         return dataset.native_size if dataset.native_size < input_size else None
@@ -84,6 +84,34 @@ def followed_size(options: TrainOptions, data: DatasetSpec, dataset: ImageDatase
         return None
     size = max(SMALLEST_INPUT, 32 * math.ceil(median(shorter) / 32))
     return size if size < input_size else None
+
+
+def foreseen_size(options: TrainOptions, data: DatasetSpec, model: ModelSpec) -> int:
+    """Return the input size of a training as far as it is known without reading images.
+
+    Args:
+        options: of the training.
+        data: the dataset's record, which states the size of its images if all have the same.
+        model: the network's record.
+    """
+    usual = options.network.input_size or model.input_size
+    if options.half_resolution.half_res_training:
+        return half_size(usual)
+    if _follows(options, data) and not model.input_sizes and 0 < data.native_size < usual:
+        return data.native_size
+    return usual
+
+
+def size_note(size: int, usual: int) -> str:
+    """Return the note about an input size that follows that of the images."""
+    return (f"the input size is {size} pixels instead of {usual}, because the images are small: "
+            "set it with '--input-size'")
+
+
+def _follows(options: TrainOptions, data: DatasetSpec) -> bool:
+    """Return whether the input size follows that of the images if they are small."""
+    return options.network.input_size is None and options.network.source == "random" \
+        and data.finite
 
 
 def _shorter_side(dataset: ImageDataset, index: int, skip_bad: bool) -> Optional[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import List
+from typing import List, Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -30,6 +30,22 @@ def endless_epoch(options: TrainOptions, plan: ExecutionPlan) -> int:
     calls = options.execution.iterations
     wanted = plan.combined_batch * calls if calls else ENDLESS_EPOCH
     return max(wanted, plan.combined_batch)
+
+
+def limited_epoch(options: TrainOptions, plan: ExecutionPlan,
+                  images: Optional[int]) -> Optional[int]:
+    """Return the samples per epoch of a finite dataset; None if they are not known.
+
+    Args:
+        options: of the training; `--iterations` limits an epoch.
+        plan: of the training.
+        images: number of training images, if it is known.
+    """
+    calls = options.execution.iterations
+    if calls is None:
+        return images
+    wanted = plan.combined_batch * calls
+    return wanted if images is None else min(wanted, images)
 
 
 def fine_tuning(options: TrainOptions, weights: str, size: int) -> TrainOptions:

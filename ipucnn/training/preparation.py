@@ -38,7 +38,7 @@ from ipucnn.training.agreement import check_options
 from ipucnn.training.batch_of_training import with_measured_batch
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes, check_outputs
-from ipucnn.training.defaults import decided, followed_size
+from ipucnn.training.defaults import decided, followed_size, foreseen_size, size_note
 from ipucnn.training.idle_options import notes_on_idle, notes_on_length
 from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
 from ipucnn.training.options import TrainOptions
@@ -116,12 +116,14 @@ def prepare(options: TrainOptions, registry: Registry,
     Raises:
         IpucnnError: anything the user can act on.
     """
-    registry.get_typed(ModelSpec, options.network.model)
+    model = registry.get_typed(ModelSpec, options.network.model)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry))
     asked, options = options, sized(options, registry)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
-    asked, options = (with_balanced_splits(each, registry) for each in (asked, options))
+    size = foreseen_size(asked, data, model)
+    asked, options = (with_balanced_splits(each, registry, input_size=size)
+                      for each in (asked, options))
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry)
@@ -160,14 +162,13 @@ def prepare(options: TrainOptions, registry: Registry,
     if restored is None:
         preprocessing = usual(options, usual_record(data, dataset, registry), preprocessing)
         plan = replace(plan, preprocessing=preprocessing)
-    fixed = restored or registry.get_typed(ModelSpec, options.network.model).input_sizes
-    size = None if fixed else followed_size(options, data, dataset, preprocessing.input_size)
-    if size is not None:
-        notes.append(f"the input size is {size} pixels instead of {preprocessing.input_size}, "
-                     "because the images are small: set it with '--input-size'")
-        preprocessing = preprocessing.sized(size)
-        asked, options = (each.with_values(input_size=size) for each in (asked, options))
-        request = replace(request, input_size=size)
+    followed = None if restored or model.input_sizes else followed_size(
+        options, data, dataset, preprocessing.input_size)
+    if followed is not None:
+        notes.append(size_note(followed, preprocessing.input_size))
+        preprocessing = preprocessing.sized(followed)
+        asked, options = (each.with_values(input_size=followed) for each in (asked, options))
+        request = replace(request, input_size=followed)
         dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
     if options.execution.measured:
         network = with_classes(options.network, data, dataset)

@@ -56,8 +56,6 @@ class Trainer:
         ) if not self.instances.index else Records()
         self.epochs = self.options.optimisation.epochs
         self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
-        self.row_every = self.options.results.steps_per_log or max(
-            1, prepared.calls // self.options.results.logs_per_epoch)
         self.unsaved = False
         self._state_checked = False
         self._ahead: Optional[Feed] = None
@@ -143,7 +141,7 @@ class Trainer:
                 self.pace.add(samples, time.perf_counter() - asked, waited)
                 images += samples
                 self._report(lr)
-                if self.call % self.row_every == 0:
+                if self._rows_until(self.call) > self._rows_until(self.call - 1):
                     self._row(lr, scaling)
                 if self.call < self.prepared.calls and self._pause():
                     return False
@@ -327,9 +325,16 @@ class Trainer:
             return
         rates = self._rates(self.call - 1)
         self.session.set_rates(*rates)
-        due = self.prepared.calls // self.row_every > self.call // self.row_every
-        if due and self.call % self.row_every:
+        written = self._rows_until(self.call)
+        if self._rows_until(self.prepared.calls) > written == self._rows_until(self.call - 1):
             self._row(*rates)
+
+    def _rows_until(self, call: int) -> int:
+        """Return the number of rows in the first host calls of an epoch."""
+        results = self.options.results
+        if results.steps_per_log:
+            return call // results.steps_per_log
+        return call * results.logs_per_epoch // self.prepared.calls
 
     def _record(self, row: Dict[str, Any]) -> None:
         self.figures.rows += 1

@@ -45,7 +45,7 @@ class Validation(Shown):
         epoch: number of epochs the model was trained for.
         weights: `raw`, or `ema` for the moving average.
         images: images counted, each once.
-        loss: mean of the loss that the training minimises.
+        loss: mean of the loss that the training minimises, without label smoothing.
         top1, top5: per cent of the images whose class is the first, or among the first five; of
             several classes, any.
         skipped: images that could not be read.

@@ -59,7 +59,7 @@ def test_a_plan_says_what_a_training_is(plan):
     code, out, err = plan("--model", "resnet50", "--data", "cifar10", "--batch-size", "4",
                           "--gradient-accumulation", "64", "--replicas", "4",
                           "--device-iteration", "2", "--pipeline-splits", "layer1/2", "layer2/3",
-                          "layer3/3", "--precision", "16.32")
+                          "layer3/3", "--precision", "16.32", "--input-size", "224")
     assert (code, err) == (0, "")
     facts, stages, memory, fit, work, _, use = out.split("\n\n")
     assert memory.startswith("Estimated memory of a replica on Mk2/Bow, 16.32, MiB\n")
@@ -300,7 +300,8 @@ def test_instances_that_all_compile_are_noted(plan):
 def test_a_plan_says_what_its_stages_compute_and_store(plan):
     code, out, err = plan("--model", "resnet18", "--data", "cifar10", "--batch-size", "2",
                           "--gradient-accumulation", "9", "--pipeline-splits", "layer2", "layer3/1",
-                          "--backend", "poptorch", "--precision", "16.16", "--json")
+                          "--backend", "poptorch", "--precision", "16.16", "--input-size", "224",
+                          "--json")
     assert code == 0, err
     found = json.loads(out)["pipeline"]
     stages = found["stages"]
@@ -315,7 +316,7 @@ def test_a_plan_says_what_its_stages_compute_and_store(plan):
 
 
 @pytest.mark.parametrize(("model", "options"), [
-    ("resnet50", []), ("mobilenet-v3-large", []), ("efficientnet-b0", []),
+    ("resnet50", []), ("mobilenet-v3-large", ["--input-size", "224"]), ("efficientnet-b0", []),
     ("resnext50", ["--input-size", "96"])])
 def test_automatic_splits_are_those_of_the_plan(plan, model, options):
     code, out, err = plan("--model", model, "--pipeline-splits", "auto:4", "--data", "cifar10",
@@ -340,7 +341,7 @@ PUBLISHED = [["--config", profile.name] for profile in profiles.available("train
 
 @pytest.mark.parametrize("words", PUBLISHED, ids=lambda words: " ".join(words)[:50])
 def test_published_splits_fit_and_automatic_ones_are_balanced_no_worse(plan, words):
-    wanted = [*words, "--data", "cifar10", "--backend", "poptorch", "--json"]
+    wanted = [*words, "--data", "imagenet", "--backend", "poptorch", "--json"]
     published = json.loads(plan(*wanted)[1])
     stages = published["plan"]["stages"]
     if "--pipeline-splits" in words:

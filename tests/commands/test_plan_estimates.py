@@ -39,8 +39,21 @@ def test_every_generation_and_a_gpu_have_an_estimate(plan):
     assert any(text.startswith("GPU: ") for text in pipeline["assumptions"])
 
 
+@pytest.mark.parametrize(("words", "precision", "weights"), [
+    (["--precision", "full"], "32.32", 4), ([], "16.32", 6),
+    (["--precision", "16.32"], "16.32", 6), (["--precision", "16.16"], "16.16", 8)])
+def test_a_gpu_stores_weights_in_single_precision(plan, words, precision, weights):
+    _, out, _ = plan(*SMALL, "--device-memory", "24GB", *words, "--json")
+    pipeline = json.loads(out)["pipeline"]
+    estimate, count = pipeline["memory"][0], pipeline["stages"][0]["parameters"]
+    (stage,) = estimate["stages"]
+    assert estimate["precision"] == precision
+    assert [stage[part] / count for part in ("weights", "gradients", "optimizer")] == [
+        weights, 4, 4]
+
+
 def test_a_stage_that_does_not_fit_is_noted_where_a_device_is_named(plan):
-    words = ["--model", "resnet18", "--data", "cifar10", "--batch-size", "32", "--precision",
+    words = ["--model", "resnet18", "--data", "imagenet", "--batch-size", "32", "--precision",
              "16.16"]
     _, out, err = plan(*words)
     assert "does not fit" in out
@@ -50,7 +63,7 @@ def test_a_stage_that_does_not_fit_is_noted_where_a_device_is_named(plan):
 
 
 def test_automatic_splits_keep_to_the_memory_of_a_device(plan):
-    words = ["--model", "efficientnet-b0", "--data", "cifar10", "--batch-size", "8",
+    words = ["--model", "efficientnet-b0", "--data", "imagenet", "--batch-size", "8",
              "--precision", "16.16", "--gradient-accumulation", "32", "--pipeline-splits", "auto:2",
              "--json", "--device-memory"]
     large, small = (json.loads(plan(*words, memory)[1])["pipeline"] for memory in ("80G", "mk1"))
@@ -92,6 +105,28 @@ def test_a_memory_that_is_none_is_refused(plan, size):
     assert "mk1" in err
 
 
+# -- the size of the images --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("words", "size", "noted"), [
+    (["--data", "cifar10"], 32, True), (["--data", "cifar10", "--input-size", "64"], 64, False),
+    (["--data", "cifar10", "--weights", "pretrained"], 224, False),
+    (["--data", "imagenet"], 224, False),
+    (["--data", "imagenet", "--half-res-training", "--fine-tune-epoch", "1",
+      "--fine-tune-first-trainable-layer", "layer4", "--weight-avg-strategy", "mean",
+      "--fine-tune-gradient-accumulation", "3", "--checkpoint-path", "x"], 160, False)])
+def test_images_have_the_size_that_a_training_chooses(plan, words, size, noted):
+    code, out, err = plan("--model", "resnet18", "--batch-size", "8", "--pipeline-splits", "auto:2",
+                          "--gradient-accumulation", "3", *words, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["times"]["bytes_per_image"] == 3 * size ** 2
+    pipeline = found["pipeline"]
+    assert pipeline["stages"][0]["inputs"] == 3 * size ** 2
+    assert pipeline["balance"] == pipeline["balance_of_automatic_splits"]
+    assert (f"the input size is {size} pixels instead of 224" in " ".join(err.split())) is noted
+
+
 # -- time --------------------------------------------------------------------------------------
 
 
@@ -108,6 +143,19 @@ def test_times_follow_from_a_rate(plan):
     assert times["training_seconds"] == pytest.approx(3 * 49.984)
     assert times["bytes_per_image"] == 3 * 32 * 32
     assert times["host_bytes_per_second"] == pytest.approx(3 * 32 * 32 * 1000)
+
+
+@pytest.mark.parametrize(("words", "updates"), [
+    (["--data", "cifar10", "--iterations", "10"], 20),
+    (["--data", "cifar10", "--iterations", "9999"], 6250),
+    (["--data", "image_folder", "--iterations", "10"], 20),
+    (["--data", "synthetic", "--iterations", "10"], 20)])
+def test_iterations_limit_an_epoch(plan, words, updates):
+    _, out, _ = plan("--model", "resnet20-cifar", "--batch-size", "8", "--device-iterations", "2",
+                     "--rate", "1000", *words, "--json")
+    times = json.loads(out)["times"]
+    assert times["updates_per_epoch"] == updates
+    assert times["epoch_seconds"] == pytest.approx(updates * 0.008)
     _, out, _ = plan(*SMALL, "--rate", "1000", "--samples", "8000", "--epoch", "3")
     assert re.search(r"time of the training +24 s for 3 epochs", out)
 

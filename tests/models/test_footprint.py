@@ -14,6 +14,7 @@ from ipucnn.core.options.building import build
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import registry
 from ipucnn.inference.options import RunOptions
+from ipucnn.inference.prepared_run import prepare
 from ipucnn.models.balance import (
     model_balance,
     network_of,
@@ -21,8 +22,10 @@ from ipucnn.models.balance import (
     rule_of,
     with_balanced_splits,
 )
+from ipucnn.models.build import create_model
 from ipucnn.models.footprint import trace
 from ipucnn.models.stage_memory import GPU, MIB, MK1, MK2, Device, state_tensors
+from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.options import TrainOptions
 
 
@@ -210,3 +213,15 @@ def test_a_run_is_cut_by_the_same_search(backend):
                               "pipeline_splits": ("auto:2",)})
     options = with_balanced_splits(made, registry())
     assert list(options.get("pipeline_splits")) == model_balance("resnet20-cifar", 2)
+
+
+def test_stages_are_balanced_for_the_input_size_of_a_checkpoint(tmp_path):
+    built = create_model("mobilenet-v3-large", weights="random", num_classes=3, input_size=32)
+    path = save(Checkpoint("mobilenet-v3-large", "shapes", Position(1), built.module.state_dict(),
+                           progress={}, options={}, class_names=(), card=built.card), tmp_path)
+    job = prepare(build(RunOptions, {
+        "weights": str(path), "data": "synthetic", "backend": "torch", "precision": "full",
+        "device_iterations": 4, "pipeline_splits": ("auto:4",)}), registry())
+    found = list(job.plan.pipeline_splits)
+    assert found == model_balance("mobilenet-v3-large", 4, input_size=32, classes=3)
+    assert found != model_balance("mobilenet-v3-large", 4, classes=3)

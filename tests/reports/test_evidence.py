@@ -109,6 +109,9 @@ def test_tables_of_classes():
     assert sum(row.images for row in rows) == 450
     assert sum(row.answers for row in rows) == 500
     assert sum(row.correct for row in rows) == found["correct"]
+    for number, row in enumerate(rows):  # images without a label are neither right nor wrong
+        labelled = sum(images for _, answer, images in found["confusion"] if answer == number)
+        assert row.precision == pytest.approx(100 * row.correct / labelled)
     label, answer, images = mistaken_pairs(found)[0]
     assert [NAMES.index(label), NAMES.index(answer), images] in found["confusion"]
     assert heat_map(found).classes == 4

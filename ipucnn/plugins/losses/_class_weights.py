@@ -21,9 +21,9 @@ def are_balanced(weights: Sequence[object]) -> bool:
 
 
 def balanced_weights(counts: Sequence[int]) -> Tuple[float, ...]:
-    """Return the weight ``n / (k c)`` of each class with c of n images, for k classes.
+    """Return the weight ``n / (k c)`` of each class with c of n labels, for k classes.
 
-    The mean weight of the images is 1. Source: scikit-learn's `compute_class_weight("balanced")`
+    The mean weight of the labels is 1. Source: scikit-learn's `compute_class_weight("balanced")`
     (King and Zeng, "Logistic Regression in Rare Events Data", 2001). A class without images has
     weight 1.
     """

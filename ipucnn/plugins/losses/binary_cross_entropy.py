@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, List, Optional, Tuple
 
 from ipucnn.core.execution.losses import PerImageLoss
@@ -58,6 +58,16 @@ class BinaryCrossEntropy(WithClassWeights, PerImageLoss):
         return functional.binary_cross_entropy_with_logits(
             logits, target, pos_weight=weights_like(weights, logits) if weights else None,
             reduction="none").mean(1)
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
+        """Return the sum of the losses of images, and their number.
+
+        Label smoothing is not applied, because it is for training only.
+        """
+        if self._options.label_smoothing:
+            plain = BinaryCrossEntropy(replace(self._options, label_smoothing=0.0))
+            return plain.total(logits, labels)
+        return super().total(logits, labels)
 
 
 @hookimpl

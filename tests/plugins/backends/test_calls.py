@@ -122,6 +122,18 @@ def test_a_network_that_compares_images_is_not_divided(engine, small):
         _session(engine, plan, Compared(), images_per_call=4)
 
 
+def test_batch_norm_without_running_statistics_is_not_divided(small):
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3, track_running_stats=False),
+                                torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    model[0].weight.data = torch.tensor([1.0, 2.0, 3.0])
+    images = images_of(8)
+    expected = model.eval()(images.float())
+    plan = ExecutionPlan(micro_batch=8, precision="32.32", normalisation="none")
+    with _session("torch", plan, model) as session:
+        assert session.samples_per_call == 8
+        assert torch.allclose(session(images), expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("engine", ENGINES[1:])
 def test_a_file_of_one_batch_size_is_not_divided(engine, capsys, tmp_path, small):
     path = str(tmp_path / "network.onnx")
