@@ -56,9 +56,15 @@ def options_page() -> str:
                  if not flag.qualified and flag.item.option.applies_to(job)]
         lines += ["", f"## `ipucnn {command}`"]
         if command == "restore":
-            lines += ["", "Most options of `train`, and:"]
+            trained = {flag.name: flag
+                       for flag in flag_table(COMMANDS["train"], [], registry).flags
+                       if not flag.qualified}
+            known = {spelling for flag in flags for spelling in flag.spellings}
+            missing = ", ".join(f"`{flag.spellings[0]}`" for flag in trained.values()
+                                if flag.spellings[0] not in known)
+            lines += ["", f"The options of `train` without {missing}; and:"]
             flags = [flag for flag in flags
-                     if flag.name in ("checkpoint_path", "checkpoint_output_dir")]
+                     if flag.name not in trained or _row(flag) != _row(trained[flag.name])]
         elif command == "plan":
             lines += ["", "All options of `train`, and:"]
             flags = list(flag_table(options_classes[1:], [], registry).flags)

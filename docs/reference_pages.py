@@ -212,23 +212,32 @@ def _members(kind: type) -> Iterator[str]:
 
 def _signature(function: Callable[..., Any]) -> str:
     """Return a function's parameters, those from declared options as `**options`."""
-    parameters, options = [], False
+    parameters, others = [], ""
     for parameter in inspect.signature(function).parameters.values():
         generated = parameter.kind is parameter.KEYWORD_ONLY and "Options:\n" in (
             function.__doc__ or "")
-        options = options or generated
+        others = "options" if generated else others
         if parameter.name != "self" and not generated and parameter.kind is not \
                 parameter.VAR_KEYWORD:
             default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
             parameters.append(f"{parameter.name}{default}")
         elif parameter.kind is parameter.VAR_KEYWORD:
-            options = True
-    return f"({', '.join(parameters + ['**options'] * options)})"
+            others = parameter.name
+    return f"({', '.join(parameters + [f'**{others}'] * bool(others))})"
 
 
 def _docstring(function: Any) -> str:
     """Return a docstring as Markdown, without the list of declared options."""
     text = inspect.cleandoc(function.__doc__ or "").partition("\n\nOptions:\n")[0]
+    # after "::", an indented block is code
+    prose, *blocks = re.split(r" ?::\n\n((?:(?: {4}.*)?\n)+)", text)
+    return "\n".join([_markdown(prose), *(
+        f"\n```python\n{inspect.cleandoc(code)}\n```\n\n{_markdown(after)}"
+        for code, after in zip(blocks[::2], blocks[1::2]))])
+
+
+def _markdown(text: str) -> str:
+    """Return a part of a docstring without code as Markdown."""
     lines: List[str] = []
     for line in text.split("\n"):
         entry = re.fullmatch(r"    (\*{0,2}\w+): (.*)", line)

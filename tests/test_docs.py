@@ -35,6 +35,17 @@ def test_the_reference_is_what_the_declarations_generate():
         assert page == made[f"{name}_page"](), "run 'make docs'"
 
 
+def test_every_option_of_restore_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "options.md").read_text()
+    section = page.partition("## `ipucnn restore`")[2].partition("\n## ")[0]
+    train = page.partition("## `ipucnn train`")[2].partition("\n## ")[0]
+    own = set(re.findall(r"^\| (`--[\w-]+`)", section, re.MULTILINE))
+    for flag in flag_table(COMMANDS["restore"], [], registry()).flags:
+        if not flag.qualified and flag.item.option.applies_to("training"):
+            assert f"`{flag.spellings[0]}`" in own or f"| `{flag.spellings[0]}`" in train
+    assert "`--dashboard`" in section.partition("###")[0], "it is an option of train only"
+
+
 def test_the_manual_page_is_what_the_commands_say(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = importlib.import_module("man_page").man_page()
@@ -121,6 +132,14 @@ def test_every_command_argument_and_function_is_explained(reference_pages):
         assert body[0] != "|", f"{title} has no description"
     for name in set(ipucnn.__all__) - {"__version__"}:
         assert f"## `ipucnn.{name}`" in python
+
+
+def test_code_in_docstrings_is_code_on_the_page(reference_pages):
+    section = reference_pages.python().partition("## `ipucnn.option`")[2].partition("\n## ")[0]
+    assert "option(default, help, **details)" in section
+    assert "::" not in section
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    compile(code, "option", "exec")
 
 
 def test_rows_of_the_table_of_arguments_have_two_cells(reference_pages):
