@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import Any, List, Sequence
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.launching import stages_of
 from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.registry import registry
@@ -32,12 +33,21 @@ def refusal(command: str, words: Sequence[str]) -> str:
             rest = _without_launcher(rest, kinds)
         given = parsed(kinds[0], rest, registry())
         if command in ("run", "train", "export"):
-            resolve(kinds[0], given, command)
+            made: Any = resolve(kinds[0], given, command)
+            if command != "export":
+                _numbered(made).plan(synthetic=False)
         else:
             build(kinds[0], given)
     except IpucnnError as error:
         return str(error)
     return ""
+
+
+def _numbered(options: Any) -> Any:
+    """Return options with stand-ins for the splits of 'auto:N', which need the network."""
+    count = stages_of(options) - 1
+    return options if len(options.get("pipeline_splits")) == count else options.with_values(
+        pipeline_splits=tuple(map(str, range(count))))
 
 
 def _without_launcher(words: List[str], kinds: Sequence[type]) -> List[str]:

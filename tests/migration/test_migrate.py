@@ -175,6 +175,9 @@ def test_every_option_is_translated_or_dropped_with_a_reason(script, option):
     further = TOGETHER.get(option.name, "").split()
     if script.command == "data convert":
         further += ["--source", "a", "--target", "b"]
+    if option.name == "pipeline-splits":
+        further += ["--device-iterations" if script.command == "run" else
+                    "--gradient-accumulation", "3"]
     arguments = parse(script, [option.spellings[0], *words, *further])
     draft = translate(script, arguments)
     rows = [row for row in draft.rows if option.spellings[0] in row.given]
@@ -229,10 +232,17 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "--rand-augment-magnitude 30"),
     ("python3 resnext_inference_launch.py --nosynthetic --batch_size=6",
      "ipucnn run --config resnext-bulk --no-synthetic --batch-size 6"),
+    # the launcher read the whole folder, whatever '--iterations' was
+    ("python3 resnext_inference_launch.py --iterations 3", "ipucnn run --config resnext-bulk"),
+    ("python3 resnext_inference_launch.py --synthetic --nosynthetic --iterations 3",
+     "ipucnn run --config resnext-bulk --no-synthetic"),
+    ("python3 resnext_inference_launch.py --iterations 3 --synthetic",
+     "ipucnn run --config resnext-bulk --iterations 3 --synthetic"),
     ("python3 train.py --model efficientnet-b4 --pipeline-splits blocks/3/0/bn2 "
-     "--recompute-checkpoints add_1 blocks/6",
+     "--recompute-checkpoints add_1 blocks/6 --gradient-accumulation 3",
      "ipucnn train --config train-py --model efficientnet-b4 --pipeline-splits _blocks/10/_bn1 "
-     "--recompute-checkpoints '_blocks/3$' blocks/6 --recompute-mode auto"),
+     "--recompute-checkpoints '_blocks/3$' blocks/6 --recompute-mode auto "
+     "--gradient-accumulation 3"),
     ("python3 train.py --recompute-checkpoints add --recompute-mode manual --model resnet50",
      "ipucnn train --config train-py --recompute-checkpoints 'layer1/0$' --recompute-mode manual "
      "--model resnet50"),
@@ -312,6 +322,20 @@ def test_lines_of_a_shell_stay_what_they_are(line, command):
     (made,) = migrate(line)
     assert made.problems == ()
     assert made.command == command
+
+
+@pytest.mark.parametrize(("line", "problem"), [
+    ("resnet_main.py --data-dir d --batch-size 4 --num-ipus 4 --pipeline "
+     "--gradient-accumulation-factor 2",
+     "4 pipeline stages need a gradient accumulation of at least 7 (2 x stages - 1), not 2"),
+    ("train.py --pipeline-splits layer2 --gradient-accumulation 2",
+     "2 pipeline stages need a gradient accumulation of at least 3 (2 x stages - 1), not 2"),
+    ("run_benchmark.py --pipeline-splits layer2",
+     "2 pipeline stages need at least 2 device iterations, not 1")])
+def test_plans_that_no_backend_executes_are_problems(line, problem):
+    (made,) = migrate(f"python {line}")
+    (found,) = made.problems
+    assert found.startswith(problem)
 
 
 def test_what_depends_on_a_variable_is_explained():

@@ -90,6 +90,18 @@ def test_what_the_command_line_says_stays():
     assert "replicas" not in options.left_out
 
 
+@pytest.mark.parametrize(("profile", "given", "place", "eight_bit"), [
+    ("run-benchmark-py", {"eight_bit_io": True}, "device", True),
+    ("resnet50-mk2", {"normalization_location": "host"}, "host", False),
+    ("resnet50-mk2", {"normalization_location": "none"}, "none", True)])
+def test_the_input_on_the_command_line_overrides_the_profile(profile, given, place, eight_bit):
+    options = resolve(RunOptions, {"config": profile, **given}, "run")
+    assert options.dataset.input == (place, eight_bit)
+    training = resolve(TrainOptions, {"config": "resnet50", "normalization_location": "host"},
+                       "train")
+    assert training.dataset.input == ("host", False)
+
+
 def test_a_profile_without_its_ipu_options_is_used_as_it_is():
     options = _train({"config": "resnet50", "backend": "torch", **dict.fromkeys(
         ("enable_stochastic_rounding", "half_partial", "disable_stable_batchnorm"), False),
