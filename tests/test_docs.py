@@ -21,6 +21,7 @@ from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import PublishedWeights
 from ipucnn.core.registry.registry import registry
+from ipucnn.doctor import VARIABLES
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
 
@@ -52,6 +53,14 @@ def test_the_manual_page_is_what_the_commands_say(monkeypatch):
     assert (ROOT / "docs" / "ipucnn.1").read_text() == page, "run 'make docs'"
     assert r".B data convert" in page
     assert not [line for line in page.splitlines() if line.startswith(("'", ". "))]
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_environment_variables_are_documented(name):
+    if name.startswith("IPUCNN_INSTANCE_") or name == "IPUCNN_PARENT":
+        return  # ipucnn sets them for its own processes
+    assert any(f"`{name}" in page.read_text() for page in PAGES)
+    assert name in (ROOT / "docs" / "ipucnn.1").read_text()
 
 
 def _commands():
