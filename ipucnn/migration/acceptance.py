@@ -33,9 +33,7 @@ def refusal(command: str, words: Sequence[str]) -> str:
             rest = _without_launcher(rest, kinds)
         given = parsed(kinds[0], rest, registry())
         if command in ("run", "train", "export"):
-            made: Any = resolve(kinds[0], given, command)
-            if command != "export":
-                _numbered(made).plan(synthetic=False)
+            check_plan(resolve(kinds[0], given, command))
         else:
             build(kinds[0], given)
     except IpucnnError as error:
@@ -43,11 +41,14 @@ def refusal(command: str, words: Sequence[str]) -> str:
     return ""
 
 
-def _numbered(options: Any) -> Any:
-    """Return options with stand-ins for the splits of 'auto:N', which need the network."""
+def check_plan(options: Any) -> None:
+    """Raise `UsageError` if a run or a training cannot be planned; an export has no plan."""
+    if not hasattr(options, "plan"):
+        return
     count = stages_of(options) - 1
-    return options if len(options.get("pipeline_splits")) == count else options.with_values(
-        pipeline_splits=tuple(map(str, range(count))))
+    if len(options.get("pipeline_splits")) != count:  # 'auto:N' needs the network
+        options = options.with_values(pipeline_splits=tuple(map(str, range(count))))
+    options.plan(synthetic=False)
 
 
 def _without_launcher(words: List[str], kinds: Sequence[type]) -> List[str]:

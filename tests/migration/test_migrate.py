@@ -13,6 +13,8 @@ import yaml
 from ipucnn import create_model
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.profiles import resolve
+from ipucnn.inference.options import RunOptions
 from ipucnn.migration.acceptance import refusal
 from ipucnn.migration.job import migrate
 from ipucnn.migration.module_names import kept_here, module_here
@@ -457,6 +459,7 @@ mine:
   data: imagenet
   imagenet_data_path: /i
   pipeline_splits: [layer1/2 layer2/3]
+  gradient_accumulation: 5
   available_memory_proportion: 0.2
   weight_decay: 1e-5
   lr_decay: 0.97
@@ -566,6 +569,20 @@ def test_unset_options_of_timm_are_not_given(tmp_path, monkeypatch, capsys):
     assert not {"checkpoint_save_steps", "weights", "compile", "loss"} & set(made)
 
 
+def test_what_the_old_application_replaced_in_a_profile(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("configs.yml").write_text(
+        "bytes: {model: resnet50, iterations: 3, eight_bit_io: True}\n"
+        "split: {model: resnet50, iterations: 3, pipeline_splits: [layer2]}\n")
+    assert invoke(["migrate", "--config", "configs.yml", "--script", "run_benchmark.py"]) == 1
+    assert "2 pipeline stages need at least 2 device iterations" in capsys.readouterr().err
+    made = yaml.safe_load(Path("bytes.yaml").read_text())
+    assert made["eight_bit_io"] is True
+    assert "normalization_location" not in made
+    options = resolve(RunOptions, {"config": "bytes.yaml"}, "run")
+    assert options.plan(synthetic=False).normalisation == "device"
+
+
 def test_an_existing_file_is_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("my_args.yaml").write_text(ARGS)
@@ -573,7 +590,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path, monkeypatch, capsys):
     assert invoke(["migrate", "--config", "my_args.yaml"]) == 2
     err = capsys.readouterr().err.replace("\n", " ")
     assert "'my-args.yaml' exists, and is not overwritten" in err
-    assert "--out profiles" in err
+    assert "name another folder with '--out DIR'" in err
     assert Path("my-args.yaml").read_text() == "mine"
 
 
