@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 import typer
 
 import ipucnn
+from ipucnn import plugin
 from ipucnn.cli import application
 from ipucnn.core import errors
 from ipucnn.core.registry import hookspecs
@@ -57,8 +58,8 @@ FILES: Sequence[Tuple[str, str, str]] = (
 
 def pages() -> Dict[str, str]:
     """Return the text of each page by its file name."""
-    return {"plugins.md": plugins(), "commands.md": commands(), "exit-codes.md": codes(),
-            "files.md": files(), "python.md": python()}
+    return {"plugins.md": plugins(), "interfaces.md": interfaces(), "commands.md": commands(),
+            "exit-codes.md": codes(), "files.md": files(), "python.md": python()}
 
 
 def plugins() -> str:
@@ -196,18 +197,62 @@ def python() -> str:
     return "\n".join(lines) + "\n"
 
 
+def interfaces() -> str:
+    """Return the page of the names of `ipucnn.plugin` that are not those of `ipucnn`."""
+    names = [name for name in sorted(plugin.NAMES, key=str.lower) if name not in ipucnn.__all__]
+    found = {name: getattr(plugin, name) for name in names}
+    documented = {name: one for name, one in found.items()
+                  if (inspect.isclass(one) or inspect.isfunction(one)) and not (
+                      inspect.isclass(one) and issubclass(one, errors.IpucnnError))}
+    lines = ["# Interfaces for plugins", "", GENERATED, "[Writing a plugin](../plugins.md) "
+             "explains how they are used. `ipucnn.plugin` also has the [records](plugins.md), "
+             "`option`, `hookimpl` and the [errors](exit-codes.md).", ""]
+    lines += [f"- [`{name}`](#{name.lower()})" for name in documented]
+    lines += ["", "Constants and types: " + ", ".join(
+        f"`{name}`" + (f" (`{one!r}`)" if isinstance(one, (int, str)) else "")
+        for name, one in found.items() if name not in documented
+        and not inspect.isclass(one)) + "."]
+    for name, one in documented.items():
+        lines += ["", f"## `{name}`", ""]
+        if inspect.isfunction(one):
+            lines += [f"```\n{name}{_signature(one)}\n```", "", _docstring(one)]
+            continue
+        lines.append(_prose(one))
+        meanings = attributes(one)
+        if any(meanings):
+            lines += ["", "| attribute | meaning |", "|---|---|"]
+            lines += [f"| `{key}` | {meaning} |" for key, meaning in meanings.items()]
+        for member, function in _functions(one, ("__call__", "__len__")):
+            shown = member if isinstance(vars(one)[member], property) else \
+                f"{member}{_signature(function)}"
+            lines += ["", f"### `{name}.{shown}`", "", _docstring(function)]
+    return "\n".join(lines) + "\n"
+
+
 def _public() -> List[str]:
     return [name for name in ipucnn.__all__ if name != "__version__"]
 
 
 def _members(kind: type) -> Iterator[str]:
-    """Yield the documented public methods and properties of a class."""
+    """Yield the documented public methods and properties of a class, a line each."""
+    for name, function in _functions(kind):
+        shown = name if isinstance(vars(kind)[name], property) else f"{name}{_signature(function)}"
+        yield f"\n- `{shown}`: {_first(function)}"
+
+
+def _functions(kind: type, special: Sequence[str] = ()) -> Iterator[Tuple[str, Any]]:
+    """Yield the documented public methods and properties of a class: names and functions.
+
+    Args:
+        kind: the class.
+        special: names of special methods to include.
+    """
     for name, member in vars(kind).items():
         function = member.fget if isinstance(member, property) else getattr(
             member, "__func__", member)
-        if not name.startswith("_") and inspect.isfunction(function) and function.__doc__:
-            shown = name if isinstance(member, property) else f"{name}{_signature(function)}"
-            yield f"\n- `{shown}`: {_first(function)}"
+        if (name in special or not name.startswith("_")) and inspect.isfunction(function) \
+                and function.__doc__:
+            yield name, function
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -254,7 +299,7 @@ def _prose(documented: Any) -> str:
     """Return a docstring up to its first section, as Markdown."""
     text = re.split(r"\n\n(?:Attributes|Args|Raises|Returns):\n",
                     inspect.cleandoc(documented.__doc__ or ""))[0]
-    return text.replace("``", "`")
+    return re.sub(r" ?::$", ":", text.replace("``", "`"), flags=re.MULTILINE)  # before a formula
 
 
 def _first(documented: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ipucnn
+import ipucnn.plugin
 from ipucnn.__main__ import invoke
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.profiles import resolve
@@ -141,6 +142,19 @@ def test_every_command_argument_and_function_is_explained(reference_pages):
         assert body[0] != "|", f"{title} has no description"
     for name in set(ipucnn.__all__) - {"__version__"}:
         assert f"## `ipucnn.{name}`" in python
+
+
+def test_every_public_name_for_plugins_is_in_the_reference(reference_pages):
+    page = reference_pages.interfaces()
+    others = "".join(reference_pages.pages()[name] for name in ("plugins.md", "exit-codes.md"))
+    assert [name for name in ipucnn.plugin.NAMES if f"`{name}`" not in page
+            and f"`{name}`" not in others and name not in ipucnn.__all__] == []
+    for method in ("Backend.inference(", "InferenceSession.__call__(", "TrainingSession.step(",
+                   "ImageDataset.image(", "Loss.__call__(", "Logger.row(", "Launcher.launch("):
+        assert f"### `{method}" in page
+    for title, body in re.findall(r"^##+ (.*)\n\n(.*)$", page, re.MULTILINE):
+        assert body[0] not in "|#", f"{title} has no description"
+    assert "::" not in page
 
 
 def test_code_in_docstrings_is_code_on_the_page(reference_pages):
