@@ -30,6 +30,11 @@ FILES: Sequence[Tuple[str, str, str]] = (
      "In a folder of checkpoints: name and scores of the one that validated best."),
     (".lock", "ipucnn.training.folder_lock",
      "In a folder of checkpoints: the lock of the process that trains in it."),
+    ("checkpoints.0.json", "ipucnn.models.store_folder",
+     "In a folder of checkpoints on a [store](../stores.md): the record of complete checkpoints; "
+     "the next record is `checkpoints.1.json`, and so on in turn."),
+    ("lease.json", "ipucnn.training.store_lease",
+     "In a folder of checkpoints on a store: the process that trains in it."),
     ("metrics.jsonl", "ipucnn.plugins.loggers.files",
      "The metrics of a training, a JSON object per line."),
     ("metrics.csv", "ipucnn.plugins.loggers.files", "The metrics of a training as a table."),
