@@ -31,8 +31,8 @@ FILES: Sequence[Tuple[str, str, str]] = (
     (".lock", "ipucnn.training.folder_lock",
      "In a folder of checkpoints: the lock of the process that trains in it."),
     ("checkpoints.0.json", "ipucnn.models.store_folder",
-     "In a folder of checkpoints on a [store](../stores.md): the record of complete checkpoints; "
-     "the next record is `checkpoints.1.json`, and so on in turn."),
+     "In a folder of checkpoints on a [store](../stores.md): the record of complete checkpoints, "
+     "which alternates with `checkpoints.1.json`."),
     ("lease.json", "ipucnn.training.store_lease",
      "In a folder of checkpoints on a store: the process that trains in it."),
     ("metrics.jsonl", "ipucnn.plugins.loggers.files",
