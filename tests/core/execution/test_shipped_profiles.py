@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.profiles import available, resolve
 from ipucnn.core.registry.registry import registry
@@ -113,6 +114,10 @@ def test_a_profile_without_its_ipu_options_is_used_as_it_is():
 def test_an_ipu_option_on_the_command_line_is_refused():
     with pytest.raises(UnavailableError, match="num-io-tiles"):
         _train({"config": "resnet50", "num_io_tiles": 32})
+    options = _train({"config": "train-py", "enable_stochastic_rounding": True})
+    with pytest.raises(UnavailableError) as caught:  # the profile does not set it
+        choose_backend(options, options.plan(False), registry())
+    assert caught.value.hint.startswith("leave it out, or add '--no-enable-stochastic-rounding'")
     with pytest.raises(UsageError, match="num-io-tiles"):
         _train({"config": "resnet50", "num_io_tiles": 32, "backend": "torch"})
 
