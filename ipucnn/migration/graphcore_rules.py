@@ -143,15 +143,6 @@ def synthetic_mode(draft: Draft, argument: Argument) -> Outcome:
     return Outcome([], "'ipucnn run'")
 
 
-def synthetic_steps(draft: Draft, argument: Argument) -> Outcome:
-    """Limit the steps of data that the device makes; others were read once, whatever was given."""
-    made = [other for other in draft.arguments.given
-            if other.option and other.option.name == "synthetic"]
-    if not made or made[-1].negated or made[-1].value.lower() in ("false", "0"):
-        return Outcome(None, "it had no effect without '--synthetic'")
-    return Outcome([argument.to, *argument.values])
-
-
 def synthetic_recompute(draft: Draft, argument: Argument) -> Outcome:
     """Recompute in trainings; the mode may follow."""
     if draft.old("mode") != "train":

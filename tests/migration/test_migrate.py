@@ -238,8 +238,10 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
     ("python3 resnext_inference_launch.py --iterations 3", "ipucnn run --config resnext-bulk"),
     ("python3 resnext_inference_launch.py --synthetic --nosynthetic --iterations 3",
      "ipucnn run --config resnext-bulk --no-synthetic"),
+    ("python3 resnext_inference_launch.py --synthetic",
+     "ipucnn run --config resnext-bulk --synthetic --iterations 1"),
     ("python3 resnext_inference_launch.py --iterations 3 --synthetic",
-     "ipucnn run --config resnext-bulk --iterations 3 --synthetic"),
+     "ipucnn run --config resnext-bulk --synthetic --iterations 3"),
     ("python3 train.py --model efficientnet-b4 --pipeline-splits blocks/3/0/bn2 "
      "--recompute-checkpoints add_1 blocks/6 --gradient-accumulation 3",
      "ipucnn train --config train-py --model efficientnet-b4 --pipeline-splits _blocks/10/_bn1 "
