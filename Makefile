@@ -35,7 +35,7 @@ endif
 get_data: $(STAMP)  ## sample images for `ipucnn run --data real`
 	$(BIN)/ipucnn data fetch sample-images --out data/images
 
-demo: $(STAMP)  ## train on real JPEG files, be interrupted, resume, validate and classify
+demo: $(STAMP)  ## train on JPEG files, interrupt and resume the training, validate and classify
 	sh scripts/demo.sh $(BIN) $(DEMO)
 
 test: $(STAMP)  ## the tests, on this Python
@@ -69,7 +69,7 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-gallery: $(STAMP)  ## the pictures of docs/gallery.md (needs Chromium); RECORD=1 makes their runs anew
+gallery: $(STAMP)  ## the pictures of docs/gallery.md (needs Chromium); RECORD=1 repeats their runs
 	$(BIN)/python docs/gallery.py $(if $(RECORD),--record)
 
 docs: gallery .venv-docs/.installed  ## the reference pages, from the code, and the site in build/site
@@ -131,12 +131,12 @@ bench-data: $(STAMP)  ## the data pipeline against other loaders, of which timm 
 conformance: $(STAMP)  ## the conformance checks on every built-in plugin
 	$(BIN)/python benchmarks/conformance.py
 
-faults: $(STAMP)  ## trainings that are killed, robbed of their disk ...: nothing may be lost
+faults: $(STAMP)  ## inject failures into trainings, and compare the results with undisturbed ones
 	$(BIN)/python benchmarks/faults.py
 	$(BIN)/python benchmarks/faults.py --every-write
 
-fuzz: $(STAMP)  ## hostile files of every kind that comes from outside, for minutes
+fuzz: $(STAMP)  ## read malformed files of every format, for some minutes
 	$(BIN)/python benchmarks/fuzz.py
 
-clean:  ## everything that make made
+clean:  ## remove what make created
 	rm -rf $(VENV) .venv-sdk .venv-horovod .venv-docs build $(DEMO) .pytest_cache .mypy_cache .ruff_cache

@@ -14,9 +14,13 @@ PAGE = "ipucnn.1"
 ENVIRONMENT = (
     ("IPUCNN_CACHE", "Cache folder of downloaded weights and data."),
     ("IPUCNN_WEIGHTS_URL", "Mirror of published weights."),
+    ("IPUCNN_CIFAR_URL", "Mirror of CIFAR's archives."),
     ("IPUCNN_SAMPLE_IMAGES_URL", "Mirror of the sample images."),
     ("IPUCNN_PLUGIN", "Plugins to load, as with --plugin."),
-    ("IPUCNN_DISABLE_PLUGINS", "Third-party plugins not to load; '*' for all."),
+    ("IPUCNN_DISABLE_PLUGINS", "Third-party plugins not to load; 'all' for all."),
+    ("IPUCNN_LOAD_PLUGINS", "The only third-party plugins to load."),
+    ("IPUCNN_STRICT_PLUGINS", "'1' turns a broken plugin into an error."),
+    ("IPUCNN_LAUNCHER", "Launcher that started the process."),
     ("IPUCNN_RANK_TIMEOUT", "Seconds after which a process that does not respond is ended."))
 
 EXITS = (

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 import typer
 
 import ipucnn
+from ipucnn import plugin
 from ipucnn.cli import application
 from ipucnn.core import errors
 from ipucnn.core.registry import hookspecs
@@ -29,6 +30,11 @@ FILES: Sequence[Tuple[str, str, str]] = (
      "In a folder of checkpoints: name and scores of the one that validated best."),
     (".lock", "ipucnn.training.folder_lock",
      "In a folder of checkpoints: the lock of the process that trains in it."),
+    ("checkpoints.0.json", "ipucnn.models.store_folder",
+     "In a folder of checkpoints on a [store](../stores.md): the record of complete checkpoints, "
+     "which alternates with `checkpoints.1.json`."),
+    ("lease.json", "ipucnn.training.store_lease",
+     "In a folder of checkpoints on a store: the process that trains in it."),
     ("metrics.jsonl", "ipucnn.plugins.loggers.files",
      "The metrics of a training, a JSON object per line."),
     ("metrics.csv", "ipucnn.plugins.loggers.files", "The metrics of a training as a table."),
@@ -57,8 +63,8 @@ FILES: Sequence[Tuple[str, str, str]] = (
 
 def pages() -> Dict[str, str]:
     """Return the text of each page by its file name."""
-    return {"plugins.md": plugins(), "commands.md": commands(), "exit-codes.md": codes(),
-            "files.md": files(), "python.md": python()}
+    return {"plugins.md": plugins(), "interfaces.md": interfaces(), "commands.md": commands(),
+            "exit-codes.md": codes(), "files.md": files(), "python.md": python()}
 
 
 def plugins() -> str:
@@ -196,39 +202,92 @@ def python() -> str:
     return "\n".join(lines) + "\n"
 
 
+def interfaces() -> str:
+    """Return the page of the names of `ipucnn.plugin` that are not those of `ipucnn`."""
+    names = [name for name in sorted(plugin.NAMES, key=str.lower) if name not in ipucnn.__all__]
+    found = {name: getattr(plugin, name) for name in names}
+    documented = {name: one for name, one in found.items()
+                  if (inspect.isclass(one) or inspect.isfunction(one)) and not (
+                      inspect.isclass(one) and issubclass(one, errors.IpucnnError))}
+    lines = ["# Interfaces for plugins", "", GENERATED, "[Writing a plugin](../plugins.md) "
+             "explains how they are used. `ipucnn.plugin` also has the [records](plugins.md), "
+             "`option`, `hookimpl` and the [errors](exit-codes.md).", ""]
+    lines += [f"- [`{name}`](#{name.lower()})" for name in documented]
+    lines += ["", "Constants and types: " + ", ".join(
+        f"`{name}`" + (f" (`{one!r}`)" if isinstance(one, (int, str)) else "")
+        for name, one in found.items() if name not in documented
+        and not inspect.isclass(one)) + "."]
+    for name, one in documented.items():
+        lines += ["", f"## `{name}`", ""]
+        if inspect.isfunction(one):
+            lines += [f"```\n{name}{_signature(one)}\n```", "", _docstring(one)]
+            continue
+        lines.append(_prose(one))
+        meanings = attributes(one)
+        if any(meanings):
+            lines += ["", "| attribute | meaning |", "|---|---|"]
+            lines += [f"| `{key}` | {meaning} |" for key, meaning in meanings.items()]
+        for member, function in _functions(one, ("__call__", "__len__")):
+            shown = member if isinstance(vars(one)[member], property) else \
+                f"{member}{_signature(function)}"
+            lines += ["", f"### `{name}.{shown}`", "", _docstring(function)]
+    return "\n".join(lines) + "\n"
+
+
 def _public() -> List[str]:
     return [name for name in ipucnn.__all__ if name != "__version__"]
 
 
 def _members(kind: type) -> Iterator[str]:
-    """Yield the documented public methods and properties of a class."""
+    """Yield the documented public methods and properties of a class, a line each."""
+    for name, function in _functions(kind):
+        shown = name if isinstance(vars(kind)[name], property) else f"{name}{_signature(function)}"
+        yield f"\n- `{shown}`: {_first(function)}"
+
+
+def _functions(kind: type, special: Sequence[str] = ()) -> Iterator[Tuple[str, Any]]:
+    """Yield the documented public methods and properties of a class: names and functions.
+
+    Args:
+        kind: the class.
+        special: names of special methods to include.
+    """
     for name, member in vars(kind).items():
         function = member.fget if isinstance(member, property) else getattr(
             member, "__func__", member)
-        if not name.startswith("_") and inspect.isfunction(function) and function.__doc__:
-            shown = name if isinstance(member, property) else f"{name}{_signature(function)}"
-            yield f"\n- `{shown}`: {_first(function)}"
+        if (name in special or not name.startswith("_")) and inspect.isfunction(function) \
+                and function.__doc__:
+            yield name, function
 
 
 def _signature(function: Callable[..., Any]) -> str:
     """Return a function's parameters, those from declared options as `**options`."""
-    parameters, options = [], False
+    parameters, others = [], ""
     for parameter in inspect.signature(function).parameters.values():
         generated = parameter.kind is parameter.KEYWORD_ONLY and "Options:\n" in (
             function.__doc__ or "")
-        options = options or generated
+        others = "options" if generated else others
         if parameter.name != "self" and not generated and parameter.kind is not \
                 parameter.VAR_KEYWORD:
             default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
             parameters.append(f"{parameter.name}{default}")
         elif parameter.kind is parameter.VAR_KEYWORD:
-            options = True
-    return f"({', '.join(parameters + ['**options'] * options)})"
+            others = parameter.name
+    return f"({', '.join(parameters + [f'**{others}'] * bool(others))})"
 
 
 def _docstring(function: Any) -> str:
     """Return a docstring as Markdown, without the list of declared options."""
     text = inspect.cleandoc(function.__doc__ or "").partition("\n\nOptions:\n")[0]
+    # after "::", an indented block is code
+    prose, *blocks = re.split(r" ?::\n\n((?:(?: {4}.*)?\n)+)", text)
+    return "\n".join([_markdown(prose), *(
+        f"\n```python\n{inspect.cleandoc(code)}\n```\n\n{_markdown(after)}"
+        for code, after in zip(blocks[::2], blocks[1::2]))])
+
+
+def _markdown(text: str) -> str:
+    """Return a part of a docstring without code as Markdown."""
     lines: List[str] = []
     for line in text.split("\n"):
         entry = re.fullmatch(r"    (\*{0,2}\w+): (.*)", line)
@@ -245,7 +304,7 @@ def _prose(documented: Any) -> str:
     """Return a docstring up to its first section, as Markdown."""
     text = re.split(r"\n\n(?:Attributes|Args|Raises|Returns):\n",
                     inspect.cleandoc(documented.__doc__ or ""))[0]
-    return text.replace("``", "`")
+    return re.sub(r" ?::$", ":", text.replace("``", "`"), flags=re.MULTILINE)  # before a formula
 
 
 def _first(documented: Any) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import ipucnn
+import ipucnn.plugin
 from ipucnn.__main__ import invoke
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.options.profiles import resolve
@@ -21,6 +22,7 @@ from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import PublishedWeights
 from ipucnn.core.registry.registry import registry
+from ipucnn.doctor import VARIABLES
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
 
@@ -35,12 +37,31 @@ def test_the_reference_is_what_the_declarations_generate():
         assert page == made[f"{name}_page"](), "run 'make docs'"
 
 
+def test_every_option_of_restore_is_in_the_reference():
+    page = (ROOT / "docs" / "reference" / "options.md").read_text()
+    section = page.partition("## `ipucnn restore`")[2].partition("\n## ")[0]
+    train = page.partition("## `ipucnn train`")[2].partition("\n## ")[0]
+    own = set(re.findall(r"^\| (`--[\w-]+`)", section, re.MULTILINE))
+    for flag in flag_table(COMMANDS["restore"], [], registry()).flags:
+        if not flag.qualified and flag.item.option.applies_to("training"):
+            assert f"`{flag.spellings[0]}`" in own or f"| `{flag.spellings[0]}`" in train
+    assert "`--dashboard`" in section.partition("###")[0], "it is an option of train only"
+
+
 def test_the_manual_page_is_what_the_commands_say(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = importlib.import_module("man_page").man_page()
     assert (ROOT / "docs" / "ipucnn.1").read_text() == page, "run 'make docs'"
     assert r".B data convert" in page
     assert not [line for line in page.splitlines() if line.startswith(("'", ". "))]
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_environment_variables_are_documented(name):
+    if name.startswith("IPUCNN_INSTANCE_") or name == "IPUCNN_PARENT":
+        return  # ipucnn sets them for its own processes
+    assert any(f"`{name}" in page.read_text() for page in PAGES)
+    assert name in (ROOT / "docs" / "ipucnn.1").read_text()
 
 
 def _commands():
@@ -121,6 +142,27 @@ def test_every_command_argument_and_function_is_explained(reference_pages):
         assert body[0] != "|", f"{title} has no description"
     for name in set(ipucnn.__all__) - {"__version__"}:
         assert f"## `ipucnn.{name}`" in python
+
+
+def test_every_public_name_for_plugins_is_in_the_reference(reference_pages):
+    page = reference_pages.interfaces()
+    others = "".join(reference_pages.pages()[name] for name in ("plugins.md", "exit-codes.md"))
+    assert [name for name in ipucnn.plugin.NAMES if f"`{name}`" not in page
+            and f"`{name}`" not in others and name not in ipucnn.__all__] == []
+    for method in ("Backend.inference(", "InferenceSession.__call__(", "TrainingSession.step(",
+                   "ImageDataset.image(", "Loss.__call__(", "Logger.row(", "Launcher.launch("):
+        assert f"### `{method}" in page
+    for title, body in re.findall(r"^##+ (.*)\n\n(.*)$", page, re.MULTILINE):
+        assert body[0] not in "|#", f"{title} has no description"
+    assert "::" not in page
+
+
+def test_code_in_docstrings_is_code_on_the_page(reference_pages):
+    section = reference_pages.python().partition("## `ipucnn.option`")[2].partition("\n## ")[0]
+    assert "option(default, help, **details)" in section
+    assert "::" not in section
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    compile(code, "option", "exec")
 
 
 def test_rows_of_the_table_of_arguments_have_two_cells(reference_pages):

@@ -23,8 +23,8 @@ _PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.
 class BenchDataset(DatasetPart):
     """The dataset, and the job that images are prepared for."""
 
-    data: str = option("imagenet", "Dataset format (default: recognised by the layout of "
-                       "'--data-dir').", kind="dataset", basic=True)
+    data: str = option("imagenet", "Dataset format; recognised by the layout of '--data-dir'.",
+                       kind="dataset", basic=True)
     job: str = option(
         "train", "Purpose of the images: random crops for training, or centre crops for inference "
         "and validation.", choices=("train", "inference"), basic=True)

@@ -44,8 +44,8 @@ def config_list(as_json: bool = JSON) -> None:
 
 
 @_app.command("show")
-def config_show(name: str = typer.Argument(help="Name of a profile, or a YAML file.",
-                                           autocompletion=of_profiles(*PROFILED)),
+def config_show(name: str = typer.Argument(metavar="NAME", help="Name of a profile, or a YAML "
+                                           "file.", autocompletion=of_profiles(*PROFILED)),
                 command: Optional[str] = typer.Option(
                     None, "--command", autocompletion=of_words(*PROFILED),
                     help="Command of the profile: run, train, export or "

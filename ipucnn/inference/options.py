@@ -16,6 +16,7 @@ from ipucnn.core.options.parts import (
     NetworkPart,
     ProfilePart,
     ResultPart,
+    other_input,
 )
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.data.formats.recognition import scored_as
@@ -166,8 +167,8 @@ class RunOptions(CommandOptions):
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
                  registry: "Registry") -> Tuple[str, ...]:
-        """Return options that contradict the given weights file, or are for another dataset."""
-        otherwise = settled_otherwise(profile, given, registry)
+        """Return options that contradict given ones or the weights, or are for another dataset."""
+        otherwise = settled_otherwise(profile, given, registry) + other_input(profile, given)
         if "data" not in profile or not (given.get("synthetic") or "data" in given):
             return otherwise
         others = {"data_dir"} - given.keys()

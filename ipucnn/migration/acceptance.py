@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import Any, List, Sequence
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.launching import stages_of
 from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.registry import registry
@@ -32,12 +33,22 @@ def refusal(command: str, words: Sequence[str]) -> str:
             rest = _without_launcher(rest, kinds)
         given = parsed(kinds[0], rest, registry())
         if command in ("run", "train", "export"):
-            resolve(kinds[0], given, command)
+            check_plan(resolve(kinds[0], given, command))
         else:
             build(kinds[0], given)
     except IpucnnError as error:
         return str(error)
     return ""
+
+
+def check_plan(options: Any) -> None:
+    """Raise `UsageError` if a run or a training cannot be planned; an export has no plan."""
+    if not hasattr(options, "plan"):
+        return
+    count = stages_of(options) - 1
+    if len(options.get("pipeline_splits")) != count:  # 'auto:N' needs the network
+        options = options.with_values(pipeline_splits=tuple(map(str, range(count))))
+    options.plan(synthetic=False)
 
 
 def _without_launcher(words: List[str], kinds: Sequence[type]) -> List[str]:

@@ -11,7 +11,9 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import expanded_path, make_folder, read_limited, write_text
 from ipucnn.core.names import key
+from ipucnn.core.options.parts import other_input
 from ipucnn.core.options.profiles import LIMIT, load, resolve
+from ipucnn.migration.acceptance import check_plan
 from ipucnn.migration.draft import Row
 from ipucnn.migration.job import AUTO
 from ipucnn.migration.old_arguments import Argument, Arguments
@@ -85,7 +87,7 @@ def convert(config: str, meant: Tuple[str, Any], out: str) -> List[Converted]:
     for place in places.values():
         if os.path.lexists(str(place)):
             raise UsageError(f"'{place}' exists, and is not overwritten",
-                             "name another folder: '--out profiles'")
+                             "name another folder with '--out DIR'")
     make_folder(out, "--out")
     script = _script([str(key) for options in named.values() for key in options], config, meant)
     return [_converted(name, options, (config, script), places[name])
@@ -118,16 +120,19 @@ def _converted(name: str, options: Mapping[str, Any], where: Tuple[str, Script],
     draft = translate(script, Arguments(tuple(
         argument for spelling, value in options.items()
         for argument in [_argument(script, str(spelling), value)] if argument is not None), ()))
-    values = {**_defaults(script, draft.options), **{
-        flag[2:].replace("-", "_"): value for flag, words in draft.options.items()
-        if flag != "--config" for flag, value in [_typed(draft.command, flag, words)]}}
+    given = {flag[2:].replace("-", "_"): value for flag, words in draft.options.items()
+             if flag != "--config" for flag, value in [_typed(draft.command, flag, words)]}
+    values = _defaults(script, draft.options)
+    values = {name: value for name, value in values.items()
+              if name not in other_input(values, given)}
+    values.update(given)
     rows = tuple(draft.rows)
     dropped = [f"# {row.given}: dropped, {row.why}" for row in rows if not row.becomes]
     _write(path, [f"# Profile {name!r} of {Path(config).name}, for '{draft.command}'.", *dropped],
            values)
     problems = list(draft.problems)
     try:
-        resolve(OPTIONS[draft.command][0], {"config": str(path)}, draft.command)
+        check_plan(resolve(OPTIONS[draft.command][0], {"config": str(path)}, draft.command))
     except IpucnnError as error:
         problems.append(str(error))
     return Converted(name, str(path), draft.command, values, rows, tuple(problems))

@@ -22,7 +22,8 @@ def part_of_schedule(draft: Draft, argument: Argument) -> Outcome:
     return PART
 
 
-part_of_rate = part_of_address = ema_switch = ema_decay = test_only = part_of_schedule
+part_of_rate = part_of_address = ema_switch = ema_decay = test_only = synthetic_steps = \
+    part_of_schedule
 
 
 def flag(draft: Draft, argument: Argument) -> Outcome:

@@ -22,6 +22,16 @@ def synthetic_benchmark(draft: Draft) -> None:
                                                                             "'--steps'"))
 
 
+def bulk_inference(draft: Draft) -> None:
+    """Limit the steps of synthetic data; other data was read once, whatever was given."""
+    given = draft.given("iterations")
+    if "--synthetic" in draft.options:
+        draft.explain(("iterations",), ["--iterations", draft.old("iterations", "1")],
+                      "" if given else "the default of '--synthetic'")
+    elif given:
+        draft.explain(("iterations",), [], "it had no effect without '--synthetic'")
+
+
 def _steps_schedule(draft: Draft, length: Tuple[str, str], factor: str,
                     epochs: str) -> List[str]:
     """Return the schedule that multiplies the rate with a factor after every so many epochs.

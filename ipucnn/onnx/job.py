@@ -157,7 +157,7 @@ def read_by(spec: BackendSpec, registry: Registry) -> OnnxTarget:
         reading = [other.name for other in (
             registry.get_typed(BackendSpec, name) for name in registry.names("backend"))
             if other.onnx]
-        raise UsageError(f"backend {spec.name!r} reads no ONNX",
+        raise UsageError(f"backend {spec.name!r} is not an export target",
                          "targets: " + ", ".join(reading))
     target: OnnxTarget = import_target(spec.onnx)
     return target

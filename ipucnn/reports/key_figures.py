@@ -53,6 +53,9 @@ def facts(run: FinishedRun) -> Pairs:
 
 def _command(words: Any) -> str:
     program, *others = [str(word) for word in _list(words)] or [""]
+    folder, name = os.path.split(program)
+    if name == "__main__.py":  # python -m ipucnn
+        program = folder
     return " ".join([os.path.basename(program), *map(shlex.quote, others)])
 
 

@@ -101,7 +101,8 @@ def row(flag: Flag, explained: bool = True, owner: Optional[Owner] = None) -> Tu
         text += f" Plugins: {in_words(flag.owners)}."
     spellings = flag.spellings if explained else flag.spellings[:1]
     if item.boolean:
-        negative = f" / --no-{spellings[0][2:]}" if explained and flag.negatable else ""
+        negative = f" / --no-{spellings[0][2:]}" if flag.negatable and (
+            explained or item.default) else ""
         return printable(", ".join(spellings) + negative), printable(text)
     metavar = rule.metavar or "|".join(rule.choices) or (
         "SIZE" if rule.size else "true|false" if item.type is bool else item.type.__name__.upper())

@@ -7,7 +7,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import TRAINING, VALIDATION
 from ipucnn.core.options.owners import builtin_owners
-from ipucnn.core.options.parts import ProfilePart
+from ipucnn.core.options.parts import ProfilePart, other_input
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import settled_otherwise, with_card
@@ -87,11 +87,11 @@ class TrainOptions(TrainingOptions):
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
                  registry: "Registry") -> Tuple[str, ...]:
-        """Return options that contradict the given weights file, and `data` with its options.
+        """Return options that contradict given ones or the weights, and `data` with its options.
 
         The latter only if the given folder contains another dataset.
         """
-        settled = settled_otherwise(profile, given, registry)
+        settled = settled_otherwise(profile, given, registry) + other_input(profile, given)
         if "data" not in profile or not given.get("data_dir") or {"data", "dataset"} & given.keys():
             return settled
         spec = registry.get_typed(DatasetSpec, profile["data"])

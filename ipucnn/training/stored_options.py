@@ -113,26 +113,28 @@ class AverageOptions:
 
     checkpoint_path: Optional[str] = option(
         None, "Folder of checkpoints of one training.", group="Checkpoints",
-        names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="DIR")
+        names=("--checkpoint-input-path", "--checkpoint-input-dir"), metavar="DIR", basic=True)
     checkpoint_output_path: Optional[str] = option(
         None, "File for the average (default: beside the checkpoints).",
-        group="Checkpoints", names=("--output",), metavar="FILE")
+        group="Checkpoints", names=("--output",), metavar="FILE", basic=True)
     weight_avg_strategy: str = option(
         "mean", "Equal weights, or exponentially lower weights for older checkpoints.",
-        group="Averaging", choices=("mean", "exponential"))
+        group="Averaging", choices=("mean", "exponential"), basic=True)
     weight_avg_exp_decay: float = option(
         0.99, "Weight of the older checkpoints in the exponential average.", group="Averaging",
-        minimum=0.0, maximum=1.0, idle="without weight_avg_strategy exponential")
+        minimum=0.0, maximum=1.0, idle="without weight_avg_strategy exponential", basic=True)
     weight_avg_n: int = option(-1, "Number of last checkpoints to average; 0 or -1 for all.",
-                               group="Averaging", minimum=-1, names=("--weight-avg-N",))
+                               group="Averaging", minimum=-1, names=("--weight-avg-N",), basic=True)
     reestimate_batch_norm: int = option(
         0, "Number of training images from which the statistics of batch norm are estimated "
-        "again; 0 averages the statistics.", group="Averaging", minimum=0, metavar="IMAGES")
+        "again; 0 averages the statistics.", group="Averaging", minimum=0, metavar="IMAGES",
+        basic=True)
     data_dir: Optional[str] = option(
         None, "Folder of the dataset (default: that of the training).", group="Averaging",
-        names=("--imagenet-data-path",), metavar="DIR", idle="without reestimate_batch_norm")
+        names=("--imagenet-data-path",), metavar="DIR", idle="without reestimate_batch_norm",
+        basic=True)
     json: bool = option(False, "Print the result as JSON instead of text.", group="Results",
-                        switch=True)
+                        switch=True, basic=True)
 
     def __post_init__(self) -> None:
         if self.reestimate_batch_norm == 1:

@@ -196,6 +196,17 @@ def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucn
     assert "lamb" in beta
 
 
+@pytest.mark.parametrize(("command", "flag"), [
+    ("average", "--checkpoint-path"), ("average", "--weight-avg-strategy"),
+    ("data convert", "--shuffle / --no-shuffle"), ("data bench", "--data")])
+def test_a_help_explains_the_usual_options(command, flag, ipucnn_cli):
+    _, out, _ = ipucnn_cli(*command.split(), "--help")
+    assert f"\n  {flag} " in out
+    assert "Further options" not in out
+    assert "(default: recognised by the layout of '--data-dir'). Default:" not in re.sub(
+        r"\s+", " ", out)
+
+
 @pytest.mark.parametrize(("command", "own", "other"), [
     ("train", "--auto-loss-scaling", "--images-per-call"),
     ("train", "--pipeline-schedule", "--requests"),

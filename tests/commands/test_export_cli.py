@@ -253,7 +253,7 @@ def test_a_file_of_weights(exported, trained):
 REFUSED = [
     (["--model", "tinny"], "unknown model 'tinny'", 2),
     ([*TINY, "--target", "openvine"], "unknown backend 'openvine'", 2),
-    ([*TINY, "--target", "torch"], "backend 'torch' reads no ONNX", 2),
+    ([*TINY, "--target", "torch"], "backend 'torch' is not an export target", 2),
     ([*TINY, "--opset", "12"], "operator set 12 is not one of 7 to 11, which PopART reads", 2),
     ([*TINY, "--opset", "6"], "operator set 6 is not one of 7 to 11", 2),
     ([*TINY, "--target", "onnxruntime", "--opset", "99"], "operator set 99 is not one of 7 to ", 2),

@@ -140,6 +140,11 @@ def test_text_instead_of_a_page(cli, tmp_path):
     assert code == 0, err
     assert re.search(r"^top-1 +[\d.]+ %$", out, re.MULTILINE)
     assert "Loss\n  training" in out
+    kept = json.loads(Path("saved", "training.json").read_text())
+    kept["environment"]["command"] = ["/lib/ipucnn/__main__.py", "train"]  # python -m ipucnn
+    (tmp_path / "kept.json").write_text(json.dumps(kept))
+    _, out, _ = cli("report", tmp_path / "kept.json", "--text")
+    assert re.search(r"^command +ipucnn train$", out, re.MULTILINE)
     code, _, err = cli("report", "saved", "--text", "--out", tmp_path / "x.html")
     assert (code, "exclude each other" in err) == (2, True)
     code, _, err = cli("report", "missing")

@@ -13,6 +13,8 @@ import yaml
 from ipucnn import create_model
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.profiles import resolve
+from ipucnn.inference.options import RunOptions
 from ipucnn.migration.acceptance import refusal
 from ipucnn.migration.job import migrate
 from ipucnn.migration.module_names import kept_here, module_here
@@ -175,6 +177,9 @@ def test_every_option_is_translated_or_dropped_with_a_reason(script, option):
     further = TOGETHER.get(option.name, "").split()
     if script.command == "data convert":
         further += ["--source", "a", "--target", "b"]
+    if option.name == "pipeline-splits":
+        further += ["--device-iterations" if script.command == "run" else
+                    "--gradient-accumulation", "3"]
     arguments = parse(script, [option.spellings[0], *words, *further])
     draft = translate(script, arguments)
     rows = [row for row in draft.rows if option.spellings[0] in row.given]
@@ -229,10 +234,19 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "--rand-augment-magnitude 30"),
     ("python3 resnext_inference_launch.py --nosynthetic --batch_size=6",
      "ipucnn run --config resnext-bulk --no-synthetic --batch-size 6"),
+    # the launcher read the whole folder, whatever '--iterations' was
+    ("python3 resnext_inference_launch.py --iterations 3", "ipucnn run --config resnext-bulk"),
+    ("python3 resnext_inference_launch.py --synthetic --nosynthetic --iterations 3",
+     "ipucnn run --config resnext-bulk --no-synthetic"),
+    ("python3 resnext_inference_launch.py --synthetic",
+     "ipucnn run --config resnext-bulk --synthetic --iterations 1"),
+    ("python3 resnext_inference_launch.py --iterations 3 --synthetic",
+     "ipucnn run --config resnext-bulk --synthetic --iterations 3"),
     ("python3 train.py --model efficientnet-b4 --pipeline-splits blocks/3/0/bn2 "
-     "--recompute-checkpoints add_1 blocks/6",
+     "--recompute-checkpoints add_1 blocks/6 --gradient-accumulation 3",
      "ipucnn train --config train-py --model efficientnet-b4 --pipeline-splits _blocks/10/_bn1 "
-     "--recompute-checkpoints '_blocks/3$' blocks/6 --recompute-mode auto"),
+     "--recompute-checkpoints '_blocks/3$' blocks/6 --recompute-mode auto "
+     "--gradient-accumulation 3"),
     ("python3 train.py --recompute-checkpoints add --recompute-mode manual --model resnet50",
      "ipucnn train --config train-py --recompute-checkpoints 'layer1/0$' --recompute-mode manual "
      "--model resnet50"),
@@ -312,6 +326,20 @@ def test_lines_of_a_shell_stay_what_they_are(line, command):
     (made,) = migrate(line)
     assert made.problems == ()
     assert made.command == command
+
+
+@pytest.mark.parametrize(("line", "problem"), [
+    ("resnet_main.py --data-dir d --batch-size 4 --num-ipus 4 --pipeline "
+     "--gradient-accumulation-factor 2",
+     "4 pipeline stages need a gradient accumulation of at least 7 (2 x stages - 1), not 2"),
+    ("train.py --pipeline-splits layer2 --gradient-accumulation 2",
+     "2 pipeline stages need a gradient accumulation of at least 3 (2 x stages - 1), not 2"),
+    ("run_benchmark.py --pipeline-splits layer2",
+     "2 pipeline stages need at least 2 device iterations, not 1")])
+def test_plans_that_no_backend_executes_are_problems(line, problem):
+    (made,) = migrate(f"python {line}")
+    (found,) = made.problems
+    assert found.startswith(problem)
 
 
 def test_what_depends_on_a_variable_is_explained():
@@ -433,6 +461,7 @@ mine:
   data: imagenet
   imagenet_data_path: /i
   pipeline_splits: [layer1/2 layer2/3]
+  gradient_accumulation: 5
   available_memory_proportion: 0.2
   weight_decay: 1e-5
   lr_decay: 0.97
@@ -542,6 +571,20 @@ def test_unset_options_of_timm_are_not_given(tmp_path, monkeypatch, capsys):
     assert not {"checkpoint_save_steps", "weights", "compile", "loss"} & set(made)
 
 
+def test_what_the_old_application_replaced_in_a_profile(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("configs.yml").write_text(
+        "bytes: {model: resnet50, iterations: 3, eight_bit_io: True}\n"
+        "split: {model: resnet50, iterations: 3, pipeline_splits: [layer2]}\n")
+    assert invoke(["migrate", "--config", "configs.yml", "--script", "run_benchmark.py"]) == 1
+    assert "2 pipeline stages need at least 2 device iterations" in capsys.readouterr().err
+    made = yaml.safe_load(Path("bytes.yaml").read_text())
+    assert made["eight_bit_io"] is True
+    assert "normalization_location" not in made
+    options = resolve(RunOptions, {"config": "bytes.yaml"}, "run")
+    assert options.plan(synthetic=False).normalisation == "device"
+
+
 def test_an_existing_file_is_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("my_args.yaml").write_text(ARGS)
@@ -549,7 +592,7 @@ def test_an_existing_file_is_not_overwritten(tmp_path, monkeypatch, capsys):
     assert invoke(["migrate", "--config", "my_args.yaml"]) == 2
     err = capsys.readouterr().err.replace("\n", " ")
     assert "'my-args.yaml' exists, and is not overwritten" in err
-    assert "--out profiles" in err
+    assert "name another folder with '--out DIR'" in err
     assert Path("my-args.yaml").read_text() == "mine"
 
 

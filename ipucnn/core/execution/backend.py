@@ -30,7 +30,7 @@ class Probe:
         device: the device in words (``"CPU (2 cores, AVX2)"``).
         versions: name and version of the software it runs on.
         reason: why the backend is not usable.
-        remedy: how to make it usable.
+        remedy: what the user can do so that it becomes usable.
         half: the half-precision type (``bfloat16``); empty if there is none.
         precision: the default ``compute.master`` pair; half precision only if the device computes
             in it.

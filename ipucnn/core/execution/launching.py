@@ -169,7 +169,7 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
         # each process of '--instances' has its own replicas
         if asked != default or launch.local_index is None:
             return options, []
-        return options.with_values(replicas=max(1, launch.count // _stages(options))), []
+        return options.with_values(replicas=max(1, launch.count // stages_of(options))), []
     if asked == launch.replicas:
         return options, []
     options = options.with_values(replicas=launch.replicas)
@@ -179,7 +179,7 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
                      f"'--replicas {asked}' is not used"]
 
 
-def _stages(options: Any) -> int:
+def stages_of(options: Any) -> int:
     """Return the number of pipeline stages in the options; 'auto:4' means four."""
     splits = options.get("pipeline_splits")
     kind, _, number = "".join(splits[:1]).partition(":")

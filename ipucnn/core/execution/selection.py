@@ -162,7 +162,7 @@ def _none_usable(options: CommandOptions, unusable: List[Chosen],
     away = " ".join(f"--no-{name.replace('_', '-')}" for name in given
                     if options.plugins.deferred[name] is True)
     if options.get("config") and away:
-        reasons = f"to run the profile without, add '{away}'; {reasons}"
+        reasons = f"leave it out, or add '{away}' if the profile sets it; {reasons}"
     return UnavailableError(f"{flags}, and no such backend can be used here", reasons)
 
 
@@ -298,7 +298,7 @@ def _not_offered(options: CommandOptions, spec: BackendSpec,
              for flag, _, having in refused]
     away = " ".join(f"--no-{flag[2:]}" for flag, boolean, _ in refused if boolean)
     if options.get("config") and away:
-        hints.append(f"to run the profile without, add '{away}'")
+        hints.append(f"leave it out, or add '{away}' if the profile sets it")
     return UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
 
 

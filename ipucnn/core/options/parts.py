@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import ClassVar, Dict, Iterator, Optional, Tuple
+from typing import Any, ClassVar, Dict, Iterator, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.files import kind_of, require_writable
@@ -125,6 +125,15 @@ class DatasetPart:
         """The place of normalisation, and whether images are sent to the device as uint8."""
         place = self.normalization_location or ("host" if self.eight_bit_io is False else "device")
         return place, place != "host" if self.eight_bit_io is None else self.eight_bit_io
+
+
+def other_input(profile: Mapping[str, Any], given: Mapping[str, Any]) -> Tuple[str, ...]:
+    """Return the options of a profile that a given one on the input of the device contradicts."""
+    for one, value, other, excluded in (("eight_bit_io", True, "normalization_location", "host"),
+                                        ("normalization_location", "host", "eight_bit_io", True)):
+        if given.get(one) == value and other not in given and profile.get(other) == excluded:
+            return (other,)
+    return ()
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,10 @@ class RequestOptions:
     """Options of concurrent calls of an engine."""
 
     requests: Optional[int] = option(
-        None, "Number of calls in flight, which share the cores: more often give better "
-        "throughput, 1 gives the best latency (default: the result of '--tune', or with "
-        "'openvino' twice the number that it computes at a time, with 'onnxruntime' 1, and with "
-        "'ncnn', whose calls have one image, the number of threads).",
+        None, "Number of calls in flight, which share the cores. More calls usually increase the "
+        "throughput; 1 gives the lowest latency. Default: the result of '--tune', or else 1 with "
+        "'onnxruntime', the number of threads with 'ncnn', and with 'openvino' twice the number "
+        "of calls that it computes at a time.",
         minimum=1, maximum=1024, names=("--num-requests",), only="inference",
         validation=True)
 

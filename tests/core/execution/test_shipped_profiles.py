@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.profiles import available, resolve
 from ipucnn.core.registry.registry import registry
@@ -90,6 +91,18 @@ def test_what_the_command_line_says_stays():
     assert "replicas" not in options.left_out
 
 
+@pytest.mark.parametrize(("profile", "given", "place", "eight_bit"), [
+    ("run-benchmark-py", {"eight_bit_io": True}, "device", True),
+    ("resnet50-mk2", {"normalization_location": "host"}, "host", False),
+    ("resnet50-mk2", {"normalization_location": "none"}, "none", True)])
+def test_the_input_on_the_command_line_overrides_the_profile(profile, given, place, eight_bit):
+    options = resolve(RunOptions, {"config": profile, **given}, "run")
+    assert options.dataset.input == (place, eight_bit)
+    training = resolve(TrainOptions, {"config": "resnet50", "normalization_location": "host"},
+                       "train")
+    assert training.dataset.input == ("host", False)
+
+
 def test_a_profile_without_its_ipu_options_is_used_as_it_is():
     options = _train({"config": "resnet50", "backend": "torch", **dict.fromkeys(
         ("enable_stochastic_rounding", "half_partial", "disable_stable_batchnorm"), False),
@@ -101,6 +114,10 @@ def test_a_profile_without_its_ipu_options_is_used_as_it_is():
 def test_an_ipu_option_on_the_command_line_is_refused():
     with pytest.raises(UnavailableError, match="num-io-tiles"):
         _train({"config": "resnet50", "num_io_tiles": 32})
+    options = _train({"config": "train-py", "enable_stochastic_rounding": True})
+    with pytest.raises(UnavailableError) as caught:  # the profile does not set it
+        choose_backend(options, options.plan(False), registry())
+    assert caught.value.hint.startswith("leave it out, or add '--no-enable-stochastic-rounding'")
     with pytest.raises(UsageError, match="num-io-tiles"):
         _train({"config": "resnet50", "num_io_tiles": 32, "backend": "torch"})
 

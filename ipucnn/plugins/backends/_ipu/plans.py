@@ -108,8 +108,8 @@ def check_training(plan: ExecutionPlan, setup: TrainingSetup, options: IpuOption
         UsageError: the plan, the setup or an option requires it.
     """
     if setup.tolerate_non_finite:
-        raise UsageError("'--skip-non-finite' has no effect on an IPU, which has made its "
-                         "update when the host sees the loss", "leave it out; "
+        raise UsageError("'--skip-non-finite' has no effect on an IPU, which updates the weights "
+                         "before the host receives the loss", "leave it out; "
                          "'--auto-loss-scaling' or a lower '--loss-scaling' may help")
     check_training_options(plan, options)
 
