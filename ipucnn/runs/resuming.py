@@ -15,7 +15,7 @@ from ipucnn.data.remote.transfer import shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
-from ipucnn.runs.found import DEPTH
+from ipucnn.runs.found import DEPTH, searched
 from ipucnn.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def newest_folder(place: Path, listener: Listener) -> Optional[Path]:
         CheckpointError: the only folders with checkpoints have those of several trainings.
     """
     found, refused = [], []
-    for folder, below, files in os.walk(place):
-        below[:] = [name for name in below if not name.startswith(".")]
+    for folder, _, files in searched(place):
         if any(name.endswith(".pt") for name in files):
             try:
                 times = [entry.path.stat().st_mtime for entry in entries(Path(folder))
