@@ -72,6 +72,7 @@ def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
     checkpoint = replace(_find(Path(own["checkpoint_path"]), listener),
                          add_classes=bool(own.get("add_classes")))
     saved = _saved_options(checkpoint, overrides, registry, listener)
+    saved = _with_log_of(saved, folder)
     options = _overridden(saved, overrides, registry, listener)
     options, notes = fitted(options.with_values(checkpoint_path=folder))
     for note in notes:
@@ -163,6 +164,22 @@ def _saved_options(checkpoint: Checkpoint, overrides: Mapping[str, Any], registr
         if type(error) is not UsageError:
             raise
         raise UsageError(f"{error.message} (options saved in '{place}')", error.hint) from error
+
+
+def _with_log_of(saved: TrainOptions, folder: str) -> TrainOptions:
+    """Return the saved options with a log folder in that of the checkpoints at its new place.
+
+    Args:
+        saved: the saved options.
+        folder: of the checkpoints, which may have been moved or copied, or is another one.
+    """
+    before, log_dir = saved.checkpoints.checkpoint_path, saved.results.log_dir
+    if not before or not log_dir or is_store(before) or is_store(folder):
+        return saved
+    within = os.path.relpath(log_dir, before)
+    if within.split(os.sep)[0] == os.pardir:
+        return saved
+    return saved.with_values(log_dir=os.path.normpath(os.path.join(folder, within)))
 
 
 def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Registry,

@@ -38,6 +38,7 @@ from ipucnn.core.loggers import RunInfo
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
 from ipucnn.reports.run_folder import METRICS, TRAINING, VALIDATION, WRITTEN
@@ -294,8 +295,9 @@ def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
 def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) -> bool:
     """Return whether the record in a log folder is that of a restored training, or unreadable.
 
-    Trainings are distinguished by the folder of their checkpoints and the seed. A record without
-    a folder is of a training that has not been restored yet; all its options are compared.
+    Trainings are distinguished by the folder of their checkpoints, which may have been moved, and
+    the seed. A record without a folder is of a training that has not been restored yet; all its
+    options are compared.
 
     Args:
         log_dir: the log folder.
@@ -308,9 +310,18 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
     place = record.get("checkpoint_path")
     if not place and not restored.options.get("checkpoint_path"):
         return bool(record == parsed_json(json_text(restored.options).encode()))
-    places = (restored.options.get("checkpoint_path"), options.checkpoints.checkpoint_path)
+    now, before = options.checkpoints.checkpoint_path, restored.options.get("checkpoint_path")
+    # a record elsewhere is that of the training from which this one was copied, or branches off
+    own = f"{_resolved(str(log_dir))}/".startswith(f"{_resolved(now)}/") \
+        or not _has_checkpoints(before)
     return record.get("seed") == restored.options.get("seed") and _resolved(place) in map(
-        _resolved, places)
+        _resolved, (now, before) if own else (now,))
+
+
+def _has_checkpoints(place: Optional[str]) -> bool:
+    with suppress(OSError):  # there is no such folder
+        return any(map(NAME.fullmatch, os.listdir(place or "")))
+    return False
 
 
 def _resolved(place: Optional[str]) -> str:
