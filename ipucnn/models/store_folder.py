@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
 from ipucnn.core.staging import staged
 from ipucnn.data.bounded_folder import BoundedFolder, use
@@ -78,6 +78,7 @@ class StoreFolder:
         self._good: Dict[str, Tuple[int, int]] = {}
         self._sent: Dict[str, Tuple[int, int]] = {}
         self._gone: Set[str] = set()
+        self._lost = ""
         private_folder(root.parent)
         private_folder(root)
         if not writes:
@@ -225,6 +226,14 @@ class StoreFolder:
                 elif path.name in (*_BESIDE, *_WATCHED):
                     path.unlink()
 
+    def lose(self, reason: str) -> None:
+        """Write nothing to the store any more: another process does; thread-safe."""
+        self._lost = reason
+
+    def _require_own(self) -> None:
+        if self._lost:
+            raise IpucnnError(self._lost, f"checkpoints that it has not written are in '{self.root}'")
+
     def send(self, name: str = "") -> None:
         """Write a checkpoint to the store, then the files beside it, then the record.
 
@@ -233,8 +242,10 @@ class StoreFolder:
 
         Raises:
             DataError: it cannot be written; the record is unchanged.
+            IpucnnError: another process writes there now.
         """
         with self._lock:
+            self._require_own()
             recorded = dict(self._adopted())
             unsent = [other for other in os.listdir(str(self.root))
                       if NAME.fullmatch(other) and other not in recorded]
@@ -290,7 +301,7 @@ class StoreFolder:
         store = Store(self.store.url, replace(
             patience, attempts=1, timeout=min(_BRIEF, patience.timeout)))
         with suppress(DataError, OSError):
-            for name in _WATCHED:
+            for name in () if self._lost else _WATCHED:
                 self._send_beside(name, store)
 
     def _point(self, recorded: _Recorded) -> None:

@@ -62,7 +62,7 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
             if stored is None:
                 yield
             else:
-                with leased(stored.store, option, report):
+                with leased(stored.store, option, report, stored.lose):
                     stored.begin()
                     try:
                         yield
