@@ -232,7 +232,7 @@ class StoreFolder:
 
     def _require_own(self) -> None:
         if self._lost:
-            raise IpucnnError(self._lost, f"checkpoints that it has not written are in '{self.root}'")
+            raise IpucnnError(self._lost, f"checkpoints that are not there are in '{self.root}'")
 
     def send(self, name: str = "") -> None:
         """Write a checkpoint to the store, then the files beside it, then the record.

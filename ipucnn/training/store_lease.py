@@ -1,8 +1,9 @@
 """The lease of a training on a folder of a store, which has no locks.
 
 The lease is a file with the owner of the folder and the time of the last renewal. Of two trainings
-that start at the same time, the one that reads back its own lease continues. The clocks of hosts may
-differ, so one that seems to have expired is taken over only if it is not renewed for a while.
+that start at the same time, the one that reads back its own lease continues. The clocks of hosts
+may differ, so a lease that seems to have expired is taken over only if it is not renewed for a
+while.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def _owner(store: Store, token: str) -> Optional[Dict[str, Any]]:
 
 def _is_renewed(store: Store, found: Mapping[str, Any], report: Callable[[str], None]) -> bool:
     """Return whether a lease is renewed within some time although it seems to have expired."""
-    report(f"waiting {OBSERVED * RENEWED:.0f} s to see whether {store.shown()!r} is still in use by "
-           f"process {found['process']} on {found['host']!r}")
+    report(f"waiting {OBSERVED * RENEWED:.0f} s to see whether {store.shown()!r} is still in use "
+           f"by process {found['process']} on {found['host']!r}")
     until = time.monotonic() + OBSERVED * RENEWED
     while time.monotonic() < until:
         time.sleep(RENEWED / 10)

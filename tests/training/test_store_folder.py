@@ -299,7 +299,7 @@ def test_a_training_ends_whose_lease_was_taken_over_while_it_was_suspended(monke
 
 
 def test_a_full_temporary_folder_does_not_end_a_training(monkeypatch, tmp_path):
-    folder, lock = writing()
+    _, lock = writing()
     with lock:
         keeper = begun()
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
