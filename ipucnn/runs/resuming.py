@@ -39,6 +39,7 @@ def newest_folder(place: Path, listener: Listener) -> Optional[Path]:
 
     Raises:
         CheckpointError: the only folders with checkpoints have those of several trainings.
+        DataError: the folder cannot be read.
     """
     found, refused = [], []
     for folder, _, files in searched(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -89,6 +90,19 @@ def test_linked_folders_are_runs(logs, tmp_path_factory, capsys):
     assert {run["folder"] for run in runs_of(str(logs), capsys)} == {
         str(logs / name) for name in ("a", "b/inner", "linked")}
     assert newest_folder(logs, Listener()) == logs / "linked"
+
+
+@pytest.mark.parametrize("argv", [["runs"], ["watch", "--once"], ["train", "--resume"],
+                                  ["train", "--resume", "auto", "--checkpoint-path"]])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(logs, argv, capsys, monkeypatch):
+    def refused(place, listdir=os.listdir):
+        if place == str(logs):
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return listdir(place)
+
+    monkeypatch.setattr("os.listdir", refused)
+    assert invoke([*argv, str(logs)]) == 1
+    assert f"error: cannot list folder '{logs}': Permission denied" in capsys.readouterr().err
 
 
 def test_conditions_and_orders():
