@@ -45,7 +45,7 @@ from ipucnn.reports.run_folder import METRICS, TRAINING, VALIDATION, WRITTEN
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
-from ipucnn.training.folder_lock import locked
+from ipucnn.training.folder_lock import check_held, locked
 from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.keeper import Keeper
 from ipucnn.training.live_status import LiveStatus
@@ -182,7 +182,7 @@ class FileRecords(Records):
         inherited = restored.path if restored and restored.path and folder \
             and restored.path.parent.resolve() == folder.resolve() else None
         self._keeper = Keeper(folder, options.checkpoints.keep_last, inherited) if folder else None
-        self._report = report
+        self._folder, self._report = folder, report
         if self._keeper is not None and restored is not None and inherited is not None:
             standing = Figures.from_plain(restored.progress).standing
             self._keeper.resume(standing.as_plain(), standing.file)
@@ -217,6 +217,7 @@ class FileRecords(Records):
         """See `Records.save`."""
         if self._keeper is None:
             return None
+        self._check_held()
         warning = self._keeper.save(checkpoint)
         self.failed, self.last_good = self._keeper.failed, self._keeper.last_good
         self._saved_at = time.monotonic()
@@ -235,6 +236,7 @@ class FileRecords(Records):
 
     def row(self, row: Dict[str, Any]) -> None:
         """See `Records.row`."""
+        self._check_held()
         self._loggers.row(row)
 
     def evidence(self, validation: Dict[str, Any]) -> None:
@@ -264,8 +266,17 @@ class FileRecords(Records):
         if self._live is not None:
             self._live.end(status, result)
         unrecorded = self._loggers.finish(status, result)
+        try:
+            self._check_held()
+        except IpucnnError as error:
+            return error
         self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded
+
+    def _check_held(self) -> None:
+        """Check that no other training uses the folders; see `check_held`."""
+        for folder in filter(None, (self._folder, self.log_dir)):
+            check_held(folder)
 
     def _document(self, name: str, value: Dict[str, Any]) -> None:
         """Write a document into the log folder; a failure is only noted."""
