@@ -44,7 +44,7 @@ def train(given: Dict[str, Any]) -> int:
         return resumed(given, options, listener) or restarted(options, listener=listener) \
             or train_all(options, listener=listener)
 
-    return _trained(given, job)
+    return _trained({**given, "result": options.results.result}, job)  # a profile may name it
 
 
 @launchable
@@ -58,7 +58,7 @@ def restore(given: Dict[str, Any]) -> int:
             from ipucnn.training.restore import restore as restored
 
         listener.preparing()
-        own = ("json", "progress", "result", "no_report")
+        own = ("json", "progress", "no_report")
         return restored({name: value for name, value in given.items() if name not in own},
                         listener=listener)
 

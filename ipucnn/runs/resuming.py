@@ -26,7 +26,7 @@ AUTO = "auto"
 LOGS = "logs"
 
 _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir", "json",
-                  "progress", "result", "no_report", "dashboard", "wandb")
+                  "progress", "no_report", "dashboard", "wandb")
 """Options that `restore` does not have, or reads from the checkpoint."""
 
 
@@ -160,6 +160,6 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
         plain = item.name if item is not None else name
         if plain in _NOT_PASSED_ON:
             continue
-        if plain not in resolved or resolved[plain] != saved.get(plain):
+        if plain not in resolved or resolved[plain] != saved.get(plain) or plain == "result":
             changes[name] = value
     return changes

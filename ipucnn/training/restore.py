@@ -21,7 +21,7 @@ from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
-from ipucnn.training.checkpoint_folder import newest
+from ipucnn.training.checkpoint_folder import check_result, newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked
 from ipucnn.training.options import RestoreOptions, TrainOptions
@@ -36,6 +36,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
 
     Args:
         given: `checkpoint_path`, a file or a folder, and options that replace the checkpoint's.
+            The caller writes the file of `result`, which is only checked here.
         registry: where names are looked up; this process's when not given.
         listener: receives the chosen checkpoint, the replaced options, and progress.
 
@@ -50,6 +51,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     if not place:
         raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
     folder = own.get("checkpoint_output_dir") or _folder_of(place)
+    check_result(own.get("result"), folder, overrides.get("log_dir"))
     with ExitStack() as held:
         output = place_of(folder, writes=speaks())
         if speaks() and output.is_dir():  # before the newest checkpoint is looked for
@@ -110,7 +112,7 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
     return restore({"checkpoint_path": folder}, registry, listener)
 
 
-_OWN = ("checkpoint_path", "checkpoint_output_dir", "add_classes")
+_OWN = ("checkpoint_path", "checkpoint_output_dir", "add_classes", "result")
 
 
 def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
