@@ -63,6 +63,7 @@ class StoreFolder:
         store: the folder on the store.
         root, writes: see above.
         closed: whether the copies are removed, and this is of no use any more.
+        taken: returns why this process must not write there any more, or an empty text.
     """
 
     def __init__(self, url: str, root: Path, writes: bool) -> None:
@@ -70,6 +71,7 @@ class StoreFolder:
         self.root = root
         self.writes = writes
         self.closed = False
+        self.taken: Callable[[], str] = str
         self._lock = threading.RLock()
         self._beside_lock = threading.Lock()  # so that a live status does not wait for a checkpoint
         self._sequence = 0
@@ -231,6 +233,7 @@ class StoreFolder:
         self._lost = reason
 
     def _require_own(self) -> None:
+        self._lost = self._lost or self.taken()
         if self._lost:
             raise IpucnnError(self._lost, f"checkpoints that are not there are in '{self.root}'")
 

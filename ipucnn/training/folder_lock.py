@@ -74,7 +74,8 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
             if stored is None:
                 yield
             else:
-                with leased(stored.store, option, report, stored.lose):
+                with leased(stored.store, option, report, stored.lose) as taken:
+                    stored.taken = taken
                     stored.begin()
                     try:
                         yield

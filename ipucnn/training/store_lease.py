@@ -39,15 +39,17 @@ _LAST = 10.0  # seconds to wait for an active renewal at the end
 
 @contextmanager
 def leased(store: Store, option: str, report: Callable[[str], None],
-           lost: Callable[[str], None]) -> Iterator[None]:
+           lost: Callable[[str], None]) -> Iterator[Callable[[], str]]:
     """Hold the lease of a folder on a store, and renew it.
+
+    Yields a function that reads the lease and returns why this process must not write there any
+    more: another training has taken it over. Otherwise the text is empty.
 
     Args:
         store: the folder.
         option: the option that names another folder, for messages.
         report: receives a note when an expired lease is taken over.
-        lost: called in a thread when another training has taken the lease over, with the reason for
-            which this one must not write there any more.
+        lost: called in a thread with this text when it is not empty.
 
     Raises:
         UsageError: another training holds it.
@@ -78,12 +80,12 @@ def leased(store: Store, option: str, report: Callable[[str], None],
                               daemon=True)
     thread.start()
     try:
-        yield
+        yield lambda: _taken(store, token)
     finally:
         over.set()
         thread.join(_LAST)  # otherwise it would write the lease again
         with suppress(DataError):
-            if _owner(store, token) is None:
+            if not _taken(store, token):
                 store.remove(FILE)
 
 
@@ -94,19 +96,20 @@ def _renew(store: Store, token: str, over: threading.Event, lost: Callable[[str]
     """
     while not over.wait(RENEWED):
         with suppress(DataError):  # failures of the store are reported for checkpoints
-            owner = _owner(store, token)
-            if owner is not None:
-                lost(f"{store.shown()!r} was taken over by another training, process "
-                     f"{owner['process']} on {owner['host']!r}, because this one did not renew its "
-                     "lease in time")
+            taken = _taken(store, token)
+            if taken:
+                lost(taken)
                 return
             _write(store, token)
 
 
-def _owner(store: Store, token: str) -> Optional[Dict[str, Any]]:
-    """Return the lease of another training; None if there is only that of a token, or none."""
+def _taken(store: Store, token: str) -> str:
+    """Return why the process with a token must not write; empty if it may."""
     found = _read(store)
-    return None if found is None or found["token"] == token else found
+    if found is None or found["token"] == token:
+        return ""
+    return f"{store.shown()!r} was taken over by another training, process {found['process']} on " \
+           f"{found['host']!r}, because this one did not renew its lease in time"
 
 
 def _is_renewed(store: Store, found: Mapping[str, Any], report: Callable[[str], None]) -> bool:

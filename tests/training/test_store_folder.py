@@ -280,14 +280,15 @@ def test_the_lease_of_a_training_that_has_ended_is_taken_over(left, monkeypatch)
     assert FILE not in stored()
 
 
-def test_a_training_ends_whose_lease_was_taken_over_while_it_was_suspended(monkeypatch):
-    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.05)
+@pytest.mark.parametrize("renewed", [0.02, 30])
+def test_a_training_ends_whose_lease_was_taken_over_while_it_was_suspended(renewed, monkeypatch):
+    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", renewed)
     folder, lock = writing()
     with lock:
         keeper = begun()
         lease()
         until = time.monotonic() + 10
-        while not store_paths.on_store(folder)._lost:
+        while renewed < 1 and not store_paths.on_store(folder)._lost:
             assert time.monotonic() < until
             time.sleep(0.02)
         with pytest.raises(IpucnnError, match="taken over by another training, process 12 on"):
