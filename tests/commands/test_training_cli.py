@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -439,9 +440,16 @@ def test_a_loss_that_is_not_finite_stops_with_everything_named(cli):
     assert "'--loss-scaling'" not in err  # it is not above 1
 
 
-def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):
-    import shutil
+def test_a_training_that_fails_after_a_checkpoint_suggests_to_continue(cli, trained, tmp_path):
+    shutil.copytree(str(trained), str(tmp_path / "copy"))
+    code, out, err = cli("restore", "--checkpoint-path", "copy", "--epoch", "4", "--lr", "1e30",
+                         "--progress", "off")
+    assert (code, "last good checkpoint: copy" in " ".join(err.split())) == (1, True), err
+    assert "The last checkpoint is saved. Next:" in out
+    assert "ipucnn restore --checkpoint-path copy   (continue)" in out
 
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(str(trained), str(copy))
     (newest,) = copy.glob("*_2.pt")
