@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -68,4 +69,20 @@ def test_a_name_that_is_too_long_is_one_line(capfd):
     assert invoke(["validate", "--checkpoint-path", "x" * 300]) in (1, 2)
     said = capfd.readouterr().err
     assert "error: " in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("number", "hint"), [
+    (errno.EACCES, "grant permission"), (errno.EROFS, "grant permission"), (errno.EIO, "the disk"),
+    (errno.ESTALE, "the network file system"), (errno.EMFILE, "'ulimit -n'"),
+    (errno.ENOSPC, "free disk space")])
+def test_failures_of_the_system_are_no_bugs(number, hint, capfd, monkeypatch):
+    def failing(*_):
+        raise OSError(number, os.strerror(number), b"d/a")
+
+    monkeypatch.setattr("ipucnn.inference.job.session_of", failing)
+    assert invoke([*RUN, "--iterations", "1"]) == 1
+    said = capfd.readouterr().err
+    assert f"error: cannot use 'd/a': {os.strerror(number)}\nhint: " in said
+    assert hint in said
     assert "Traceback" not in said

@@ -133,7 +133,7 @@ def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks
     if given.pop("config", None):
         raise UsageError("option 'config' cannot be used to restore a training",
                          "give the options to change by name")
-    place, wanted = given.pop("result", None), not given.pop("no_report", False)
+    place, wanted = given.get("result"), not given.pop("no_report", False)
 
     def job(listener: Listener) -> TrainResult:
         from ipucnn.training.restore import restore as restored

@@ -44,7 +44,7 @@ def train(given: Dict[str, Any]) -> int:
         return resumed(given, options, listener) or restarted(options, listener=listener) \
             or train_all(options, listener=listener)
 
-    return _trained(given, job)
+    return _trained({**given, "result": options.results.result}, job)  # a profile may name it
 
 
 @launchable
@@ -58,7 +58,7 @@ def restore(given: Dict[str, Any]) -> int:
             from ipucnn.training.restore import restore as restored
 
         listener.preparing()
-        own = ("json", "progress", "result", "no_report")
+        own = ("json", "progress", "no_report")
         return restored({name: value for name, value in given.items() if name not in own},
                         listener=listener)
 
@@ -68,7 +68,7 @@ def restore(given: Dict[str, Any]) -> int:
 def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
     as_json = bool(given.get("json"))
 
-    def show(result: Any) -> None:
+    def show(result: Any, failed: bool = False) -> None:
         note = None
         try:
             if given.get("result") and speaks():
@@ -83,7 +83,8 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             if as_json:
                 render.emit_json(result.as_dict())
             else:
-                render.emit("\n".join([render.facts(result.facts()), *_next_steps(result)]))
+                render.emit("\n".join([render.facts(result.facts()),
+                                       *_next_steps(result, failed)]))
         if note:
             render.note(note)
 
@@ -92,7 +93,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             result = job(listener)
         except IpucnnError as error:
             if error.partial is not None and error.partial.updates:
-                show(error.partial)
+                show(error.partial, failed=True)
             raise
     show(result)
     listener.check_output()
@@ -112,16 +113,17 @@ def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
     return TrainProgress(_choice(given), summary=not as_json)
 
 
-def _next_steps(result: Any) -> List[str]:
+def _next_steps(result: Any, failed: bool) -> List[str]:
     """Return the lines that suggest commands for the model of a training."""
     if not result.checkpoint or not speaks():
         return []
     folder = os.path.dirname(result.checkpoint) or "."
     steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
              "(classify new images)"]
-    if result.stopped_by in exit_codes.INTERRUPTED:
+    if failed or result.stopped_by in exit_codes.INTERRUPTED:
         steps.append(f"ipucnn restore --checkpoint-path {shlex.quote(folder)}   (continue)")
-    return ["", "The model is saved. Next:", *(f"  {step}" for step in steps)]
+    saved = "last checkpoint" if failed else "model"
+    return ["", f"The {saved} is saved. Next:", *(f"  {step}" for step in steps)]
 
 
 @launchable

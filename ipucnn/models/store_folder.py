@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
 from ipucnn.core.staging import staged
 from ipucnn.data.bounded_folder import BoundedFolder, use
@@ -63,6 +63,7 @@ class StoreFolder:
         store: the folder on the store.
         root, writes: see above.
         closed: whether the copies are removed, and this is of no use any more.
+        taken: returns why this process must not write there any more, or an empty text.
     """
 
     def __init__(self, url: str, root: Path, writes: bool) -> None:
@@ -70,6 +71,7 @@ class StoreFolder:
         self.root = root
         self.writes = writes
         self.closed = False
+        self.taken: Callable[[], str] = str
         self._lock = threading.RLock()
         self._beside_lock = threading.Lock()  # so that a live status does not wait for a checkpoint
         self._sequence = 0
@@ -78,6 +80,7 @@ class StoreFolder:
         self._good: Dict[str, Tuple[int, int]] = {}
         self._sent: Dict[str, Tuple[int, int]] = {}
         self._gone: Set[str] = set()
+        self._lost = ""
         private_folder(root.parent)
         private_folder(root)
         if not writes:
@@ -225,6 +228,15 @@ class StoreFolder:
                 elif path.name in (*_BESIDE, *_WATCHED):
                     path.unlink()
 
+    def lose(self, reason: str) -> None:
+        """Write nothing to the store any more: another process does; thread-safe."""
+        self._lost = reason
+
+    def _require_own(self) -> None:
+        self._lost = self._lost or self.taken()
+        if self._lost:
+            raise IpucnnError(self._lost, f"checkpoints that are not there are in '{self.root}'")
+
     def send(self, name: str = "") -> None:
         """Write a checkpoint to the store, then the files beside it, then the record.
 
@@ -233,8 +245,10 @@ class StoreFolder:
 
         Raises:
             DataError: it cannot be written; the record is unchanged.
+            IpucnnError: another process writes there now.
         """
         with self._lock:
+            self._require_own()
             recorded = dict(self._adopted())
             unsent = [other for other in os.listdir(str(self.root))
                       if NAME.fullmatch(other) and other not in recorded]
@@ -290,7 +304,7 @@ class StoreFolder:
         store = Store(self.store.url, replace(
             patience, attempts=1, timeout=min(_BRIEF, patience.timeout)))
         with suppress(DataError, OSError):
-            for name in _WATCHED:
+            for name in () if self._lost else _WATCHED:
                 self._send_beside(name, store)
 
     def _point(self, recorded: _Recorded) -> None:

@@ -105,8 +105,8 @@ def of_training(log_dir: str) -> Optional[str]:
                 Store(log_dir).upload(path, run_folder.REPORT)
         else:
             report([log_dir])
-    except IpucnnError as error:
-        return f"no report is written: {error.message}"
+    except (IpucnnError, OSError) as error:  # no temporary folder, or a full disk
+        return f"no report is written: {getattr(error, 'message', error)}"
     return None
 
 

@@ -6,11 +6,12 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import read_limited
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
@@ -269,15 +270,39 @@ def folders(place: Path) -> List[Path]:
 
     Raises:
         UsageError: there is no such folder.
+        DataError: it cannot be read.
     """
     if not place.is_dir():
         raise UsageError(f"there is no folder '{place}'",
                          "name the folder of trainings; 'ipucnn train' makes 'logs'")
     found = []
-    for folder, below, files in os.walk(place):
+    for folder, below, files in searched(place):
         if METRICS in files or STATUS in files:
             found.append(Path(folder))
         if len(Path(folder).relative_to(place).parts) >= DEPTH:
             below.clear()
-        below[:] = sorted(name for name in below if not name.startswith("."))
     return found
+
+
+def searched(place: Path) -> Iterator[Tuple[str, List[str], List[str]]]:
+    """Yield a folder and those below it, as `os.walk` does, without hidden ones.
+
+    A folder elsewhere that is linked there is one of them, but not the folders below it, which may
+    be a large dataset. Folders below that cannot be read are left out.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    try:
+        os.listdir(str(place))
+    except OSError as error:
+        raise DataError(f"cannot list folder '{place}': {error.strerror}",
+                        "grant permission there, or name another folder") from error
+    root = os.path.join(os.path.realpath(str(place)), "")
+    for folder, below, files in os.walk(str(place)):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield folder, below, files
+        for link in filter(os.path.islink, (os.path.join(folder, name) for name in below)):
+            if not os.path.join(os.path.realpath(link), "").startswith(root):
+                with suppress(OSError):
+                    yield link, [], os.listdir(link)

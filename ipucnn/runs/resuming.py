@@ -15,7 +15,7 @@ from ipucnn.data.remote.transfer import shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
-from ipucnn.runs.found import DEPTH
+from ipucnn.runs.found import DEPTH, searched
 from ipucnn.training.options import TrainOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ AUTO = "auto"
 LOGS = "logs"
 
 _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir", "json",
-                  "progress", "result", "no_report", "dashboard", "wandb")
+                  "progress", "no_report", "dashboard", "wandb")
 """Options that `restore` does not have, or reads from the checkpoint."""
 
 
@@ -39,10 +39,10 @@ def newest_folder(place: Path, listener: Listener) -> Optional[Path]:
 
     Raises:
         CheckpointError: the only folders with checkpoints have those of several trainings.
+        DataError: the folder cannot be read.
     """
     found, refused = [], []
-    for folder, below, files in os.walk(place):
-        below[:] = [name for name in below if not name.startswith(".")]
+    for folder, _, files in searched(place):
         if any(name.endswith(".pt") for name in files):
             try:
                 times = [entry.path.stat().st_mtime for entry in entries(Path(folder))
@@ -160,6 +160,6 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
         plain = item.name if item is not None else name
         if plain in _NOT_PASSED_ON:
             continue
-        if plain not in resolved or resolved[plain] != saved.get(plain):
+        if plain not in resolved or resolved[plain] != saved.get(plain) or plain == "result":
             changes[name] = value
     return changes

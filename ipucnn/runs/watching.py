@@ -59,7 +59,7 @@ class Watched:
             self._mirror = Mirror(name, FILES, DEPTH)
             self._mirror.refresh()
         root = self._mirror.folder if self._mirror else Path(name)
-        own = any((root / file).is_file() for file in (METRICS, STATUS, OPTIONS))
+        own = any(os.path.isfile(root / file) for file in (METRICS, STATUS, OPTIONS))
         found = [root] if own else sorted(folders(root), key=changed)
         if not found:
             raise UsageError(f"there is no training in '{place}'",

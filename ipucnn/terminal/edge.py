@@ -26,6 +26,16 @@ _HELP = {"--help", "-h", "--help-all"}
 _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory", re.IGNORECASE)
 """Text in torch's error when an allocation fails."""
 
+_PERMISSION = "grant permission there, or choose another place"
+_SPACE = "free disk space, or choose another place"
+_DISK = "check the disk or the network file system"
+_OPEN = "allow more open files with 'ulimit -n', or use fewer workers"
+_OF_SYSTEM = {
+    errno.EACCES: _PERMISSION, errno.EPERM: _PERMISSION, errno.EROFS: _PERMISSION,
+    errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EIO: _DISK, errno.ESTALE: _DISK,
+    errno.EMFILE: _OPEN, errno.ENFILE: _OPEN}
+"""Errors of files that are no bugs, and hints for them."""
+
 _OF_IMPORTS = (PluginError, UnavailableError)
 """Exceptions of a failed import, which may have failed because of an interrupt."""
 
@@ -126,8 +136,12 @@ def _unexpected(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         render.report_error(name_too_long(str(error.filename)))
         return exit_codes.USAGE
-    render.say_traceback()
     plugin = _plugin_of(error)
+    if plugin is None and isinstance(error, OSError) and error.errno in _OF_SYSTEM:
+        place = f"cannot use {os.fsdecode(error.filename)!r}: " if error.filename else ""
+        render.report_error(IpucnnError(f"{place}{error.strerror}", _OF_SYSTEM[error.errno]))
+        return exit_codes.FAILED
+    render.say_traceback()
     if plugin is None:
         render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
                    "traceback above\nhint: run with '--no-plugins' to see whether a plugin causes "

@@ -88,8 +88,11 @@ def raise_if_swallowed() -> None:
 
 def _raise(number: int, _frame: Any) -> None:
     global _pending, _raised
-    _pending = _raised = signal.Signals(number).name
-    _leave_closed_terminal()
+    name = signal.Signals(number).name
+    if name == _pending == "SIGHUP":  # shells send that of a closed terminal again
+        return
+    _pending = _raised = name
+    leave_closed_terminal()
     raise KeyboardInterrupt(_pending)
 
 
@@ -101,16 +104,22 @@ def _unraisable(failure: Any) -> None:
     if not (_pending and isinstance(failure.exc_value, KeyboardInterrupt)):
         _report(failure)
         return
-    again = Timer(_AGAIN, os.kill, (os.getpid(), signal.Signals[_pending]))
+    again = Timer(_AGAIN, _send_again)
     again.daemon = True
     with suppress(RuntimeError):  # the interpreter is about to end
         again.start()
 
 
+def _send_again() -> None:
+    global _pending
+    name, _pending = _pending, ""
+    os.kill(os.getpid(), signal.Signals[name])
+
+
 def _remember(number: int, frame: Any) -> None:
     global _pending, _since
     name = signal.Signals(number).name
-    _leave_closed_terminal()
+    leave_closed_terminal()
     if not _pending:
         _pending, _since = name, monotonic()
         return
@@ -122,7 +131,7 @@ def _remember(number: int, frame: Any) -> None:
         _raise(number, frame)
 
 
-def _leave_closed_terminal() -> None:
+def leave_closed_terminal() -> None:
     """Discard further output to a terminal that was closed, where writing fails."""
     for number in (1, 2):
         with suppress(OSError):

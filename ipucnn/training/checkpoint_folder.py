@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.files import require_writable
 from ipucnn.core.staging import sweep
 from ipucnn.models.checkpoint_files import CheckpointError, entries, names_in
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
+from ipucnn.reports.run_folder import WRITTEN
 from ipucnn.training.checkpoints import Checkpoint, load
 
 PROBE = ".writable"
@@ -37,6 +40,27 @@ def newest(folder: Path) -> Tuple[Checkpoint, List[Tuple[Path, str]]]:
     raise CheckpointError(f"there is no complete checkpoint in '{shown_path(folder)}'"
                           + (f": {named}" if named else ""),
                           "name the folder of checkpoints of a training")
+
+
+def check_result(place: Optional[str], *folders: Optional[str]) -> None:
+    """Check the file of `--result` before a training, which takes long.
+
+    Args:
+        place: the file; None without one.
+        folders: of the checkpoints and the records.
+
+    Raises:
+        DataError: it cannot be written.
+        UsageError: the training writes a file of this name there.
+    """
+    if not place:
+        return
+    require_writable(place)
+    folder, name = os.path.split(os.path.realpath(place))
+    if (name in (BEST, *WRITTEN) or NAME.fullmatch(name)) and folder in [
+            os.path.realpath(own) for own in folders if own]:
+        raise UsageError(f"'--result' would overwrite {place!r}, which the training writes",
+                         "name another file")
 
 
 def remove_stale(folder: Path) -> None:

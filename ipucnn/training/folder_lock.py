@@ -8,10 +8,11 @@ import socket
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Optional, Tuple
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.staging import is_at, lock
 from ipucnn.models.store_paths import on_store, shown_path
 from ipucnn.training.store_lease import leased
@@ -19,8 +20,18 @@ from ipucnn.training.store_lease import leased
 FILE = ".lock"
 """Name of the file that is locked; it names the process that holds it."""
 
-_held: Dict[str, int] = {}
-"""The thread that holds each folder locked by this process, by its real path."""
+
+
+@dataclass
+class _Held:
+    """The thread that holds a folder, and its open file."""
+
+    thread: int
+    descriptor: int
+
+
+_held: Dict[str, _Held] = {}
+"""The folders locked by this process, by their real paths."""
 
 
 @contextmanager
@@ -38,7 +49,7 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         UsageError: another training holds it, or the folder cannot be written.
     """
     real = os.path.realpath(str(folder))
-    if _held.get(real) == threading.get_ident():
+    if real in _held and _held[real].thread == threading.get_ident():
         yield
         return
     path = folder / FILE
@@ -49,6 +60,7 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         raise UsageError(f"cannot write to folder '{folder}': {error.strerror or error}",
                          "free disk space or grant permission there, or choose another "
                          f"'{option}'") from error
+    held = _Held(threading.get_ident(), descriptor)
     try:
         if own is False or real in _held:
             raise UsageError(f"folder '{shown_path(folder)}' is in use by {_holder(descriptor)}",
@@ -56,13 +68,14 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         if own is None:
             report(f"the file system of folder '{folder}' has no locks: make sure that no other "
                    "training uses the folder")
-        _held[real] = threading.get_ident()
+        _held[real] = held
         try:
             _sign(descriptor)
             if stored is None:
                 yield
             else:
-                with leased(stored.store, option, report):
+                with leased(stored.store, option, report, stored.lose) as taken:
+                    stored.taken = taken
                     stored.begin()
                     try:
                         yield
@@ -71,9 +84,35 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         finally:
             del _held[real]
             with suppress(OSError):  # while it is still locked
-                path.unlink()
+                if is_at(held.descriptor, path):
+                    path.unlink()
     finally:
-        os.close(descriptor)
+        os.close(held.descriptor)
+
+
+def check_held(folder: Path) -> None:
+    """Check that no other training uses a folder that this process has locked.
+
+    This can happen if the folder was removed: it is locked again.
+
+    Raises:
+        IpucnnError: another training uses it.
+    """
+    held, path = _held.get(os.path.realpath(str(folder))), folder / FILE
+    if held is None:
+        return
+    with suppress(OSError):  # reported when something is written there
+        if is_at(held.descriptor, path):
+            return
+        descriptor, own = _acquired(path)
+        if own is False:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise IpucnnError(f"folder '{shown_path(folder)}' was removed, and is now in use by "
+                              f"{holder}", "start this training again with another folder")
+        os.close(held.descriptor)
+        held.descriptor = descriptor
+        _sign(descriptor)
 
 
 def _acquired(path: Path) -> Tuple[int, Optional[bool]]:

@@ -40,6 +40,12 @@ def notes_on_idle(options: TrainOptions, data: DatasetSpec, registry: Registry,
         notes.append(f"'--reduction {options.optimisation.reduction}' has no effect: the old "
                      "trainer divided the learning rate of a sum, so that its updates were those "
                      "of a mean; '--accumulation-reduction sum' is without that")
+    kept = options.checkpoints
+    if among is None and kept.keep_last and kept.weight_avg_strategy != "none" \
+            and not 0 < kept.weight_avg_n <= kept.keep_last:
+        count = f"the last {kept.weight_avg_n}" if kept.weight_avg_n > 0 else "all"
+        notes.append(f"only the checkpoints that '--keep-last {kept.keep_last}' keeps are "
+                     f"averaged, not {count}")
     for flag, folder in (("--data-dir", options.dataset.data_dir),
                          ("--validation-data-dir", options.validation.validation_data_dir)):
         if folder and not data.reads_folder and not any(flag in note for note in notes):

@@ -12,6 +12,7 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.images import cannot_skip
+from ipucnn.training.checkpoint_folder import check_result
 from ipucnn.training.checkpoints import Checkpoint, load_session
 from ipucnn.training.image_cache import kept_images
 from ipucnn.training.options import TrainOptions
@@ -37,7 +38,10 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
     Raises:
         IpucnnError: anything the user can act on. `partial` holds the result so far.
     """
-    options.results.check_places(options)
+    if restored is None:  # a restored one does not write the file that its checkpoint names
+        options.results.check_places(options)
+        check_result(options.results.result, options.checkpoints.checkpoint_path,
+                     options.results.log_dir)
     prepared = prepare(options, registry or current_registry(), restored)
     if restored is not None and restored.card is not None \
             and restored.card.num_outputs != prepared.built.num_outputs:

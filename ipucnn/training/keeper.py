@@ -196,7 +196,7 @@ class Keeper:
         elif self._stored is not None:
             try:
                 self._send()
-            except DataError as error:
+            except IpucnnError as error:
                 return error
         return self._unwritten
 

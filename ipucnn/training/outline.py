@@ -18,7 +18,7 @@ FINE_TUNE = "fine-tune"
 
 _FIRST_PHASE = (
     *(item.name for part in (HalfResolutionPart, AugmentationPart) for item in declared(part)),
-    "weight_avg_strategy", "weight_avg_exp_decay", "weight_avg_n")
+    "weight_avg_strategy", "weight_avg_exp_decay", "weight_avg_n", "result")
 """Options that end with the training before the fine-tuning."""
 
 ENDLESS_EPOCH = 60_000

@@ -21,7 +21,7 @@ from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
-from ipucnn.training.checkpoint_folder import newest
+from ipucnn.training.checkpoint_folder import check_result, newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked
 from ipucnn.training.options import RestoreOptions, TrainOptions
@@ -36,6 +36,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
 
     Args:
         given: `checkpoint_path`, a file or a folder, and options that replace the checkpoint's.
+            The caller writes the file of `result`, which is only checked here.
         registry: where names are looked up; this process's when not given.
         listener: receives the chosen checkpoint, the replaced options, and progress.
 
@@ -50,6 +51,7 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     if not place:
         raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
     folder = own.get("checkpoint_output_dir") or _folder_of(place)
+    check_result(own.get("result"), folder, overrides.get("log_dir"))
     with ExitStack() as held:
         output = place_of(folder, writes=speaks())
         if speaks() and output.is_dir():  # before the newest checkpoint is looked for
@@ -72,6 +74,7 @@ def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
     checkpoint = replace(_find(Path(own["checkpoint_path"]), listener),
                          add_classes=bool(own.get("add_classes")))
     saved = _saved_options(checkpoint, overrides, registry, listener)
+    saved = _with_log_of(saved, folder)
     options = _overridden(saved, overrides, registry, listener)
     options, notes = fitted(options.with_values(checkpoint_path=folder))
     for note in notes:
@@ -109,7 +112,7 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
     return restore({"checkpoint_path": folder}, registry, listener)
 
 
-_OWN = ("checkpoint_path", "checkpoint_output_dir", "add_classes")
+_OWN = ("checkpoint_path", "checkpoint_output_dir", "add_classes", "result")
 
 
 def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -163,6 +166,22 @@ def _saved_options(checkpoint: Checkpoint, overrides: Mapping[str, Any], registr
         if type(error) is not UsageError:
             raise
         raise UsageError(f"{error.message} (options saved in '{place}')", error.hint) from error
+
+
+def _with_log_of(saved: TrainOptions, folder: str) -> TrainOptions:
+    """Return the saved options with a log folder in that of the checkpoints at its new place.
+
+    Args:
+        saved: the saved options.
+        folder: of the checkpoints, which may have been moved or copied, or is another one.
+    """
+    before, log_dir = saved.checkpoints.checkpoint_path, saved.results.log_dir
+    if not before or not log_dir or is_store(before) or is_store(folder):
+        return saved
+    within = os.path.relpath(log_dir, before)
+    if within.split(os.sep)[0] == os.pardir:
+        return saved
+    return saved.with_values(log_dir=os.path.normpath(os.path.join(folder, within)))
 
 
 def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Registry,

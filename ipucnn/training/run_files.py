@@ -38,13 +38,14 @@ from ipucnn.core.loggers import RunInfo
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
 from ipucnn.reports.run_folder import METRICS, TRAINING, VALIDATION, WRITTEN
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
-from ipucnn.training.folder_lock import locked
+from ipucnn.training.folder_lock import check_held, locked
 from ipucnn.training.idle_options import writes_checkpoints
 from ipucnn.training.keeper import Keeper
 from ipucnn.training.live_status import LiveStatus
@@ -181,7 +182,7 @@ class FileRecords(Records):
         inherited = restored.path if restored and restored.path and folder \
             and restored.path.parent.resolve() == folder.resolve() else None
         self._keeper = Keeper(folder, options.checkpoints.keep_last, inherited) if folder else None
-        self._report = report
+        self._folder, self._report = folder, report
         if self._keeper is not None and restored is not None and inherited is not None:
             standing = Figures.from_plain(restored.progress).standing
             self._keeper.resume(standing.as_plain(), standing.file)
@@ -216,6 +217,7 @@ class FileRecords(Records):
         """See `Records.save`."""
         if self._keeper is None:
             return None
+        self._check_held()
         warning = self._keeper.save(checkpoint)
         self.failed, self.last_good = self._keeper.failed, self._keeper.last_good
         self._saved_at = time.monotonic()
@@ -234,6 +236,7 @@ class FileRecords(Records):
 
     def row(self, row: Dict[str, Any]) -> None:
         """See `Records.row`."""
+        self._check_held()
         self._loggers.row(row)
 
     def evidence(self, validation: Dict[str, Any]) -> None:
@@ -263,8 +266,17 @@ class FileRecords(Records):
         if self._live is not None:
             self._live.end(status, result)
         unrecorded = self._loggers.finish(status, result)
+        try:
+            self._check_held()
+        except IpucnnError as error:
+            return error
         self._document(TRAINING, {"status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded
+
+    def _check_held(self) -> None:
+        """Check that no other training uses the folders; see `check_held`."""
+        for folder in filter(None, (self._folder, self.log_dir)):
+            check_held(folder)
 
     def _document(self, name: str, value: Dict[str, Any]) -> None:
         """Write a document into the log folder; a failure is only noted."""
@@ -294,8 +306,9 @@ def _log_dir(options: TrainOptions, folder: Optional[Path]) -> Path:
 def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) -> bool:
     """Return whether the record in a log folder is that of a restored training, or unreadable.
 
-    Trainings are distinguished by the folder of their checkpoints and the seed. A record without
-    a folder is of a training that has not been restored yet; all its options are compared.
+    Trainings are distinguished by the folder of their checkpoints, which may have been moved, and
+    the seed. A record without a folder is of a training that has not been restored yet; all its
+    options are compared.
 
     Args:
         log_dir: the log folder.
@@ -308,9 +321,18 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
     place = record.get("checkpoint_path")
     if not place and not restored.options.get("checkpoint_path"):
         return bool(record == parsed_json(json_text(restored.options).encode()))
-    places = (restored.options.get("checkpoint_path"), options.checkpoints.checkpoint_path)
+    now, before = options.checkpoints.checkpoint_path, restored.options.get("checkpoint_path")
+    # a record elsewhere is that of the training from which this one was copied, or branches off
+    own = f"{_resolved(str(log_dir))}/".startswith(f"{_resolved(now)}/") \
+        or not _has_checkpoints(before)
     return record.get("seed") == restored.options.get("seed") and _resolved(place) in map(
-        _resolved, places)
+        _resolved, (now, before) if own else (now,))
+
+
+def _has_checkpoints(place: Optional[str]) -> bool:
+    with suppress(OSError):  # there is no such folder
+        return any(map(NAME.fullmatch, os.listdir(place or "")))
+    return False
 
 
 def _resolved(place: Optional[str]) -> str:

@@ -307,7 +307,7 @@ def rows_of_parts(folder, name="p.csv"):
     return [path.read_text().count("\n") - 1 for path in folder.glob(f".{name}.part-*")]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_keeps_its_results(tmp_path, unruly, number, code):
     unruly(images=100000, sleep=0.02)
     process = cli(tmp_path, "--data", "unruly", "--instances", "2", "--predictions", "p.csv",
@@ -315,6 +315,8 @@ def test_an_interrupted_run_keeps_its_results(tmp_path, unruly, number, code):
     wait_for(lambda: len(rows_of_parts(tmp_path)) == 2 and min(rows_of_parts(tmp_path)) > 3,
              process)
     os.killpg(process.pid, number)  # as a terminal does
+    if number == signal.SIGHUP:
+        os.killpg(process.pid, number)  # the shell as well
     out, _ = finished(process, code)
     result = json.loads(out)
     assert result["stopped_by"] == signal.Signals(number).name

@@ -53,11 +53,11 @@ def words(photos, folder, *more):
             "--dataloader-worker", "1", "--progress", "off", "--checkpoint-path", folder, *more]
 
 
-def started(*arguments):
+def started(*arguments, **options):
     return subprocess.Popen(
         [sys.executable, "-m", "ipucnn", *map(str, arguments)], stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, universal_newlines=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"})
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
 
 
 def ended(process, timeout=100):
@@ -90,12 +90,20 @@ def test_processes_are_started_anew_and_continue(photos, tmp_path):
         assert torch.allclose(found["model"][name], value, atol=1e-6), name
 
 
-def test_an_interrupt_of_all_saves_once(photos, tmp_path):
+def test_an_interrupt_of_all_saves_once_and_a_hangup_is_ignored_with_nohup(photos, tmp_path):
     process = started(*words(photos, tmp_path / "saved", "--epoch", "2000", "--launcher",
-                             "torchrun", "--nproc", "2"))
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob("saved/*_1.pt")) and time.monotonic() < until:
-        time.sleep(0.05)
+                             "torchrun", "--nproc", "2"),
+                      preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+
+    def wait(epoch):
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(f"saved/*_{epoch}.pt")) and time.monotonic() < until:
+            time.sleep(0.05)
+
+    wait(1)
+    last = max(int(path.stem.rpartition("_")[2]) for path in tmp_path.glob("saved/*_*.pt"))
+    os.killpg(process.pid, signal.SIGHUP)  # as a terminal that is closed does
+    wait(last + 10)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in their terminal does
     code, out, err = ended(process)
     assert code == 130, err

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
 
@@ -81,9 +83,11 @@ def test_training_prints_what_old_scripts_parse(cli, tmp_path):
 
 
 def test_the_saved_options_repeat_the_training(cli, tmp_path):
-    first = cli("train", *TINY, "--no-validation", "--log-dir", "a")
+    first = cli("train", *TINY, "--no-validation", "--log-dir", "a", "--result", "r.json")
+    (tmp_path / "r.json").unlink()
     again = cli("train", "--config", "a/options.yaml", "--log-dir", "b", "--progress", "off")
     assert (first[0], again[0]) == (0, 0), again[2]
+    assert json.loads((tmp_path / "r.json").read_text())["log_dir"] == str(tmp_path / "b")
     assert [row["loss"] for row in rows(tmp_path / "a")] == [
         row["loss"] for row in rows(tmp_path / "b")]
 
@@ -104,6 +108,29 @@ def test_a_log_folder_in_use_keeps_the_record_of_the_other_training(cli, tmp_pat
     assert cli("train", *short, "--checkpoint-path", "c")[0] == 0
     assert not list((tmp_path / "c").glob("*.superseded"))
     assert len(rows(tmp_path / "c")) == 1
+
+
+def test_results_of_restored_trainings_are_checked_before_the_work(cli, tmp_path):
+    short = [*TINY, "--no-validation", "--epoch", "1", "--iterations", "1", "--checkpoint-path"]
+    (tmp_path / "full").mkdir()
+    assert cli("train", *short, "a", "--result", "r.json")[0] == 0
+    (tmp_path / "r.json").unlink()
+    (tmp_path / "r.json").mkdir()  # it cannot be written any more, and is not written again
+    code, _out, err = cli("restore", "--checkpoint-path", "a", "--epoch", "2")
+    assert code == 0, err
+    first = (tmp_path / "a" / "metrics.jsonl").read_text()
+    for start in (["restore", "--checkpoint-path", "a"], ["train", *TINY, "--resume", "a"]):
+        for place, expected, reason in (("full", 1, "cannot write 'full': it is a folder"),
+                                        ("./a/best.json", 2, "which the training writes")):
+            code, _out, err = cli(*start, "--epoch", "3", "--result", place)
+            assert (code, reason in err) == (expected, True), err
+    code, _out, err = cli("train", *short, "b", "--result", "b/metrics.jsonl")
+    assert (code, "which the training writes" in err) == (2, True), err
+    assert (tmp_path / "a" / "metrics.jsonl").read_text() == first
+    assert cli("restore", "--checkpoint-path", "a", "--epoch", "3", "--result", "s.json")[0] == 0
+    assert json.loads((tmp_path / "s.json").read_text())["epochs"] == 3
+    assert ipucnn.restore("a", epoch=4, result="t.json").epochs == 4
+    assert json.loads((tmp_path / "t.json").read_text())["epochs"] == 4
 
 
 def test_an_interrupt_of_the_preparation_ends_it_at_once(cli, monkeypatch):
@@ -413,9 +440,16 @@ def test_a_loss_that_is_not_finite_stops_with_everything_named(cli):
     assert "'--loss-scaling'" not in err  # it is not above 1
 
 
-def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):
-    import shutil
+def test_a_training_that_fails_after_a_checkpoint_suggests_to_continue(cli, trained, tmp_path):
+    shutil.copytree(str(trained), str(tmp_path / "copy"))
+    code, out, err = cli("restore", "--checkpoint-path", "copy", "--epoch", "4", "--lr", "1e30",
+                         "--progress", "off")
+    assert (code, "last good checkpoint: copy" in " ".join(err.split())) == (1, True), err
+    assert "The last checkpoint is saved. Next:" in out
+    assert "ipucnn restore --checkpoint-path copy   (continue)" in out
 
+
+def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(str(trained), str(copy))
     (newest,) = copy.glob("*_2.pt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,9 +17,10 @@ import pytest
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
-from ipucnn.core.progress import Status
+from ipucnn.core.progress import Listener, Status
 from ipucnn.runs.dashboard import View, drawn, encodable
 from ipucnn.runs.found import ENDED, Metrics, read, state_of
+from ipucnn.runs.resuming import newest_folder
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
 from ipucnn.training.live_status import LiveStatus
@@ -74,6 +76,33 @@ def test_runs_are_listed_filtered_and_sorted(logs, capsys):
     assert run["seconds"] == pytest.approx(60, abs=1)
     assert invoke(["runs", str(logs / "unrelated")]) == 0
     assert "no training in" in capsys.readouterr().err
+
+
+def test_linked_folders_are_runs(logs, tmp_path_factory, capsys):
+    elsewhere = tmp_path_factory.mktemp("scratch")
+    written(elsewhere / "c" / "inner")
+    (elsewhere / "c" / "inner" / "m_d_1.pt").touch()
+    (logs / "linked").symlink_to(elsewhere / "c" / "inner")
+    (logs / "data").symlink_to(elsewhere)  # may be large: the folders in it are not searched
+    (logs / "latest").symlink_to(logs / "a")
+    (logs / "loop").symlink_to(logs)
+    (logs / "broken").symlink_to(logs / "missing")
+    assert {run["folder"] for run in runs_of(str(logs), capsys)} == {
+        str(logs / name) for name in ("a", "b/inner", "linked")}
+    assert newest_folder(logs, Listener()) == logs / "linked"
+
+
+@pytest.mark.parametrize("argv", [["runs"], ["watch", "--once"], ["train", "--resume"],
+                                  ["train", "--resume", "auto", "--checkpoint-path"]])
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(logs, argv, capsys, monkeypatch):
+    def refused(place, listdir=os.listdir):
+        if place == str(logs):
+            raise PermissionError(errno.EACCES, "Permission denied", place)
+        return listdir(place)
+
+    monkeypatch.setattr("os.listdir", refused)
+    assert invoke([*argv, str(logs)]) == 1
+    assert f"error: cannot list folder '{logs}': Permission denied" in capsys.readouterr().err
 
 
 def test_conditions_and_orders():

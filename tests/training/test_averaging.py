@@ -7,10 +7,14 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.options.building import build
+from ipucnn.core.registry.registry import registry
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.training import averaging
 from ipucnn.training.averaging import average, reestimate
 from ipucnn.training.checkpoints import Checkpoint, Position, save
+from ipucnn.training.idle_options import notes_on_idle
+from ipucnn.training.options import TrainOptions
 from ipucnn.training.stored import load_stored
 
 VALUES = (1.0, 4.0, 10.0)
@@ -154,3 +158,14 @@ def test_the_place_of_the_average_is_checked_first(folder, monkeypatch, place, e
     monkeypatch.setattr(averaging, "load_stored", None)  # no checkpoint is read
     with pytest.raises(error, match=message):
         average(folder, "mean", 0.9, -1, folder / place)
+
+
+@pytest.mark.parametrize(("given", "expected"), [
+    ({"weight_avg_n": 4}, "'--keep-last 2' keeps are averaged, not the last 4"),
+    ({}, "'--keep-last 2' keeps are averaged, not all"), ({"weight_avg_n": 2}, None),
+    ({"keep_last": 0}, None), ({"weight_avg_strategy": "none"}, None)])
+def test_checkpoints_that_are_removed_before_they_are_averaged_are_noted(given, expected):
+    options = build(TrainOptions, {"keep_last": 2, "weight_avg_strategy": "mean", **given})
+    notes = notes_on_idle(options, registry().get("dataset", "cifar10"), registry())
+    found = [note for note in notes if "averaged" in note]
+    assert [note.partition("that ")[2] for note in found] == ([expected] if expected else [])

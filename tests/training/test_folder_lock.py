@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +14,8 @@ import threading
 
 import pytest
 
-from ipucnn.core.errors import UsageError
-from ipucnn.training.folder_lock import FILE, locked
+from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.training.folder_lock import FILE, check_held, locked
 
 OPTION = "--checkpoint-path"
 HOLD = """
@@ -63,6 +65,31 @@ def test_the_same_thread_may_hold_it_twice_and_another_may_not(tmp_path):
         thread.start()
         thread.join()
     assert f"process {os.getpid()}" in refused[0]
+
+
+def test_a_folder_that_was_removed_is_locked_again_unless_another_one_has_it(tmp_path):
+    folder = tmp_path / "c"
+    folder.mkdir()
+    with locked(folder, OPTION, print):
+        check_held(folder)
+        shutil.rmtree(str(folder))
+        check_held(folder)  # it is made again when something is written
+        folder.mkdir()
+        check_held(folder)
+        first = (folder / FILE).read_text()
+        assert json.loads(first)["process"] == os.getpid()
+        shutil.rmtree(str(folder))
+        folder.mkdir()
+        with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE) as other:
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(IpucnnError, match=f"was removed, and is now in use by another "
+                                                  f"training, process {other.pid}: "):
+                check_held(folder)
+            other.kill()
+        check_held(folder)
+    assert names(folder) == []
+    check_held(folder)
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("fsspec")
 from faulty_store import FaultyStore
 
-from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.data.remote import stores
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import Patience
@@ -248,15 +248,68 @@ def test_a_training_on_another_host_is_not_disturbed():
     assert FILE in stored()
 
 
-@pytest.mark.parametrize("left", [{"time": time.time() - VALID - 1}, {"host": None}])
+@pytest.mark.parametrize("skew", [-1, 1])
+def test_a_training_on_a_host_with_another_clock_is_not_disturbed(skew, monkeypatch):
+    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.2)
+    lease(time=time.time() + skew * 10 * VALID)
+    sleep = time.sleep
+
+    def renewed(seconds):
+        lease(time=time.time() + skew * 10 * VALID)
+        sleep(seconds)
+
+    monkeypatch.setattr("ipucnn.training.store_lease.time.sleep", renewed)
+    notes = []
+    _, lock = writing(notes.append)
+    with pytest.raises(UsageError, match="is in use by another training, process 12"), lock:
+        pass
+    assert "is still in use by process 12 on 'elsewhere'" in notes[0]
+    assert FILE in stored()
+
+
+@pytest.mark.parametrize("left", [{"time": time.time() - VALID - 1}, {"host": None},
+                                  {"time": time.time() + 2 * VALID}])
 def test_the_lease_of_a_training_that_has_ended_is_taken_over(left, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "here")
+    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.05)
     lease(**{name: value or "here" for name, value in left.items()})
     notes = []
     _, lock = writing(notes.append)
     with lock:
-        assert "is taken over from process 12" in notes[0]
+        assert "is taken over from process 12" in notes[-1]
     assert FILE not in stored()
+
+
+@pytest.mark.parametrize("renewed", [0.02, 30])
+def test_a_training_ends_whose_lease_was_taken_over_while_it_was_suspended(renewed, monkeypatch):
+    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", renewed)
+    folder, lock = writing()
+    with lock:
+        keeper = begun()
+        lease()
+        until = time.monotonic() + 10
+        while renewed < 1 and not store_paths.on_store(folder)._lost:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        with pytest.raises(IpucnnError, match="taken over by another training, process 12 on"):
+            keeper.save(made(1))
+        assert "taken over" in keeper.finish().message
+        store_paths.on_store(folder).send_watched()
+        assert stored() == [FILE]
+    assert json.loads(Store(URL).read(FILE, 1000))["token"] == "other"
+
+
+def test_a_full_temporary_folder_does_not_end_a_training(monkeypatch, tmp_path):
+    _, lock = writing()
+    with lock:
+        keeper = begun()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+        note = keeper.best(BEST, "")
+        assert "no temporary file can be written: No such file" in note
+        assert "the training continues" in keeper.save(made(1))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        assert keeper.save(made(2)) is None
+    assert checkpoints() == ["m_d_1.pt", "m_d_2.pt"]
 
 
 def test_two_that_start_together_do_not_both_go_on(monkeypatch):

@@ -179,6 +179,23 @@ def test_a_restored_training_sets_the_record_of_another_one_aside(work):
     shutil.move(str(work / "0"), str(work / "moved"))
     ipucnn.restore(work / "moved", epoch=5)
     assert not (log / "metrics.csv.3.superseded").exists()
+    shutil.copytree(str(work / "moved"), str(work / "copy"))
+    before = (log / "metrics.csv").read_bytes()
+    ipucnn.restore(work / "copy", epoch=6)
+    assert (log / "metrics.csv.3.superseded").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["", "log"])
+def test_a_record_beside_the_checkpoints_is_copied_with_them(work, place):
+    ipucnn.train(data_dir=work / "photos", checkpoint_path=work / "one", epoch=1,
+                 log_dir=work / "one" / place, **SMALL)
+    before = (work / "one" / place / "metrics.csv").read_bytes()
+    shutil.copytree(str(work / "one"), str(work / "two"))
+    result = ipucnn.restore(work / "two", epoch=2)
+    assert result.log_dir == str(work / "two" / place)
+    assert (work / "two" / place / "metrics.csv").read_bytes().startswith(before)
+    assert (work / "one" / place / "metrics.csv").read_bytes() == before
+    assert not list(work.glob("two/**/*.superseded"))
 
 
 def test_a_weights_file_is_stronger_than_a_profile(work):

@@ -73,8 +73,9 @@ def _settings(randomness: bool) -> Iterator[_Setting]:
     if randomness:
         yield from _random_states()
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            yield _signal_handler(number)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):  # Windows has no SIGHUP
+                yield _signal_handler(signal.Signals[name])
 
 
 def _random_states() -> Iterator[_Setting]:

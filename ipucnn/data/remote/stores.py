@@ -259,13 +259,22 @@ class Store:
         self._call("write", name, put, self.patience.timeout + min(size, _PART) / _SLOWEST)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a small file, as `upload` does."""
+        """Write a small file, as `upload` does.
+
+        Raises:
+            DataError: it cannot be written, or no temporary file can.
+        """
         import tempfile
 
-        with tempfile.TemporaryDirectory(prefix="ipucnn-") as folder:
-            path = Path(folder, "content")
-            path.write_bytes(content)
-            self.upload(path, name)
+        try:
+            with tempfile.TemporaryDirectory(prefix="ipucnn-") as folder:
+                path = Path(folder, "content")
+                path.write_bytes(content)
+                self.upload(path, name)
+        except OSError as error:
+            raise DataError(f"cannot write {self.shown(name)!r}: no temporary file can be written: "
+                            f"{error.strerror or error}",
+                            "free space, or set TMPDIR to another folder") from error
 
     def remove(self, name: str) -> None:
         """Remove a file; one that does not exist is none.

@@ -25,6 +25,8 @@ from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import LOCAL
 from ipucnn.inference.run_result import RunResult
+from ipucnn.terminal.exit_codes import ending_signals
+from ipucnn.terminal.signals import leave_closed_terminal
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress
@@ -223,18 +225,21 @@ class _Parent:
 
 @contextmanager
 def _noted_signals() -> Iterator[List[str]]:
-    """Record SIGINT and SIGTERM instead of raising an exception; yield their names.
+    """Record signals that end a command instead of raising an exception; yield their names.
 
     An exception at an arbitrary point would truncate messages.
     """
     noted: List[str] = []
 
     def note(number: int, _frame: Any) -> None:
-        noted.append(signal.Signals(number).name)
+        leave_closed_terminal()
+        name = signal.Signals(number).name
+        if name != "SIGHUP" or not noted:  # shells send that of a closed terminal again
+            noted.append(name)
 
     replaced: Dict[signal.Signals, Callable[..., Any]] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in ending_signals():
             answer = signal.getsignal(number)
             if callable(answer):
                 replaced[number] = answer

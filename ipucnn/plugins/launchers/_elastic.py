@@ -39,6 +39,11 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
         UnavailableError: the rendezvous failed.
         IpucnnError: a process was killed.
     """
+    with _without_hangup():  # before torch is imported, whose threads inherit it
+        return _start(command, options)
+
+
+def _start(command: Sequence[str], options: TorchRunOptions) -> int:
     wanted = os.environ.get(_LOG_LEVEL)
     os.environ.setdefault(_LOG_LEVEL, "FATAL")  # read when torch is imported
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -70,6 +75,24 @@ def start(command: Sequence[str], options: TorchRunOptions) -> int:
     except (RendezvousError, TimeoutError, OSError) as error:
         raise _no_rendezvous(error, options) from error
     return 0
+
+
+@contextmanager
+def _without_hangup() -> Iterator[None]:
+    """Block SIGHUP if it is ignored (`nohup`), because the agent handles it nevertheless.
+
+    Its processes inherit the block; after it has set a handler, they would not ignore the signal.
+    """
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is None or signal.getsignal(hangup) is not signal.SIG_IGN:
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {hangup})
+    try:
+        yield
+    finally:
+        signal.signal(hangup, signal.SIG_IGN)  # which discards the blocked ones
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -170,6 +170,7 @@ CHANGES = {
     "the random state of torch": "import torch; torch.manual_seed(1)",
     "the handler of SIGINT": "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
     "the handler of SIGTERM": "import signal; signal.signal(signal.SIGTERM, lambda *a: None)",
+    "the handler of SIGHUP": "import signal; signal.signal(signal.SIGHUP, lambda *a: None)",
 }
 
 
@@ -180,8 +181,8 @@ def process_state():
             root.manager.disable, warnings.filters[:], torch.get_default_dtype(),
             torch.is_grad_enabled(), torch.get_num_threads(), ImageFile.LOAD_TRUNCATED_IMAGES,
             random.getstate(), kind, keys.tobytes(), others,
-            torch.get_rng_state().tolist(), signal.getsignal(signal.SIGINT),
-            signal.getsignal(signal.SIGTERM))
+            torch.get_rng_state().tolist(),
+            *map(signal.getsignal, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)))
 
 
 @pytest.mark.parametrize("ending", ["", "1 / 0"])
