@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Iterator, List, Optional, Tuple
 
 _share: Optional[int] = None
 """CPU cores available to this process if several processes share them."""
+
+_uses_openmp = _lacks_threads = False
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -43,6 +46,31 @@ def thread_count(root: Path = Path("/")) -> int:
     """
     cores, limit = usable_cores(root), openmp_limit()
     return cores if limit is None else min(cores, limit)
+
+
+def openmp_threads() -> int:
+    """Return the number of threads of an engine that computes with OpenMP; see `uses_openmp`."""
+    return 1 if _lacks_threads else thread_count()
+
+
+def uses_openmp() -> None:
+    """Note that this process may have threads of OpenMP: processes forked from it compute with one.
+
+    A forked process has no such threads, and would wait for them forever.
+    Source: pytorch/pytorch#17199.
+    """
+    global _uses_openmp
+    if not _uses_openmp and hasattr(os, "register_at_fork"):
+        _uses_openmp = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    global _lacks_threads
+    _lacks_threads = True
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def openmp_limit() -> Optional[int]:

@@ -13,7 +13,7 @@ import numpy
 
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import openmp_threads, uses_openmp
 from ipucnn.onnx.engine_base import ArraySession
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import divided
@@ -49,10 +49,11 @@ class NcnnSession(ArraySession):
     """
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, together: int) -> None:
+        uses_openmp()
         plan = divided(plan, graph.input_size, None, on_cpu=True)
         self._graph, self._plan = graph, plan
         self.samples_per_call = plan.micro_batch
-        self._together = min(together, thread_count())
+        self._together = min(together, openmp_threads())
         self._callers: Optional[ThreadPoolExecutor] = None
         # twice as many as are computed at a time, so that no thread waits for the caller
         self.in_flight = 1 if together == 1 else 2 * -(-self._together // plan.micro_batch)
@@ -62,9 +63,9 @@ class NcnnSession(ArraySession):
         self._closed = False
         self._synthetic: Optional[Array] = None
         # where calls cannot overlap, each of them has all threads
-        self._threads = max(1, thread_count() // (self._together if concurrent() else 1))
+        self._threads = max(1, openmp_threads() // (self._together if concurrent() else 1))
         self.facts: Dict[str, Any] = {
-            "weights_type": "float32", "arithmetic": "float32", "threads": thread_count(),
+            "weights_type": "float32", "arithmetic": "float32", "threads": openmp_threads(),
             "threads_per_image": self._threads, "images_per_call": plan.micro_batch,
             "requests": together}
 

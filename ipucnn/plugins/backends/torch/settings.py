@@ -9,7 +9,7 @@ from typing import Any, Dict, Iterator, List
 
 import torch
 
-from ipucnn.core.machine import thread_count
+from ipucnn.core.machine import openmp_threads
 from ipucnn.plugins.backends.torch.devices import Device
 
 _THREADS, _MATMUL = "threads", "matmul"
@@ -33,7 +33,7 @@ class ProcessSettings:
 
     def __init__(self, device: Device, half: bool, training: bool) -> None:
         values = _of_card(half, training) if device.place.type == "cuda" \
-            else {_THREADS: thread_count()}
+            else {_THREADS: openmp_threads()}
         with _lock:
             # all are read first: some follow others
             self._values, self._before = values, {path: _get(path) for path in values}
