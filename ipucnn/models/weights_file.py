@@ -16,6 +16,7 @@ import torch
 
 from ipucnn.core.errors import WeightsError
 from ipucnn.core.files import kind_of
+from ipucnn.core.warning_filters import own_filters
 
 StateDict = Dict[str, torch.Tensor]
 
@@ -97,7 +98,7 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _quietly(path: Path) -> Any:
-    with warnings.catch_warnings():
+    with own_filters():
         warnings.simplefilter("ignore")  # about how the file was written, not about its content
         return _torch(path)
 

@@ -10,6 +10,7 @@ import warnings
 from typing import Any, Iterator, List
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.warning_filters import own_filters
 
 _NO_TELEMETRY = "NNCF_CI"
 """Variable that disables NNCF's telemetry; it is read on import."""
@@ -67,7 +68,7 @@ def _quiet() -> Iterator[None]:
     logger = logging.getLogger("nncf")
     disabled = logger.disabled
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
+        with own_filters(), contextlib.redirect_stdout(io.StringIO()), \
                 contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             logger.disabled = True
