@@ -710,7 +710,7 @@ def restore(
     checkpoint_path: os.PathLike[str] | str,
     *,
     progress: Callable[[Status], Any] | bool | str = 'auto',
-    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] = (),
+    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] | None = (),
     config: os.PathLike[str] | str | None = None,
     model: str = 'resnet18',
     weights: os.PathLike[str] | str = 'random',
@@ -1013,7 +1013,7 @@ def train(
     config: os.PathLike[str] | str | None = None,
     *,
     progress: Callable[[Status], Any] | bool | str = 'auto',
-    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] = (),
+    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] | None = (),
     model: str = 'resnet18',
     weights: os.PathLike[str] | str = 'random',
     ema: bool | None = None,
@@ -1193,8 +1193,8 @@ def train(
             or a function that receives each `ipucnn.core.progress.Status`.
         callbacks: functions that receive rows of metrics, dictionaries whose `kind` is `train`,
             `epoch` or `validation`. One that returns True or raises `ipucnn.StopTraining` ends
-            the training after the current host call; so does any other exception, which is raised
-            again once the checkpoint is saved.
+            the training after the current host call; so does any other exception, also of
+            `progress`, which is raised again once the checkpoint is saved.
         options: options of `ipucnn train` by name, in any of their spellings
             (``model="resnet18", data="shapes", epoch=3``).
 

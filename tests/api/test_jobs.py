@@ -82,6 +82,41 @@ def test_an_exception_of_a_callback_is_raised_once_the_checkpoint_is_saved(optio
         "resnet8-cifar_image_folder_2.step4.pt"]
 
 
+@pytest.mark.parametrize(("place", "error"), [
+    ("callbacks", KeyboardInterrupt()), ("callbacks", SystemExit(3)),
+    ("progress", ValueError("mine"))])
+def test_a_checkpoint_is_saved_before_any_exception_is_raised_again(place, error, options):
+    def fail(given):
+        if getattr(given, "phase", "training") == "training":
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        ipucnn.train(**{**options, place: fail})
+    assert raised.value is error
+    assert list(options["checkpoint_path"].glob("*.pt"))
+
+
+def test_an_error_of_ipucnn_in_a_callback_has_the_result_so_far(options):
+    def fail(_row):
+        raise ipucnn.IpucnnError("mine")
+
+    with pytest.raises(ipucnn.IpucnnError, match="mine") as raised:
+        ipucnn.train(**options, callbacks=fail)
+    assert os.path.exists(raised.value.partial.checkpoint)
+
+
+def test_progress_may_stop_a_training(options):
+    def stop(status):
+        if status.phase == "training":
+            raise ipucnn.StopTraining
+
+    result = ipucnn.train(**{**options, "progress": stop}, callbacks=None)
+    assert result.stopped_by == "callback"
+    assert os.path.exists(result.checkpoint)
+    with pytest.raises(ipucnn.IpucnnError, match="callback 3 cannot be called"):
+        ipucnn.train(**options, callbacks=3)
+
+
 def test_a_callback_that_sees_a_validation_ends_the_training_there(options):
     def stop_at_validation(row):
         return row["kind"] == "validation"
