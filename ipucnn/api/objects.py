@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
 
+from ipucnn.api.modes import ordinary_modes
 from ipucnn.api.signatures import PathLike, takes_options
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path
@@ -72,7 +73,8 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
 
     if num_classes is not None:
         options["num_classes"] = num_classes
-    built: nn.Module = build_by_name(name, weights=weights, **options).module
+    with ordinary_modes():
+        built: nn.Module = build_by_name(name, weights=weights, **options).module
     return built
 
 
@@ -106,7 +108,8 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
     if made.execution.precision == "int8":
         raise UsageError("a loaded model is not quantised: 8-bit integers need images to calibrate",
                          "use 'ipucnn.run' with precision='int8'")
-    return LoadedModel(Answering(made, registry()))
+    with ordinary_modes():
+        return LoadedModel(Answering(made, registry()))
 
 
 def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]:
