@@ -439,7 +439,7 @@ def load_dataset(
         num_classes: number of outputs of the model; None for the number of classes of the dataset.
         length: number of samples of a generated dataset; None for its default.
         seed: seed of generated images, and of `hold_out`.
-        split: "train", "validation", or None for the split that evaluates the whole dataset.
+        split: `train`, `validation`, or None for the split that evaluates the whole dataset.
         class_names: classes in the order of the labels; those of the dataset when empty.
         hold_out: whether to divide a dataset without validation images: the split "validation" is a
             part of its images, and "train" the remainder.
@@ -1005,7 +1005,7 @@ def shapes(
         The number of images in the folder.
 
     Raises:
-        UsageError: a number is too small.
+        UsageError: a number is too small, or no whole number.
         DataError: the folder holds something else or cannot be written.
     """
 

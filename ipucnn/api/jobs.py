@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, Optional, Sequence, Tuple, TypeVar, Union
 
+from ipucnn.api.arguments import path_of
 from ipucnn.api.modes import ordinary_modes
 from ipucnn.api.reporting import Callbacks, Progress, counted, trained
 from ipucnn.api.signatures import PathLike, refuse, takes_options
@@ -190,7 +191,8 @@ def average(checkpoint_path: PathLike, **options: Any) -> AverageResult:
     """
     from ipucnn.core.options.building import build
 
-    made = build(AverageOptions, {"checkpoint_path": checkpoint_path, **refuse(options)})
+    made = build(AverageOptions, {
+        "checkpoint_path": path_of("checkpoint_path", checkpoint_path), **refuse(options)})
     from ipucnn.training.phases import average_checkpoints
 
     with ordinary_modes():
@@ -369,8 +371,10 @@ def report(runs: Union[PathLike, Sequence[PathLike]], out: Optional[PathLike] = 
     """
     from ipucnn.reports.job import report as written
 
-    named = [runs] if isinstance(runs, (str, os.PathLike)) else runs
-    return written([os.fspath(run) for run in named], None if out is None else os.fspath(out))
+    named = list(runs) if isinstance(runs, Iterable) and not isinstance(runs, (str, bytes)) \
+        else [runs]
+    return written([path_of("runs", run) for run in named],
+                   None if out is None else path_of("out", out))
 
 
 COMMANDS: Sequence[Callable[..., Any]] = (
