@@ -108,7 +108,8 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
         if spelling in ("images", "json") or (item is not None and item.name in _OF_RUNS):
             raise UsageError(f"option {spelling!r} applies to runs, not to a loaded model",
                              "leave it out, or call 'ipucnn.run'")
-    made = resolve(RunOptions, {**_located(path_of("source", source), options, isinstance(source, str))})
+    located = _located(path_of("source", source), options, isinstance(source, str))
+    made = resolve(RunOptions, located)
     if made.execution.precision == "int8":
         raise UsageError("a loaded model is not quantised: 8-bit integers need images to calibrate",
                          "use 'ipucnn.run' with precision='int8'")

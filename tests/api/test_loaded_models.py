@@ -154,12 +154,18 @@ def test_what_is_no_image_is_named(model, images, message):
     (b"content of a file", "io.BytesIO"), (io.BytesIO(b"x"), "io.BytesIO"),
     ([b"content of a file"], "io.BytesIO"), ("https://localhost/a.jpg", "download"),
     (numpy.zeros((0, 3, 3), "uint8"), "at least one pixel"),
-    (tempfile.SpooledTemporaryFile(), "PIL.Image.open"), ({"a": "b.jpg"}, "values of a dictionary"),
+    ({"a": "b.jpg"}, "values of a dictionary"),
     ([numpy.zeros((2, 8, 8, 3), "uint8")], "one by one")])
 def test_hints_on_what_is_no_image(model, images, hint):
     with pytest.raises(ipucnn.IpucnnError) as raised:
         model.predict(images)
     assert hint in raised.value.hint
+
+
+def test_an_open_temporary_file_is_no_collection_of_images(model):
+    with tempfile.NamedTemporaryFile() as file, pytest.raises(ipucnn.IpucnnError) as raised:
+        model.predict(file)
+    assert "PIL.Image.open" in raised.value.hint
 
 
 @pytest.mark.parametrize("top_k", [0, "3", 2.5, None])
