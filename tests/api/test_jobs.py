@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -190,6 +191,21 @@ def test_progress_is_given_to_a_function_or_shown_on_request(options, photos, tr
     out, err = capfd.readouterr()
     assert out == ""
     assert "Epoch 1: Train accuracy" in err
+
+
+class _Log:
+    def write(self, text):
+        """Receive text, as from a program that writes it to a log."""
+
+
+@pytest.mark.parametrize("stream", ["none", "log", "closed"])
+@pytest.mark.parametrize("progress", ["auto", True])
+def test_a_program_may_replace_standard_error(stream, progress, trained, photos, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stderr", {"none": None, "log": _Log(), "closed": closed}[stream])
+    assert ipucnn.validate(trained, data_dir=photos, progress=progress)
+    assert ipucnn.run(weights=trained, backend="torch", data_dir=photos, progress=progress).images
 
 
 def test_results_are_tables_html_and_data_frames(photos, trained, tmp_path):

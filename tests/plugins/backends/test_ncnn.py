@@ -74,7 +74,7 @@ def test_auto_does_not_select_it_without_a_measurement():
 @pytest.mark.parametrize(("version", "threads", "counts"), [
     ("1.0.20261020", 2, [2, 1]), ("1.0.20261020", 1, [1]), ("1.0.20260526", 4, [1])])
 def test_one_image_per_thread_and_one_at_a_time_are_measured(monkeypatch, version, threads, counts):
-    monkeypatch.setattr(engine, "thread_count", lambda: threads)
+    monkeypatch.setattr(engine, "openmp_threads", lambda: threads)
     monkeypatch.setattr(ncnn, "__version__", version)
     found = NcnnBackend().variants(FULL)
     assert found == [{"requests": count} for count in counts]
@@ -86,7 +86,7 @@ def test_one_image_per_thread_and_one_at_a_time_are_measured(monkeypatch, versio
     ("1.0.20261020", 9, 16, 1), ("1.0.20240102", None, 16, 4), ("1.0.20240102", 2, 16, 4)])
 def test_images_in_flight_share_the_threads(monkeypatch, version, requests, batch, each):
     for module in (engine, inference):
-        monkeypatch.setattr(module, "thread_count", lambda: 4)
+        monkeypatch.setattr(module, "openmp_threads", lambda: 4)
     monkeypatch.setattr(ncnn, "__version__", version)
     plan = ExecutionPlan(micro_batch=batch, precision="32.32")
     with NcnnBackend(NcnnOptions(requests=requests)).inference(model_of(SMALL), plan,
@@ -96,7 +96,7 @@ def test_images_in_flight_share_the_threads(monkeypatch, version, requests, batc
 
 @pytest.mark.parametrize("requests", [1, 2, 5])
 def test_images_in_flight_give_the_same_logits_in_order(monkeypatch, requests):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    monkeypatch.setattr(inference, "openmp_threads", lambda: 2)
     batches = images_of(13).split(2)
     expected = [logits_of_torch(model_of(SMALL), batch) for batch in batches]
     with NcnnBackend(NcnnOptions(requests=requests)).inference(model_of(SMALL), FULL,
@@ -114,7 +114,7 @@ def test_images_in_flight_give_the_same_logits_in_order(monkeypatch, requests):
 
 
 def test_images_that_have_not_started_are_cancelled(monkeypatch):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    monkeypatch.setattr(inference, "openmp_threads", lambda: 2)
     session = NcnnBackend(NcnnOptions(requests=2)).inference(
         model_of(SMALL), ExecutionPlan(micro_batch=256, precision="32.32"), SIZE)
     with session:
@@ -136,7 +136,7 @@ def test_images_that_have_not_started_are_cancelled(monkeypatch):
 
 
 def test_an_image_of_another_shape_is_an_error_where_its_result_is_read(monkeypatch):
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    monkeypatch.setattr(inference, "openmp_threads", lambda: 2)
     with NcnnBackend(NcnnOptions(requests=2)).inference(model_of(SMALL), FULL, SIZE) as session:
         session.compile()
         result = session.start(numpy.zeros((1, 5, SIZE, SIZE), numpy.uint8))
@@ -168,7 +168,7 @@ def test_each_thread_computes_its_images_in_memory_of_its_own(monkeypatch):
             set_allocator(extractor, allocator)
 
         monkeypatch.setattr(ncnn.Extractor, f"set_{name}_allocator", recorded)
-    monkeypatch.setattr(inference, "thread_count", lambda: 2)
+    monkeypatch.setattr(inference, "openmp_threads", lambda: 2)
     with NcnnBackend(NcnnOptions(requests=2)).inference(
             model_of(SMALL), ExecutionPlan(micro_batch=64, precision="32.32"), SIZE) as session:
         session.compile()

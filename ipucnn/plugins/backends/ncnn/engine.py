@@ -9,7 +9,7 @@ import ncnn  # a backend's engine is loaded when it is used
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.machine import thread_count, usable_cores
+from ipucnn.core.machine import openmp_threads, usable_cores
 from ipucnn.onnx.engine_base import OnnxBackend
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends.ncnn.inference import NcnnSession, concurrent
@@ -42,13 +42,13 @@ class NcnnBackend(OnnxBackend):
         """Create an inference session; see `OnnxBackend.session`."""
         _check_device(self.options.device)
         # a caller that waits for each image has all threads compute it
-        usual = min(thread_count(), plan.micro_batch * plan.calls_in_flight) \
+        usual = min(openmp_threads(), plan.micro_batch * plan.calls_in_flight) \
             if concurrent() else 1
         return NcnnSession(graph, plan, self.options.requests or usual)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
         """Return numbers of images in flight: one per thread, and one that all threads compute."""
-        threads = thread_count()
+        threads = openmp_threads()
         return [{"requests": count} for count in (
             (threads, 1) if threads > 1 and concurrent() else (1,))]
 
