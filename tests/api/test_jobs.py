@@ -201,6 +201,7 @@ class _Log:
 @pytest.mark.parametrize("stream", ["none", "log", "closed"])
 @pytest.mark.parametrize("progress", ["auto", True])
 def test_a_program_may_replace_standard_error(stream, progress, trained, photos, monkeypatch):
+    monkeypatch.setattr("ipucnn.terminal.signals._pending", "")  # other tests send signals
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr("sys.stderr", {"none": None, "log": _Log(), "closed": closed}[stream])
