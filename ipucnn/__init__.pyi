@@ -440,7 +440,7 @@ def load_dataset(
         num_classes: number of outputs of the model; None for the number of classes of the dataset.
         length: number of samples of a generated dataset; None for its default.
         seed: seed of generated images, and of `hold_out`.
-        split: "train", "validation", or None for the split that evaluates the whole dataset.
+        split: `train`, `validation`, or None for the split that evaluates the whole dataset.
         class_names: classes in the order of the labels; those of the dataset when empty.
         hold_out: whether to divide a dataset without validation images: the split "validation" is a
             part of its images, and "train" the remainder.
@@ -711,7 +711,7 @@ def restore(
     checkpoint_path: os.PathLike[str] | str,
     *,
     progress: Callable[[Status], Any] | bool | str = 'auto',
-    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] = (),
+    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] | None = (),
     config: os.PathLike[str] | str | None = None,
     model: str = 'resnet18',
     weights: os.PathLike[str] | str = 'random',
@@ -1007,7 +1007,7 @@ def shapes(
         The number of images in the folder.
 
     Raises:
-        UsageError: a number is too small.
+        UsageError: a number is too small, or no whole number.
         DataError: the folder holds something else or cannot be written.
     """
 
@@ -1015,7 +1015,7 @@ def train(
     config: os.PathLike[str] | str | None = None,
     *,
     progress: Callable[[Status], Any] | bool | str = 'auto',
-    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] = (),
+    callbacks: Callable[[Dict[str, Any]], Any] | Sequence[Callable[[Dict[str, Any]], Any]] | None = (),
     model: str = 'resnet18',
     weights: os.PathLike[str] | str = 'random',
     ema: bool | None = None,
@@ -1195,8 +1195,8 @@ def train(
             or a function that receives each `ipucnn.core.progress.Status`.
         callbacks: functions that receive rows of metrics, dictionaries whose `kind` is `train`,
             `epoch` or `validation`. One that returns True or raises `ipucnn.StopTraining` ends
-            the training after the current host call; so does any other exception, which is raised
-            again once the checkpoint is saved.
+            the training after the current host call; so does any other exception, also of
+            `progress`, which is raised again once the checkpoint is saved.
         options: options of `ipucnn train` by name, in any of their spellings
             (``model="resnet18", data="shapes", epoch=3``).
 

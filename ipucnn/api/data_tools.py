@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, List, Optional
 
+from ipucnn.api.arguments import path_of, whole_number
 from ipucnn.api.reporting import Progress, counted
 from ipucnn.api.signatures import PathLike, refuse, takes_options
 from ipucnn.data.formats.convert_options import ConvertOptions
@@ -32,7 +32,7 @@ def fetch(name: str = "sample-images", out: Optional[PathLike] = None) -> List[P
     """
     from ipucnn.data.formats.sample_data import fetch_named
 
-    return fetch_named(name, None if out is None else os.fspath(out))
+    return fetch_named(str(name), None if out is None else path_of("out", out))
 
 
 def shapes(out: PathLike, *, per_class: int = 20, size: int = 224, seed: int = 0,
@@ -51,19 +51,15 @@ def shapes(out: PathLike, *, per_class: int = 20, size: int = 224, seed: int = 0
         The number of images in the folder.
 
     Raises:
-        UsageError: a number is too small.
+        UsageError: a number is too small, or no whole number.
         DataError: the folder holds something else or cannot be written.
     """
-    from ipucnn.core.errors import UsageError
     from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
-    for name, value, least in (("per_class", per_class, 1), ("size", size, 8), ("seed", seed, 0),
-                               ("validation_per_class", validation_per_class, 0)):
-        if value < least:
-            raise UsageError(f"option {name!r}: {value} is too small",
-                             f"the smallest value is {least}")
-    return write_made("shapes", os.fspath(out), GeneratedFiles(
-        int(per_class), int(size), int(seed), validation_per_class=int(validation_per_class)))
+    return write_made("shapes", path_of("out", out), GeneratedFiles(
+        whole_number("per_class", per_class, 1), whole_number("size", size, 8),
+        whole_number("seed", seed, 0),
+        validation_per_class=whole_number("validation_per_class", validation_per_class, 0)))
 
 
 def partition(data_dir: PathLike, partitions: int, output: PathLike, *,
@@ -85,7 +81,8 @@ def partition(data_dir: PathLike, partitions: int, output: PathLike, *,
     """
     from ipucnn.data.formats.partition import partition as divided
 
-    return divided(os.fspath(data_dir), int(partitions), os.fspath(output), copy)
+    return divided(path_of("data_dir", data_dir),
+                   whole_number("partitions", partitions, 1), path_of("output", output), copy)
 
 
 @takes_options(ConvertOptions)
@@ -134,4 +131,4 @@ def verify(path: PathLike, data: Optional[str] = None) -> Verification:
     """
     from ipucnn.data.formats.verify import verification
 
-    return verification(os.fspath(path), data)
+    return verification(path_of("path", path), data)

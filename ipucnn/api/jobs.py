@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Optional, Sequence, Tuple, TypeVar, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+)
 
-from ipucnn.api.reporting import Callback, Progress, counted, trained
+from ipucnn.api.arguments import path_of
+from ipucnn.api.modes import ordinary_modes
+from ipucnn.api.reporting import Callbacks, Progress, counted, trained
 from ipucnn.api.signatures import PathLike, refuse, takes_options
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -30,8 +43,6 @@ if TYPE_CHECKING:
 
 ResultT = TypeVar("ResultT", "NetworkBench", "RunResult", "TrainResult", "TrainingPlan",
                   "Validations")
-
-Callbacks = Union[Callback, Sequence[Callback]]
 
 
 @takes_options(RunOptions)
@@ -83,8 +94,8 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
             or a function that receives each `ipucnn.core.progress.Status`.
         callbacks: functions that receive rows of metrics, dictionaries whose `kind` is `train`,
             `epoch` or `validation`. One that returns True or raises `ipucnn.StopTraining` ends
-            the training after the current host call; so does any other exception, which is raised
-            again once the checkpoint is saved.
+            the training after the current host call; so does any other exception, also of
+            `progress`, which is raised again once the checkpoint is saved.
         options: options of `ipucnn train` by name, in any of their spellings
             (``model="resnet18", data="shapes", epoch=3``).
 
@@ -191,10 +202,12 @@ def average(checkpoint_path: PathLike, **options: Any) -> AverageResult:
     """
     from ipucnn.core.options.building import build
 
-    made = build(AverageOptions, {"checkpoint_path": checkpoint_path, **refuse(options)})
+    made = build(AverageOptions, {
+        "checkpoint_path": path_of("checkpoint_path", checkpoint_path), **refuse(options)})
     from ipucnn.training.phases import average_checkpoints
 
-    return average_checkpoints(made)
+    with ordinary_modes():
+        return average_checkpoints(made)
 
 
 @takes_options(ExportOptions)
@@ -217,7 +230,8 @@ def export(config: Optional[PathLike] = None, **options: Any) -> ExportResult:
     made = resolve(ExportOptions, {"config": config, **refuse(options)}, "export")
     from ipucnn.onnx.job import export as exported
 
-    return exported(made)
+    with ordinary_modes():
+        return exported(made)
 
 
 @takes_options(TrainOptions, PlanOptions, without=("progress",))
@@ -265,7 +279,9 @@ def planned(given: Dict[str, Any], launcher: Optional[Tuple[str, Any]] = None,
     training = {name: value for name, value in given.items() if name not in own}
     launch = resolve(PlanOptions, own, "launch", named_by="launch")
     made = resolve(TrainOptions, training, "train")
-    return _written(plan_training(made, launch, registry(), launcher, stages), made.results.result)
+    with ordinary_modes():
+        planned_training = plan_training(made, launch, registry(), launcher, stages)
+    return _written(planned_training, made.results.result)
 
 
 @takes_options(NetworkBenchOptions)
@@ -366,8 +382,10 @@ def report(runs: Union[PathLike, Sequence[PathLike]], out: Optional[PathLike] = 
     """
     from ipucnn.reports.job import report as written
 
-    named = [runs] if isinstance(runs, (str, os.PathLike)) else runs
-    return written([os.fspath(run) for run in named], None if out is None else os.fspath(out))
+    named = list(runs) if isinstance(runs, Iterable) and not isinstance(runs, (str, bytes)) \
+        else [runs]
+    return written([path_of("runs", run) for run in named],
+                   None if out is None else path_of("out", out))
 
 
 COMMANDS: Sequence[Callable[..., Any]] = (

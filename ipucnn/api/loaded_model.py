@@ -6,6 +6,7 @@ import operator
 import os
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple, Union, overload
 
+from ipucnn.api.modes import ordinary_modes
 from ipucnn.core.errors import UsageError
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.inference.answering import Answering, Prediction, Predictions
@@ -72,7 +73,8 @@ class LoadedModel(Shown):
         if classes < 1:
             raise UsageError(f"option 'top_k' is {top_k}", "the smallest value is 1")
         dataset, single = given_images(images)
-        found = self._answering(dataset, classes)
+        with ordinary_modes():
+            found = self._answering(dataset, classes)
         return found[0] if single and found else found
 
     @property
@@ -102,7 +104,9 @@ class LoadedModel(Shown):
             if job.options.network.onnx:
                 raise UsageError(f"{job.options.network.onnx!r} is an ONNX file, not a torch "
                                  "module", "load the checkpoint that it was exported from")
-            self._module = model_of(job.options, job.options.network, job.registry).module.eval()
+            with ordinary_modes():
+                built = model_of(job.options, job.options.network, job.registry)
+            self._module = built.module.eval()
         return self._module
 
     @property
@@ -155,4 +159,5 @@ def _loaded_again(values: Dict[str, Any], settings: PluginSettings) -> LoadedMod
     used = registry()
     if used.settings != settings:
         used = Registry(settings)
-    return LoadedModel(Answering(build(RunOptions, values, registry=used), used))
+    with ordinary_modes():
+        return LoadedModel(Answering(build(RunOptions, values, registry=used), used))

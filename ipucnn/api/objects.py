@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence
 
+from ipucnn.api.arguments import path_of, whole_number
+from ipucnn.api.modes import ordinary_modes
 from ipucnn.api.signatures import PathLike, takes_options
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path
-from ipucnn.core.names import did_you_mean
+from ipucnn.core.names import brief, did_you_mean
 from ipucnn.core.options.composition import CommandOptions, common_option
 from ipucnn.core.registry.registry import State, registry
+from ipucnn.data.formats.convert_options import SPLITS
 from ipucnn.data.remote.stores import is_store
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.options import ModelOptions
@@ -40,6 +43,8 @@ def list_models(pattern: str = "*") -> List[str]:
 
     A third-party model whose name is already in use appears under its qualified name.
     """
+    if not isinstance(pattern, str):
+        raise UsageError(f"option 'pattern': {brief(pattern)} is not text")
     names = []
     for row in registry().rows("model", pattern):
         if row.state is State.OK:
@@ -72,7 +77,8 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
 
     if num_classes is not None:
         options["num_classes"] = num_classes
-    built: nn.Module = build_by_name(name, weights=weights, **options).module
+    with ordinary_modes():
+        built: nn.Module = build_by_name(name, weights=weights, **options).module
     return built
 
 
@@ -102,11 +108,13 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
         if spelling in ("images", "json") or (item is not None and item.name in _OF_RUNS):
             raise UsageError(f"option {spelling!r} applies to runs, not to a loaded model",
                              "leave it out, or call 'ipucnn.run'")
-    made = resolve(RunOptions, {**_located(os.fspath(source), options, isinstance(source, str))})
+    located = _located(path_of("source", source), options, isinstance(source, str))
+    made = resolve(RunOptions, located)
     if made.execution.precision == "int8":
         raise UsageError("a loaded model is not quantised: 8-bit integers need images to calibrate",
                          "use 'ipucnn.run' with precision='int8'")
-    return LoadedModel(Answering(made, registry()))
+    with ordinary_modes():
+        return LoadedModel(Answering(made, registry()))
 
 
 def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]:
@@ -187,7 +195,7 @@ def load_dataset(  # noqa: PLR0913 - the fields of a request
         num_classes: number of outputs of the model; None for the number of classes of the dataset.
         length: number of samples of a generated dataset; None for its default.
         seed: seed of generated images, and of `hold_out`.
-        split: "train", "validation", or None for the split that evaluates the whole dataset.
+        split: `train`, `validation`, or None for the split that evaluates the whole dataset.
         class_names: classes in the order of the labels; those of the dataset when empty.
         hold_out: whether to divide a dataset without validation images: the split "validation" is a
             part of its images, and "train" the remainder.
@@ -201,9 +209,17 @@ def load_dataset(  # noqa: PLR0913 - the fields of a request
     from ipucnn.data import DatasetRequest
     from ipucnn.data.opening import open_dataset
 
+    if split not in (None, *SPLITS):
+        raise UsageError(f"option 'split' is {split!r}",
+                         "values: " + ", ".join(map(repr, SPLITS)) + ", or None")
+    if isinstance(class_names, str) or not isinstance(class_names, Iterable):
+        raise UsageError(f"option 'class_names' is {brief(class_names)}", "it is a list of names")
     used = registry()
-    spec = used.get_typed(DatasetSpec, name)
+    spec = used.get_typed(DatasetSpec, str(name))
     request = DatasetRequest(
-        None if data_dir is None else os.fspath(data_dir), input_size, num_classes, length, seed,
-        split, tuple(class_names), hold_out)
+        None if data_dir is None else path_of("data_dir", data_dir),
+        whole_number("input_size", input_size, 1),
+        None if num_classes is None else whole_number("num_classes", num_classes, 1),
+        None if length is None else whole_number("length", length, 0),
+        whole_number("seed", seed, 0), split, tuple(class_names), hold_out)
     return open_dataset(spec, request, owned_by("dataset", spec, options, used), used)

@@ -11,6 +11,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    Iterable,
     Iterator,
     List,
     Optional,
@@ -19,7 +20,8 @@ from typing import (
     Union,
 )
 
-from ipucnn.core.errors import PluginError, UsageError
+from ipucnn.api.modes import ordinary_modes
+from ipucnn.core.errors import IpucnnError, PluginError, UsageError
 from ipucnn.core.names import printable, printable_lines
 from ipucnn.core.options.conversion import builtin
 from ipucnn.core.progress import CALLBACK, Listener, Status, StopTraining
@@ -36,13 +38,15 @@ function that receives each `Status`."""
 Callback = Callable[[Dict[str, Any]], Any]
 """Receives a row of metrics; it ends the training with `True` or `StopTraining`."""
 
+Callbacks = Union[Callback, Sequence[Callback], None]
+
 _CHOICES = {True: "on", False: "off", None: "auto", "on": "on", "off": "off", "auto": "auto"}
 _INTERVAL = 0.2
 """Seconds between two updates of a notebook's line."""
 
 
 def trained(job: Callable[[Listener], ResultT], progress: Progress,
-            callbacks: Union[Callback, Sequence[Callback]] = ()) -> ResultT:
+            callbacks: Callbacks = ()) -> ResultT:
     """Call the job of a training with a listener, and return its result.
 
     A Ctrl-C in the main thread ends it after the current host call; a second one raises.
@@ -54,12 +58,14 @@ def trained(job: Callable[[Listener], ResultT], progress: Progress,
 
     Raises:
         UsageError: a wrong value of `progress`, or a callback that cannot be called.
-        Exception: what a callback raised, once the training has ended and saved.
+        BaseException: what a callback or `progress` raised, once the training has ended and saved.
     """
     listener = _PythonListener(_display(progress), _callbacks(callbacks))
-    with listener.display, interruptible(listener.interrupted), _no_exit():
+    with listener.display, interruptible(listener.interrupted), ordinary_modes(), _no_exit():
         result = job(listener)
     if listener.error is not None:
+        if isinstance(listener.error, IpucnnError) and listener.error.partial is None:
+            listener.error.partial = result
         raise listener.error
     return result
 
@@ -88,7 +94,7 @@ def counted(progress: Progress, reason: str) -> Iterator[ImageProgress]:
     Raises:
         UsageError: a wrong value of `progress`.
     """
-    with _no_exit(), _counted(progress, reason) as report:
+    with ordinary_modes(), _no_exit(), _counted(progress, reason) as report:
         yield report
 
 
@@ -151,7 +157,8 @@ class _PythonListener(Listener):
         self.error: Optional[BaseException] = None
 
     def status(self, status: Status) -> None:
-        self.display.status(status)
+        with self._stopping():
+            self.display.status(status)
 
     def line(self, text: str) -> None:
         self.display.line(text)
@@ -161,14 +168,22 @@ class _PythonListener(Listener):
 
     def row(self, row: Dict[str, Any]) -> None:
         for callback in self._callbacks:
-            try:
+            with self._stopping():
                 if builtin(callback(dict(row))) is True:  # also numpy's and torch's True
-                    self._stop = self._stop or CALLBACK
-            except StopTraining:
-                self._stop = self._stop or CALLBACK
-            except Exception as error:  # raised again when the training has saved
-                self.error = self.error or error
-                self._stop = self._stop or CALLBACK
+                    raise StopTraining
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """Return a context in which an exception stops the job."""
+        try:
+            yield
+        except StopTraining:
+            self._stop = self._stop or CALLBACK
+        except BaseException as error:  # raised again when the training has saved
+            if self._signal and isinstance(error, KeyboardInterrupt):
+                raise  # the second Ctrl-C
+            self.error = self.error or error
+            self._stop = self._stop or CALLBACK
 
     def stop(self) -> str:
         if self._signal and not self._told:  # not in the handler: it may interrupt a `print`
@@ -298,8 +313,11 @@ def _in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def _callbacks(callbacks: Union[Callback, Sequence[Callback]]) -> List[Callback]:
-    listed = [callbacks] if callable(callbacks) else list(callbacks)
+def _callbacks(callbacks: Callbacks) -> List[Callback]:
+    if callbacks is None:
+        return []
+    listed = [callbacks] if callable(callbacks) or not isinstance(callbacks, Iterable) \
+        else list(callbacks)
     for callback in listed:
         if not callable(callback):
             raise UsageError(f"callback {callback!r} cannot be called",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,8 @@ from typing import Iterator, List, Optional, Tuple
 
 _share: Optional[int] = None
 """CPU cores available to this process if several processes share them."""
+
+_uses_openmp = _lacks_threads = False
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -81,6 +84,31 @@ def _core_of(cpu: int, root: Path = Path("/")) -> int:
         with suppress(OSError, ValueError):
             return int(re.split("[,-]", (topology / name).read_text())[0])
     return cpu
+
+
+def lacks_openmp() -> bool:
+    """Return whether engines that use OpenMP have one thread in this process; see `uses_openmp`."""
+    return _lacks_threads
+
+
+def uses_openmp() -> None:
+    """Note that this process may have threads of OpenMP: processes forked from it compute with one.
+
+    A forked process has no such threads, and would wait for them forever.
+    Source: pytorch/pytorch#17199.
+    """
+    global _uses_openmp
+    if not _uses_openmp and hasattr(os, "register_at_fork"):
+        _uses_openmp = True
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    global _lacks_threads
+    _lacks_threads = True
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(1)
 
 
 def openmp_limit() -> Optional[int]:

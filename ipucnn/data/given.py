@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
+from collections.abc import Mapping  # typing's has no name in Python 3.8
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.names import brief
 from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
 from ipucnn.data.images import decode, pixels_of, read_file
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 _KINDS = ("images are of Pillow, uint8 arrays of numpy (height, width, 3), uint8 tensors of torch "
           "(3, height, width), or paths")
 
-_ENCODED = (bytes, bytearray, memoryview, io.IOBase)
-"""Types of the content of a file."""
+_ONE_PIXEL = "an image has at least one pixel"
 
 
 def given_images(images: Any) -> Tuple[ImageDataset, bool]:
@@ -32,8 +32,8 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
 
     Args:
         images: an image; a path of one, or of a folder of them; several images, or pairs of an
-            image and its label, in a list, an iterable or anything with a length and items (a
-            dataset of torch); or a dataset of ipucnn.
+            image and its label, in a list, an array or column of paths, an iterable or anything
+            with a length and items (a dataset of torch); or a dataset of ipucnn.
 
     Raises:
         DataError: a path does not exist, or holds no images.
@@ -44,25 +44,27 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
     if isinstance(images, (str, os.PathLike)):
         return _at(os.fspath(images))
     if _is_array(images):
-        if images.ndim == 4:
+        if images.ndim == 4 or (images.ndim == 1 and _are_objects(images)):
             return GivenImages(list(images)), False
         return GivenImages([images]), True
     if _is_pillow(images):
         return GivenImages([images]), True
-    if hasattr(images, "__len__") and hasattr(images, "__getitem__") \
-            and not isinstance(images, (dict, *_ENCODED)):
-        return GivenImages(images), False
-    if isinstance(images, Iterable) and not isinstance(images, (dict, *_ENCODED)):
-        return GivenImages(list(images)), False
+    if not _is_encoded(images) and not _is_mapping(images):
+        if hasattr(images, "__len__") and hasattr(images, "__getitem__"):
+            return GivenImages(images), False
+        if isinstance(images, Iterable):
+            return GivenImages(list(images)), False
     raise UsageError(f"{type(images).__name__!r} is neither an image nor a collection of images",
                      _remedy(images))
 
 
 def _remedy(given: Any) -> str:
     """Return the hint for something that is no image."""
-    if isinstance(given, _ENCODED):
+    if _is_encoded(given):
         return ("'PIL.Image.open(FILE)' opens the content of an image file; of bytes, FILE is "
                 "'io.BytesIO(BYTES)'")
+    if _is_mapping(given):
+        return "give its images alone: a column of a data frame, or the values of a dictionary"
     return _KINDS
 
 
@@ -131,7 +133,7 @@ class GivenImages(ImageDataset):
 
         image = self._image(index)
         if isinstance(image, (str, os.PathLike)):
-            return decode(read_file(os.fspath(image)), os.fspath(image))
+            return decode(_content(image), os.fspath(image))
         return torch.from_numpy(_pixels(image, self.name(index))).permute(2, 0, 1)
 
     def encoded(self, index: int) -> Optional[bytes]:
@@ -139,7 +141,7 @@ class GivenImages(ImageDataset):
         if not isinstance(self._items, (list, tuple)):  # loading an item twice costs more
             return None
         image = self._image(index)
-        return read_file(os.fspath(image)) if isinstance(image, (str, os.PathLike)) else None
+        return _content(image) if isinstance(image, (str, os.PathLike)) else None
 
     def name(self, index: int) -> str:
         """Return the path of image `index` where it is known, or its number."""
@@ -164,6 +166,26 @@ class GivenImages(ImageDataset):
             with self._turn:
                 item = self._items[index]
         return item[0] if self._paired else item
+
+
+def _content(path: Union[str, os.PathLike[str]]) -> bytes:
+    return read_file(os.path.expanduser(path))
+
+
+def _is_encoded(given: Any) -> bool:
+    """Return whether something is the content of a file, or an open file."""
+    return isinstance(given, (bytes, bytearray, memoryview)) or (
+        hasattr(given, "read") and not hasattr(given, "__getitem__"))
+
+
+def _is_mapping(given: Any) -> bool:
+    """Return whether something has keys: a dictionary, or a data frame of pandas."""
+    return isinstance(given, Mapping) or hasattr(given, "iloc")
+
+
+def _are_objects(array: Any) -> bool:
+    """Return whether an array or a column of pandas contains texts or other objects."""
+    return getattr(array.dtype, "kind", "") in tuple("OUST")  # torch's types have no kind
 
 
 def _is_pair(item: Any) -> bool:
@@ -192,14 +214,20 @@ def _pixels(image: Any, name: str) -> Pixels:
 
     if _is_pillow(image):
         try:
-            return pixels_of(image)
+            pixels = pixels_of(image)
         except (OSError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {error}", _KINDS) from error
+        if not pixels.size:
+            raise DataError(f"{name} has {image.width} x {image.height} pixels", _ONE_PIXEL)
+        return pixels
     if not _is_array(image):
         raise DataError(f"{name} is of type {type(image).__name__!r}, and no image",
                         _remedy(image))
     channels_first = hasattr(image, "permute")  # torch's order
-    array = numpy.asarray(image.detach().cpu() if channels_first else image)
+    try:
+        array = numpy.asarray(image.detach().cpu() if channels_first else image)
+    except (TypeError, RuntimeError) as error:  # a tensor without values, or of another layout
+        raise DataError(f"{name} cannot be read: {brief(error)}", _KINDS) from error
     if str(array.dtype) != "uint8":
         raise DataError(
             f"{name} has numbers of type {array.dtype}, expected uint8 from 0 to 255",
@@ -214,7 +242,8 @@ def _pixels(image: Any, name: str) -> Pixels:
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
         raise DataError(f"{name} has shape {shape}, expected "
                         + ("3 x height x width" if channels_first else "height x width x 3"),
-                        "an image has at least one pixel" if 0 in array.shape else
+                        _ONE_PIXEL if 0 in array.shape else
+                        "give the images of a batch one by one" if array.ndim == 4 else
                         "convert it with 'PIL.Image.fromarray(...)', which removes transparency")
     # a copy, because torch warns about read-only arrays
     return numpy.array(numpy.broadcast_to(array, (*array.shape[:2], 3)), order="C")
@@ -236,7 +265,10 @@ def _labels(items: Sequence[Any]) -> List[Any]:
 
 
 def _plain(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") else label
+    try:
+        return label.item()
+    except (AttributeError, ValueError, RuntimeError):  # text, or several numbers
+        return label
 
 
 def _class_names(items: Any) -> Tuple[str, ...]:

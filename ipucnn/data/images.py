@@ -66,8 +66,8 @@ def read_file(path: str) -> bytes:
             return _all_of(file, status.st_size)
         finally:
             os.close(file)
-    except OSError as error:
-        cause = (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:  # a name can contain a null character
+        cause = (getattr(error, "strerror", "") or str(error)).lower()
         if isinstance(error, FileNotFoundError) and os.path.islink(path):
             cause = f"it is a link to {os.readlink(path)!r}, which does not exist"
         raise DataError(f"cannot read image {path!r}: {cause}", _SKIP_HINT) from error

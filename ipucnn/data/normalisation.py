@@ -19,7 +19,8 @@ _SCALE, _SHIFT = "_image_scale", "_image_shift"
 def _constants(preprocessing: Preprocessing) -> Tuple[torch.Tensor, torch.Tensor]:
     """Return scale and shift of normalisation, `(1, 3, 1, 1)`: x becomes x*scale - shift."""
     low, high = preprocessing.value_range
-    mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+    mean, std = (torch.tensor(values, dtype=torch.float32)
+                 for values in (preprocessing.mean, preprocessing.std))
     return (((high - low) / (255 * std)).view(1, 3, 1, 1), ((mean - low) / std).view(1, 3, 1, 1))
 
 

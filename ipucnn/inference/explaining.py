@@ -203,7 +203,7 @@ def _overlaid(pixels: torch.Tensor, strength: torch.Tensor) -> Any:
     """Return an image with a map over it, which is opaque where it is strong."""
     import torch
 
-    colours = torch.tensor(_COLOURS)
+    colours = torch.tensor(_COLOURS, dtype=torch.float32)
     place = strength.clamp(0, 1) * (len(_COLOURS) - 1)
     low = place.floor().long().clamp(max=len(_COLOURS) - 2)
     part = (place - low)[..., None]

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError
+from ipucnn.core.machine import uses_openmp
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.parts import NetworkPart
@@ -29,10 +30,13 @@ from ipucnn.models.tracing import count, usable_splits
 from ipucnn.models.weights import load_by_output, load_weights
 from ipucnn.models.weights_card import card_of, preprocessing_of
 
+uses_openmp()  # torch does
+
 DEFAULT_NORM_LAYER = "batch"
 
 _SEEDED = threading.RLock()
-"""Held while random weights are drawn: torch's generator is shared by all threads."""
+"""Held while random weights are drawn or the default type is another one: torch's generator and
+default are shared by all threads."""
 
 
 @contextmanager
@@ -41,6 +45,21 @@ def seeded(seed: int) -> Iterator[None]:
     with _SEEDED, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # without those of devices, which are not forked
         yield
+
+
+@contextmanager
+def single_precision() -> Iterator[None]:
+    """Create tensors in float32, whatever the default type of the program."""
+    if torch.get_default_dtype() is torch.float32:
+        yield
+        return
+    with _SEEDED:  # the default is that of all threads
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def create_model(name: str, *, registry: Optional[Registry] = None,
@@ -180,8 +199,9 @@ def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
     try:
         parameter = inspect.signature(registry.resolve(spec)).parameters.get("input_size")
         sized = {"input_size": input_size} if parameter and parameter.default is None else {}
-        model = registry.make_typed(nn.Module, spec, num_classes=num_classes, options=options,
-                                    **sized)
+        with single_precision():
+            model = registry.make_typed(nn.Module, spec, num_classes=num_classes, options=options,
+                                        **sized)
     except IpucnnError:
         raise
     except Exception as error:
@@ -201,7 +221,8 @@ def _replace_norms(model: nn.Module, spec: ModelSpec, normlayer: str, plugins: P
                    registry: Registry) -> None:
     layer = registry.get_typed(NormLayerSpec, normlayer)
     options = plugins.of("norm-layer", layer.name)
-    replaced = replace_norms(model, functools.partial(registry.make, layer, options=options))
+    with single_precision():
+        replaced = replace_norms(model, functools.partial(registry.make, layer, options=options))
     given = options is not None and options != type(options)()
     if not replaced and (layer.name != DEFAULT_NORM_LAYER or given):
         raise UsageError(f"model {spec.name!r} has no batch norm that norm layer {layer.name!r} "

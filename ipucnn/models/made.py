@@ -62,7 +62,8 @@ def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
     with suppress(Exception):  # an error of the network is reported where it is used
         twin = copy.deepcopy(model).to("meta").eval()
         with torch.no_grad():
-            found = twin(torch.zeros(2, 3, input_size, input_size, device="meta"))
+            found = twin(torch.zeros(2, 3, input_size, input_size, dtype=torch.float32,
+                                     device="meta"))
         return list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
     return None
 

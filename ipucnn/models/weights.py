@@ -22,6 +22,7 @@ from ipucnn.models.weights_file import StateDict, read_weights
 from ipucnn.models.weights_source import local_file, named_weights, published_file
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
+_COUNT_OF_AVERAGES = "n_averaged"  # of torch's AveragedModel, which adds the prefix "module."
 _COUNTER = "num_batches_tracked"  # missing in older files, and not needed
 _PARTIAL = "'--weights-partial' loads what fits and leaves the rest random"
 _ANOTHER_MODEL = 0.1
@@ -148,11 +149,25 @@ def _without_prefix(state: StateDict, model: nn.Module) -> StateDict:
     for name in state:
         prefix = _wrapper(name, wanted)
         if prefix:
-            return {entry[len(prefix):] if entry.startswith(prefix) else entry: value
-                    for entry, value in state.items()}
-        if name in wanted:
             break
-    return state
+        if name in wanted:
+            return state
+    else:
+        prefix = _attribute(state, wanted)
+    return {entry[len(prefix):] if entry.startswith(prefix) else entry: value
+            for entry, value in state.items() if not prefix or entry != _COUNT_OF_AVERAGES}
+
+
+def _attribute(state: StateDict, wanted: StateDict) -> str:
+    """Return the prefix of the only part of a network that has all entries of the model, if any.
+
+    That is its attribute in a module of a training library (`net.`, `backbone.`).
+    """
+    first = next(iter(wanted), "")
+    found = [name[:-len(first)] for name in state if name.endswith(f".{first}")]
+    whole = [prefix for prefix in found
+             if all(prefix + name in state or name.endswith(_COUNTER) for name in wanted)]
+    return whole[0] if len(whole) == 1 else ""
 
 
 def _wrapper(name: str, wanted: StateDict) -> str:
@@ -242,13 +257,19 @@ class _Fit:
         """Load the matching entries.
 
         Raises:
-            WeightsError: no entry matches.
+            WeightsError: no entry matches, or one has no dense values.
         """
         fitting = {name: value for name, value in self.state.items()
                    if name in self.own and name not in self.misshapen}
         if not fitting:
             raise WeightsError(f"weights '{path}' have no entry that fits the model",
                                "choose the model that they were made for with '--model'")
+        special = [name for name, value in fitting.items() if value.is_meta or value.is_quantized
+                   or value.layout is not torch.strided]
+        if special:
+            raise WeightsError(f"weights '{path}' contain tensors that are sparse, quantised or "
+                               f"without values ({first_names(special)})",
+                               "save them as dense tensors of floating-point numbers")
         self.model.load_state_dict(fitting, strict=False)
         return WeightsReport(
             source=source, tag=tag, path=str(path), sha256=sha256(path), licence=licence,

@@ -16,11 +16,15 @@ import torch
 
 from ipucnn.core.errors import WeightsError
 from ipucnn.core.files import kind_of
+from ipucnn.core.warning_filters import own_filters
 
 StateDict = Dict[str, torch.Tensor]
 
 _LAYOUTS = ("model_state_dict", "state_dict", "model")
 """Keys of the weights in checkpoints; other files are the state dictionary itself."""
+
+_AVERAGES = ("ema", "state_dict_ema", "model_ema")
+"""Keys of the moving average of the weights: those of ipucnn, timm and torchvision's scripts."""
 
 _FORBIDDEN = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
 _HOW_TO_CONVERT = ("if you trust the file, load it where it was made and save its state dictionary "
@@ -48,19 +52,23 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
             path, "'--weights' accepts 'pretrained', 'random', a file or a folder"))
     try:
         with path.open("rb") as file:
-            header = file.read(2)
+            header = file.read(9)
     except OSError as error:
         raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}",
                            "check the file and its permissions") from error
-    if header[:1] == pickle.PROTO and header[1:] > b"\2":  # torch.save writes protocol 2
+    if header[:1] == pickle.PROTO and header[1:2] > b"\2":  # torch.save writes protocol 2
         raise WeightsError(f"weights '{path}' are a plain pickle, which could run code, and are "
                            "refused", _HOW_TO_CONVERT)
-    content = _safetensors(path) if path.suffix == ".safetensors" else _quietly(path)
+    # a file of safetensors begins with the size of a JSON object in 8 bytes
+    safetensors = header[8:] == b"{" or path.suffix.lower() == ".safetensors"
+    content = _safetensors(path) if safetensors else _quietly(path)
     if ema:
-        if not isinstance(content, dict) or not isinstance(content.get("ema"), dict):
+        averages = [content[name] for name in _AVERAGES if isinstance(content.get(name), dict)] \
+            if isinstance(content, dict) else []
+        if not averages:
             raise WeightsError(f"'{path}' has no moving average of its weights",
                                "leave '--ema' out")
-        content = content["ema"]
+        content = averages[0]
     for name in _LAYOUTS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
@@ -97,7 +105,7 @@ def read_checkpoint(path: Path) -> Any:
 
 
 def _quietly(path: Path) -> Any:
-    with warnings.catch_warnings():
+    with own_filters():
         warnings.simplefilter("ignore")  # about how the file was written, not about its content
         return _torch(path)
 

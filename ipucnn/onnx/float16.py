@@ -67,8 +67,9 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
             single.add(name)
             continue
         value = numpy_helper.to_array(tensor).clip(-largest, largest)
-        tensor.CopyFrom(numpy_helper.from_array(
-            numpy.asarray(value, dtype=numpy.float16), tensor.name))
+        with numpy.errstate(under="ignore"):  # an error where the program has set it so
+            half = value.astype(numpy.float16)
+        tensor.CopyFrom(numpy_helper.from_array(half, tensor.name))
     for node in model.graph.node:
         for attribute in node.attribute:
             if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", TensorProto.FLOAT):

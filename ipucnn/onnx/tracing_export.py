@@ -20,6 +20,7 @@ from ipucnn.core.errors import (
     UnsupportedNetworkError,
     UsageError,
 )
+from ipucnn.core.warning_filters import own_filters
 from ipucnn.onnx.simplify import simplified
 from ipucnn.onnx.target import INSTALL, MOST_BYTES, OnnxTarget
 
@@ -186,7 +187,7 @@ def _quiet() -> Iterator[List[warnings.WarningMessage]]:
     try:
         # torch 2.0 prints a banner; with others, what another thread prints must not be lost
         banner = torch.__version__.startswith("2.0")
-        with warnings.catch_warnings(record=True) as warned, (
+        with own_filters(record=True) as warned, (
                 contextlib.redirect_stdout(io.StringIO()) if banner
                 else contextlib.nullcontext()):
             warnings.simplefilter("always")

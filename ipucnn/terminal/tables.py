@@ -71,10 +71,9 @@ def say_traceback() -> None:
 
 
 def _print_message(text: str) -> None:
-    try:
-        print(text, end="", file=sys.stderr, flush=True)
-    except OSError:  # a closed pipe or a full disk must not end the work
-        _abandon(sys.stderr)
+    stream = _Dropping(sys.stderr)
+    stream.write(text)
+    stream.flush()
 
 
 def console(**settings: Any) -> Any:
@@ -88,8 +87,13 @@ def console(**settings: Any) -> Any:
     return Console(file=cast(IO[str], _Dropping(sys.stderr)), **settings)
 
 
+_UNUSABLE = (AttributeError, ValueError)
+"""Exceptions of streams by which programs replace standard error: closed, or without the methods of
+files, as those that write to a log; or None, as in a program without a console."""
+
+
 class _Dropping:
-    """A stream whose writes may fail: a closed terminal must not end the work."""
+    """A stream whose writes may fail: a closed terminal or a full disk must not end the work."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -102,6 +106,8 @@ class _Dropping:
             self._stream.write(text)
         except OSError:
             _abandon(self._stream)
+        except _UNUSABLE:
+            pass
         return len(text)
 
     def flush(self) -> None:
@@ -109,6 +115,8 @@ class _Dropping:
             self._stream.flush()
         except OSError:
             _abandon(self._stream)
+        except _UNUSABLE:
+            pass
 
 
 class LogFormatter(logging.Formatter):
@@ -229,9 +237,16 @@ LINE_INTERVAL = 60.0
 """Seconds between two progress lines without a bar."""
 
 
+def _is_terminal(stream: Optional[TextIO]) -> bool:
+    try:
+        return stream is not None and stream.isatty()
+    except _UNUSABLE:
+        return False
+
+
 def wants_bar(choice: str) -> bool:
     """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
-    return (not _quiet and speaks() and sys.stderr is not None and sys.stderr.isatty()
+    return (not _quiet and speaks() and _is_terminal(sys.stderr)
             and not os.environ.get("CI") and os.environ.get("TERM") != "dumb")

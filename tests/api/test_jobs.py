@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -82,6 +83,41 @@ def test_an_exception_of_a_callback_is_raised_once_the_checkpoint_is_saved(optio
         "resnet8-cifar_image_folder_2.step4.pt"]
 
 
+@pytest.mark.parametrize(("place", "error"), [
+    ("callbacks", KeyboardInterrupt()), ("callbacks", SystemExit(3)),
+    ("progress", ValueError("mine"))])
+def test_a_checkpoint_is_saved_before_any_exception_is_raised_again(place, error, options):
+    def fail(given):
+        if getattr(given, "phase", "training") == "training":
+            raise error
+
+    with pytest.raises(type(error)) as raised:
+        ipucnn.train(**{**options, place: fail})
+    assert raised.value is error
+    assert list(options["checkpoint_path"].glob("*.pt"))
+
+
+def test_an_error_of_ipucnn_in_a_callback_has_the_result_so_far(options):
+    def fail(_row):
+        raise ipucnn.IpucnnError("mine")
+
+    with pytest.raises(ipucnn.IpucnnError, match="mine") as raised:
+        ipucnn.train(**options, callbacks=fail)
+    assert os.path.exists(raised.value.partial.checkpoint)
+
+
+def test_progress_may_stop_a_training(options):
+    def stop(status):
+        if status.phase == "training":
+            raise ipucnn.StopTraining
+
+    result = ipucnn.train(**{**options, "progress": stop}, callbacks=None)
+    assert result.stopped_by == "callback"
+    assert os.path.exists(result.checkpoint)
+    with pytest.raises(ipucnn.IpucnnError, match="callback 3 cannot be called"):
+        ipucnn.train(**options, callbacks=3)
+
+
 def test_a_callback_that_sees_a_validation_ends_the_training_there(options):
     def stop_at_validation(row):
         return row["kind"] == "validation"
@@ -155,6 +191,22 @@ def test_progress_is_given_to_a_function_or_shown_on_request(options, photos, tr
     out, err = capfd.readouterr()
     assert out == ""
     assert "Epoch 1: Train accuracy" in err
+
+
+class _Log:
+    def write(self, text):
+        """Receive text, as from a program that writes it to a log."""
+
+
+@pytest.mark.parametrize("stream", ["none", "log", "closed"])
+@pytest.mark.parametrize("progress", ["auto", True])
+def test_a_program_may_replace_standard_error(stream, progress, trained, photos, monkeypatch):
+    monkeypatch.setattr("ipucnn.terminal.signals._pending", "")  # other tests send signals
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stderr", {"none": None, "log": _Log(), "closed": closed}[stream])
+    assert ipucnn.validate(trained, data_dir=photos, progress=progress)
+    assert ipucnn.run(weights=trained, backend="torch", data_dir=photos, progress=progress).images
 
 
 def test_results_are_tables_html_and_data_frames(photos, trained, tmp_path):

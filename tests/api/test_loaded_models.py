@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import shutil
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -74,6 +75,23 @@ def test_several_images_have_several_answers(model, photo):
     assert len(model.predict(pixels, top_k=99)) == 8
 
 
+def test_images_are_in_the_order_of_an_array_or_a_column_of_paths(model, photos, monkeypatch):
+    paths = sorted((photos / "validation").rglob("*.jpg"))[:3]
+    expected = model.predict(paths)
+    assert model.predict(numpy.array(list(map(str, paths)))) == expected
+    assert model.predict(numpy.array(paths, object)) == expected
+    monkeypatch.setenv("HOME", str(photos))
+    at_home = ["~/" + str(path.relative_to(photos)) for path in paths]
+    assert [one.names for one in model.predict(at_home)] == [one.names for one in expected]
+    pandas = pytest.importorskip("pandas")
+    for kind in ("object", "category"):  # the index is not that of the positions
+        column = pandas.Series(list(map(str, paths)), index=[2, 0, 1], dtype=kind)
+        assert model.predict(column) == expected
+    with pytest.raises(ipucnn.IpucnnError) as raised:
+        model.predict(pandas.DataFrame({"path": paths}))
+    assert "a column of a data frame" in raised.value.hint
+
+
 def test_the_model_says_what_it_is(model):
     assert model.classes[:2] == ("bar", "circle")
     assert model.card.preprocessing.input_size == 32
@@ -121,7 +139,12 @@ def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
     ([object()], "image 0 is of type 'object'"),
     (numpy.zeros((8, 8, 3)), "image 0 has numbers of type float64, expected uint8"),
     (torch.zeros(4, 8, 8, dtype=torch.uint8), "image 0 has shape 4x8x8, expected 3 x height"),
-    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label")])
+    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label"),
+    ([(numpy.zeros((8, 8, 3), "uint8"), numpy.zeros(2, int))], "the label of image 0 is array"),
+    (torch.zeros(3, 8, 8, dtype=torch.uint8, device="meta"), "image 0 cannot be read: .*meta"),
+    (torch.zeros(3, 8, 8, dtype=torch.uint8).to_sparse(), "image 0 cannot be read: .*Sparse"),
+    (Image.new("RGB", (0, 4)), "image 0 has 0 x 4 pixels"),
+    (["a\0.jpg"], "cannot read image .*null")])
 def test_what_is_no_image_is_named(model, images, message):
     with pytest.raises(ipucnn.IpucnnError, match=message):
         model.predict(images)
@@ -130,11 +153,19 @@ def test_what_is_no_image_is_named(model, images, message):
 @pytest.mark.parametrize(("images", "hint"), [
     (b"content of a file", "io.BytesIO"), (io.BytesIO(b"x"), "io.BytesIO"),
     ([b"content of a file"], "io.BytesIO"), ("https://localhost/a.jpg", "download"),
-    (numpy.zeros((0, 3, 3), "uint8"), "at least one pixel")])
+    (numpy.zeros((0, 3, 3), "uint8"), "at least one pixel"),
+    ({"a": "b.jpg"}, "values of a dictionary"),
+    ([numpy.zeros((2, 8, 8, 3), "uint8")], "one by one")])
 def test_hints_on_what_is_no_image(model, images, hint):
     with pytest.raises(ipucnn.IpucnnError) as raised:
         model.predict(images)
     assert hint in raised.value.hint
+
+
+def test_an_open_temporary_file_is_no_collection_of_images(model):
+    with tempfile.NamedTemporaryFile() as file, pytest.raises(ipucnn.IpucnnError) as raised:
+        model.predict(file)
+    assert "PIL.Image.open" in raised.value.hint
 
 
 @pytest.mark.parametrize("top_k", [0, "3", 2.5, None])

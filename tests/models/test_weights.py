@@ -219,6 +219,8 @@ def test_random_weights_touch_nothing():
     lambda s: {"model": s, "optimizer": {"state": {}}},
     lambda s: {f"module.{k}": v for k, v in s.items()},
     lambda s: {"state_dict": {f"module._orig_mod.model.module.{k}": v for k, v in s.items()}},
+    lambda s: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in s.items()}},
+    lambda s: {"state_dict": {f"net.{k}": v for k, v in s.items()}},
 ])
 def test_checkpoint_layouts(tmp_path, state, wrap):
     model = small()
@@ -242,6 +244,36 @@ def test_safetensors(tmp_path, state):
     model = small()
     load_weights(model, SMALL, str(path))
     assert same(model, state)
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.SAFETENSORS"])
+def test_safetensors_are_recognised_by_their_content(tmp_path, state, name):
+    save_file(state, str(tmp_path / name))
+    model = small()
+    load_weights(model, SMALL, str(tmp_path / name))
+    assert same(model, state)
+
+
+@pytest.mark.parametrize("key", ["ema", "state_dict_ema", "model_ema"])
+def test_moving_averages_of_other_trainers(tmp_path, state, key):
+    model, others = small(), {name: value + 1 for name, value in state.items()}
+    path = written(tmp_path / "net.pt", {"state_dict": others, key: state})
+    load_weights(model, SMALL, path, ema=True)
+    assert same(model, state)
+
+
+def test_two_parts_of_a_network_are_not_chosen_from(tmp_path, state):
+    both = {f"{part}.{name}": value for part in ("net", "teacher") for name, value in state.items()}
+    with pytest.raises(WeightsError, match=r"unexpected \('net\.conv\.weight'"):
+        load_weights(small(), SMALL, written(tmp_path / "net.pt", both))
+
+
+@pytest.mark.parametrize("change", [lambda value: value.to_sparse(),
+                                    lambda value: value.to("meta")])
+def test_tensors_without_dense_values_are_named(tmp_path, state, change):
+    state["fc.weight"] = change(state["fc.weight"])
+    with pytest.raises(WeightsError, match=r"sparse, quantised or without values \('fc\.weight'"):
+        load_weights(small(), SMALL, written(tmp_path / "net.pt", state))
 
 
 def test_half_weights_go_into_a_single_precision_model(tmp_path, state):

@@ -7,17 +7,19 @@ from typing import Optional
 from ipucnn.core.errors import UsageError
 from ipucnn.core.machine import (
     compute_threads,
+    lacks_openmp,
     physical_cores,
     thread_count,
     usable_cores,
 )
 
 
-def threads_of(given: Optional[int]) -> int:
+def threads_of(given: Optional[int], openmp: bool = False) -> int:
     """Return the number of threads that compute on a CPU.
 
     Args:
         given: the value of `--threads`; None for the default.
+        openmp: the engine uses OpenMP, which may have only one thread; see `uses_openmp`.
 
     Raises:
         UsageError: the given number is greater than that of the cores of this process.
@@ -25,7 +27,7 @@ def threads_of(given: Optional[int]) -> int:
     if given is not None and given > usable_cores():
         raise UsageError(f"'--threads {given}' is more than the {usable_cores()} cores that this "
                          "process may use", f"use a number up to {usable_cores()}")
-    return given or compute_threads()
+    return 1 if openmp and lacks_openmp() else given or compute_threads()
 
 
 def share_cores(threads: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -245,7 +246,9 @@ def test_a_quantised_network_is_stored(folder, tmp_path, monkeypatch):
 
 
 def test_what_quantising_does_is_told(folder):
+    state, loggers = random.getstate(), logging.getLoggerClass()
     result = _quantised(data_dir=str(folder), calibration_samples=40)
+    assert (random.getstate(), logging.getLoggerClass()) == (state, loggers)
     quantisation = result.session["quantisation"]
     assert quantisation["calibration_images"] == 40
     assert (quantisation["compared_images"], quantisation["held_out"]) == (24, True)

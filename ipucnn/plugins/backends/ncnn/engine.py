@@ -43,14 +43,15 @@ class NcnnBackend(OnnxBackend):
         """Create an inference session; see `OnnxBackend.session`."""
         _check_device(self.options.device)
         # a caller that waits for each image has all threads compute it
-        threads = threads_of(self.options.threads)
+        threads = threads_of(self.options.threads, openmp=True)
         usual = min(threads, plan.micro_batch * plan.calls_in_flight) \
             if concurrent() else 1
         return NcnnSession(graph, plan, self.options.requests or usual, threads)
 
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:  # noqa: ARG002
         """Return numbers of images in flight: one per thread, and one that all threads compute."""
-        threads, every = threads_of(self.options.threads), measured_threads(self.options.threads)
+        threads = threads_of(self.options.threads, openmp=True)
+        every = measured_threads(self.options.threads)
         found = [{"requests": count} for count in (
             (threads, 1) if threads > 1 and concurrent() else (1,))]
         if every:

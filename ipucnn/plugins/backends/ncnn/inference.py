@@ -13,6 +13,7 @@ import numpy
 
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.machine import uses_openmp
 from ipucnn.onnx.engine_base import ArraySession
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.plugins.backends._calls import divided
@@ -49,6 +50,7 @@ class NcnnSession(ArraySession):
     """
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, together: int, threads: int) -> None:
+        uses_openmp()
         plan = divided(plan, graph.input_size, None, on_cpu=True)
         self._graph, self._plan = graph, plan
         self.samples_per_call = plan.micro_batch

@@ -11,6 +11,7 @@ from typing import Optional, Tuple
 import onnxruntime  # a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.warning_filters import own_filters
 from ipucnn.plugins.backends._gpus import of_instance
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -68,7 +69,7 @@ def _load_libraries() -> None:
     """Load the CUDA libraries that pip has installed, which the system's loader does not find."""
     load = getattr(onnxruntime, "preload_dlls", None)  # since 1.21
     # missing ones are printed; whether the provider works is found out in any case
-    with suppress(Exception), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    with suppress(Exception), own_filters(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         if load is not None:
             load()

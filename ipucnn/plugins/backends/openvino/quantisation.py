@@ -6,10 +6,12 @@ import contextlib
 import io
 import logging
 import os
+import random
 import warnings
 from typing import Any, Iterator, List
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.warning_filters import own_filters
 
 _NO_TELEMETRY = "NNCF_CI"
 """Variable that disables NNCF's telemetry; it is read on import."""
@@ -61,19 +63,25 @@ def quantise(model: Any, batches: List[Any]) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppress NNCF's log, progress bars, warnings and telemetry."""
+    """Suppress NNCF's log, progress bars, warnings and telemetry.
+
+    It replaces the class of new loggers and draws random numbers; both are restored.
+    """
     before = os.environ.get(_NO_TELEMETRY)
     os.environ[_NO_TELEMETRY] = "1"
     logger = logging.getLogger("nncf")
     disabled = logger.disabled
+    loggers, drawn = logging.getLoggerClass(), random.getstate()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
+        with own_filters(), contextlib.redirect_stdout(io.StringIO()), \
                 contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             logger.disabled = True
             yield
     finally:
         logger.disabled = disabled
+        logging.setLoggerClass(loggers)
+        random.setstate(drawn)
         if before is None:
             del os.environ[_NO_TELEMETRY]
         else:

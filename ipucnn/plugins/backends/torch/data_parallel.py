@@ -19,6 +19,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.instances import ALONE
 from ipucnn.core.execution.launching import joined, launched
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.warning_filters import own_filters
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 from ipucnn.plugins.backends.torch.synchronised import synchronise
@@ -86,7 +87,7 @@ class DataParallel:
         if self.alone:
             return forward
         place = self._device.place
-        with warnings.catch_warnings():
+        with own_filters():
             # its successor in torch 2.14 also copies the first process's buffers
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             self._module = DistributedDataParallel(

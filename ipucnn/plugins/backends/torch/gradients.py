@@ -29,8 +29,8 @@ def unscale(model: nn.Module, scaling: float, check: bool) -> Optional[torch.Ten
             torch._foreach_mul_(gradients, 1.0 / scaling)
         return None
     place = gradients[0].device
-    found = torch.zeros(1, device=place)
-    inverse = torch.full((1,), 1.0 / scaling, device=place)
+    found = torch.zeros(1, dtype=torch.float32, device=place)
+    inverse = torch.full((1,), 1.0 / scaling, dtype=torch.float32, device=place)
     try:
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, inverse)
     except (NotImplementedError, RuntimeError):  # torch 2.0 has it for CUDA only

@@ -184,7 +184,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def _floats(self, device: torch.device) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self._plan.seed or 0)
-        return torch.randn(self._shape, generator=generator).to(device)
+        return torch.randn(self._shape, generator=generator, dtype=torch.float32).to(device)
 
     def _example(self) -> torch.Tensor:
         """Return random images in the plan's format, on the device."""

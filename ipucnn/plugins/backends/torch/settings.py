@@ -40,7 +40,7 @@ class ProcessSettings:
         if device.place.type != "cpu":
             refuse_threads(threads, device.place.type)
         values = _of_card(half, training) if device.place.type == "cuda" \
-            else {_THREADS: threads_of(threads)}
+            else {_THREADS: threads_of(threads, openmp=True)}
         with _lock:
             # all are read first: some follow others
             self._values, self._before = values, {path: _get(path) for path in values}

@@ -360,7 +360,8 @@ class TorchTrainingSession(Prefetching, TrainingSession):
 
     def _example(self, count: int) -> Tuple[torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(self._plan.seed or 0)
-        images = torch.randn(count, 3, self._size, self._size, generator=generator)
+        images = torch.randn(count, 3, self._size, self._size, generator=generator,
+                             dtype=torch.float32)
         labels = torch.zeros(count, dtype=torch.int64)
         place = self._device.place
         return images.to(place).contiguous(memory_format=torch.channels_last), labels.to(place)
