@@ -512,7 +512,7 @@ def test_losses_that_are_not_finite_are_tolerated_up_to_a_number(cli):
 def test_a_training_whose_updates_are_all_skipped_fails(cli, monkeypatch, tmp_path):
     from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 
-    monkeypatch.setattr(TorchTrainingSession, "_update", lambda *_: (None, 0))
+    monkeypatch.setattr(TorchTrainingSession, "_updated", lambda *_: (None, 0))
     code, out, err = cli("train", *TINY, "--no-validation", "--epoch", "2", "--json",
                          "--checkpoint-path", "c", "--skip-non-finite", "100")
     assert code == 1
