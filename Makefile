@@ -84,9 +84,9 @@ docs: gallery .venv-docs/.installed  ## the reference pages, from the code, and 
 # networks and micro-batches of `make bench`, which takes an hour and a half on two quiet cores
 BENCH_MODELS ?= resnet18 resnet50 mobilenet efficientnet-b0
 BENCH_BATCHES ?= 1 4 16 64
-BENCH_FAMILIES ?= resnet34 resnet101 resnet152 resnext101 resnext101_32x4d mobilenet-v3-small \
-  mobilenet-v3-large efficientnet-b1 efficientnet-b2 efficientnet-b4 resnet8-cifar resnet20-cifar \
-  resnet56-cifar resnet110-cifar resnet18-cifar resnext50-cifar
+BENCH_FAMILIES ?= resnet34 resnet101 resnext101 mobilenet-v3-small mobilenet-v3-large \
+  efficientnet-b1 efficientnet-b2 resnet8-cifar resnet20-cifar resnet56-cifar resnet110-cifar \
+  resnet18-cifar resnext50-cifar
 BENCH_FILES ?= mobilenet resnet18
 BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance_
 
