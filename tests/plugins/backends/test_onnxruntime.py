@@ -118,8 +118,9 @@ def test_options_of_threads_are_refused_on_cuda(listed, monkeypatch, values, fla
 
 @pytest.mark.parametrize(("count", "expected"), [
     (1, [(4, 1, True), (1, 1, True), (16, 1, True)]),
-    (2, [(4, 4, True), (1, 4, True), (16, 4, True), (4, 1, True), (1, 1, True), (16, 1, True),
-         (4, 1, False)])])
+    (2, [(4, 4, True), (1, 4, True), (16, 4, True)]),
+    (5, [(8, 10, True), (2, 10, True), (16, 10, True), (8, 1, True), (2, 1, True), (16, 1, True),
+         (8, 1, False)])])
 def test_calls_in_flight_and_spinning_are_measured(threads, count, expected):
     threads(count)
     found = OnnxRuntimeBackend().variants(ExecutionPlan(micro_batch=16))
