@@ -21,7 +21,7 @@ from ipucnn.plugins.backends.onnxruntime.target import TARGET
 
 _FEW = 4
 """Number of threads up to which calls that all of them share are not measured: such a call is at
-most 2 % faster than one call per thread, and a third slower in some processes."""
+most 2 % faster than one call per thread, and a quarter slower in some processes."""
 
 _CPU = 15
 """Preference for `--backend auto` on a CPU; on CUDA that of its record is used."""
