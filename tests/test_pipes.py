@@ -24,7 +24,7 @@ def pictures(tmp_path, monkeypatch):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("place", "argv", "told"), [
+@pytest.mark.parametrize(("place", "argv", "expected"), [
     ("p.yaml", ["run", "--config", "p.yaml"], "cannot read profile 'p.yaml': it is a FIFO"),
     ("p.yaml", ["config", "show", "p.yaml"], "cannot read profile 'p.yaml': it is a FIFO"),
     ("m.onnx", ["run", "--onnx", "m.onnx", "--data-dir", "d"], "'m.onnx'"),
@@ -33,14 +33,14 @@ def pictures(tmp_path, monkeypatch):
     ("s/metadata.json", ["data", "verify", "s"], "metadata.json': it is a fifo"),
     ("r.json", [*RUN, "--iterations", "1", "--result", "r.json"], "'r.json': it is a FIFO"),
 ])
-def test_a_pipe_is_named(place, argv, told, tmp_path, capfd):
+def test_a_pipe_is_named(place, argv, expected, tmp_path, capfd):
     made = tmp_path / place
     made.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(str(made))
     code = invoke(argv)
     said = "".join(capfd.readouterr())
     assert code in (1, 2), said
-    assert told in said
+    assert expected in said
     assert made.is_fifo()
 
 

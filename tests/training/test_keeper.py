@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and what is told when one cannot be written."""
+"""Which checkpoints stay, and the message when one cannot be written."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def test_a_checkpoint_that_cannot_be_written_ends_nothing(tmp_path):
     keeper.save(made(1))
     good = keeper.last_good
     (folder / "m_d_2.pt").mkdir()  # in the way
-    told = keeper.save(made(2))
-    assert str(folder / "m_d_2.pt") in told
-    assert str(good) in told
+    message = keeper.save(made(2))
+    assert str(folder / "m_d_2.pt") in message
+    assert str(good) in message
     assert keeper.failed is not None
     assert keeper.last_good == good
     assert good.exists()
@@ -102,8 +102,8 @@ def test_lost_checkpoints_are_told_of(tmp_path, emptied):
     shutil.rmtree(str(folder))
     if emptied:
         folder.mkdir()
-    told = keeper.save(made(2))
-    assert f"'{folder}' was {'emptied' if emptied else 'deleted'}" in told
+    message = keeper.save(made(2))
+    assert f"'{folder}' was {'emptied' if emptied else 'deleted'}" in message
     assert names(folder) == ["m_d_2.pt"]
     assert keeper.save(made(3)) is None
 
@@ -191,8 +191,8 @@ def test_a_file_in_place_of_the_folder_ends_nothing(tmp_path):
     good = keeper.last_good
     folder.rename(tmp_path / "aside")
     folder.write_text("in the way")
-    told = keeper.save(made(2))
-    assert f"cannot make folder '{folder}'" in told
+    message = keeper.save(made(2))
+    assert f"cannot make folder '{folder}'" in message
     assert keeper.last_good == good
     folder.unlink()
     (tmp_path / "aside").rename(folder)
@@ -220,8 +220,8 @@ except UsageError as error:
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
-    told, good, refused = done.stdout.splitlines()
-    assert f"'{tmp_path / 'm_d_2.pt'}': File too large" in told
+    message, good, refused = done.stdout.splitlines()
+    assert f"'{tmp_path / 'm_d_2.pt'}': File too large" in message
     assert good == "m_d_1.pt"
     assert refused == f"cannot write to folder '{tmp_path / 'new'}': File too large"
     assert names(tmp_path) == ["m_d_1.pt", "new"]

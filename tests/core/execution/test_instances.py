@@ -37,7 +37,7 @@ def test_replicas_must_divide_among_instances():
 
 
 class Pair(Instances):
-    """One of two, told what the other says."""
+    """One of two, which receives what the other sends."""
 
     count = 2
 

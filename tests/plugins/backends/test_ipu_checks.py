@@ -260,7 +260,7 @@ def test_horovod_is_built_for_one_torch(tmp_path, monkeypatch, about, status, de
 
 
 @pytest.fixture
-def told(capsys, monkeypatch):
+def diagnosed(capsys, monkeypatch):
     monkeypatch.setenv("IPUCNN_DISABLE_PLUGINS", "1")
     use(None)
 
@@ -273,10 +273,10 @@ def told(capsys, monkeypatch):
     use(None)
 
 
-def test_the_command_fails_on_a_package_from_elsewhere(install, told, monkeypatch):
+def test_the_command_fails_on_a_package_from_elsewhere(install, diagnosed, monkeypatch):
     monkeypatch.setenv("POPTORCH_IPU_MODEL", "1")
     install(said="", core="")
-    code, checks = told()
+    code, checks = diagnosed()
     assert code == 1
     assert checks["PopTorch"]["status"] == PROBLEM
     assert "measured speeds are meaningless" in checks["POPTORCH_IPU_MODEL"]["detail"]

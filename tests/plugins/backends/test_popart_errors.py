@@ -27,7 +27,7 @@ def build(num_classes):
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch, capsys):
+def failed(tmp_path, monkeypatch, capsys):
     """Return a function that runs a command that fails, and gives its error line and its hint."""
     plugin = tmp_path / "tinynet_plugin.py"
     plugin.write_text(PLUGIN)
@@ -76,26 +76,26 @@ def package(popart_double, tmp_path, monkeypatch):
 # -- the SDK -----------------------------------------------------------------------------------
 
 
-def test_no_sdk(told):
-    error, hint = told(code=2)
+def test_no_sdk(failed):
+    error, hint = failed(code=2)
     assert "needs 'popart', which cannot be imported here" in error
     assert "Poplar SDK" in hint
     assert "pip install" not in hint
 
 
 @pytest.mark.parametrize("version", ["3.2.0+1", "2.6.0"])
-def test_an_old_sdk(popart_double, told, monkeypatch, version):
+def test_an_old_sdk(popart_double, failed, monkeypatch, version):
     monkeypatch.setattr(popart_double, "versionString", lambda: version)
-    error, hint = told(code=2)
+    error, hint = failed(code=2)
     assert f"'popart' is of version {version}, and this backend needs 3.3 or 3.4" in error
     assert "Poplar SDK (3.3 and 3.4" in hint
 
 
 @pytest.mark.parametrize(("version", "noted"), [
     ("3.3.0+1", False), ("3.4.0", False), ("3.5.0", True), ("unknown", True)])
-def test_a_newer_sdk_is_tried_with_a_note(popart_double, told, monkeypatch, version, noted):
+def test_a_newer_sdk_is_tried_with_a_note(popart_double, failed, monkeypatch, version, noted):
     monkeypatch.setattr(popart_double, "versionString", lambda: version)
-    notes = told("--json", code=0)["notes"]
+    notes = failed("--json", code=0)["notes"]
     assert any(version in note and "3.3 or 3.4" in note for note in notes) is noted
 
 
@@ -103,26 +103,26 @@ def test_a_newer_sdk_is_tried_with_a_note(popart_double, told, monkeypatch, vers
     "raise ImportError('libpopart.so: cannot open shared object file\\nmore')",
     "import popart_core.libpopart.so",
     "raise RuntimeError('libpopart.so. Hint: Python version')"])
-def test_an_sdk_that_is_not_enabled(package, told, code):
+def test_an_sdk_that_is_not_enabled(package, failed, code):
     package(code)
-    error, hint = told(code=2)
+    error, hint = failed(code=2)
     assert "cannot be imported" in error
     assert "libpopart.so" in error or "popart_core" in error
     assert "enable.sh" in hint
 
 
-def test_another_package_of_that_name(package, told, tmp_path):
+def test_another_package_of_that_name(package, failed, tmp_path):
     package("__version__ = '9.9'")
-    error, hint = told(code=2)
+    error, hint = failed(code=2)
     assert "is not Graphcore's" in error
     assert str(tmp_path) in error
     assert "pip uninstall popart" in hint
 
 
-def test_onnx_came_first(package, told, monkeypatch):
+def test_onnx_came_first(package, failed, monkeypatch):
     package("raise ImportError('It looks like onnx has already been imported.')")
     monkeypatch.setitem(sys.modules, "onnx", object())
-    error, hint = told(code=2)
+    error, hint = failed(code=2)
     assert "'popart' must be imported before 'onnx'" in error
     assert "import popart at the beginning" in hint
 
@@ -130,20 +130,20 @@ def test_onnx_came_first(package, told, monkeypatch):
 # -- the IPUs ----------------------------------------------------------------------------------
 
 
-def test_no_ipu(machine, told):
+def test_no_ipu(machine, failed):
     machine.ipus = 0
-    error, hint = told(code=2)
+    error, hint = failed(code=2)
     assert "this machine has no IPU" in error
     assert "--ipu-model" in hint
     assert "--offline-target-ipu-version" in hint
 
 
-def test_a_driver_that_fails(popart_double, told, monkeypatch):
+def test_a_driver_that_fails(popart_double, failed, monkeypatch):
     def fails(*_, **__):
         raise popart_double.poplar_exception("no driver\nstack")
 
     monkeypatch.setattr(popart_double.DeviceManager, "enumerateDevices", fails)
-    error, _ = told(code=2)
+    error, _ = failed(code=2)
     assert "the IPU driver failed: no driver" in error
 
 
@@ -151,21 +151,21 @@ def test_a_driver_that_fails(popart_double, told, monkeypatch):
     (["--replicas", "3"], 16, "3 replicas of 1 pipeline stages need 3 IPUs, and IPUs are only"),
     (["--replicas", "4"], 2, "4 replicas of 1 pipeline stages need 4 IPUs, and this machine has"),
     (["--replicas", "128"], 256, "need 128 IPUs, and a process can use 64")])
-def test_ipus_that_cannot_be_had(machine, told, options, ipus, said):
+def test_ipus_that_cannot_be_had(machine, failed, options, ipus, said):
     machine.ipus = ipus
-    error, hint = told(*options, code=2)
+    error, hint = failed(*options, code=2)
     assert said in error
     assert "replicas" in hint
 
 
-def test_no_free_ipu(machine, told):
+def test_no_free_ipu(machine, failed):
     assert machine.take(range(machine.ipus))
-    error, hint = told(code=1)
+    error, hint = failed(code=1)
     assert "no IPU is free" in error
     assert "gc-monitor" in hint
 
 
-def test_an_ipu_that_is_taken_before_the_program_is_ready(popart_double, machine, told,
+def test_an_ipu_that_is_taken_before_the_program_is_ready(popart_double, machine, failed,
                                                           monkeypatch):
     prepare = popart_double.InferenceSession.prepareDevice
 
@@ -174,14 +174,14 @@ def test_an_ipu_that_is_taken_before_the_program_is_ready(popart_double, machine
         prepare(session, *given)
 
     monkeypatch.setattr(popart_double.InferenceSession, "prepareDevice", late)
-    error, hint = told("--connection-type", "ondemand", code=1)
+    error, hint = failed("--connection-type", "ondemand", code=1)
     assert "the model cannot be compiled on the IPU: Failed to attach to device" in error
     assert "gc-monitor" in hint
 
 
-def test_out_of_memory(machine, told):
+def test_out_of_memory(machine, failed):
     machine.bytes_per_ipu = 100
-    error, hint = told("--batch-size", "3", code=1)
+    error, hint = failed("--batch-size", "3", code=1)
     assert "Out of memory" in error
     for way in ("'--batch-size' than 3", "--available-memory-proportion", "--half-partial",
                 "pipeline splits", "'--precision half'"):
@@ -194,21 +194,21 @@ def test_out_of_memory(machine, told):
     ("poplar_unrecoverable_runtime_error", "hardware"),
     ("poplar_application_runtime_error", "POPART_LOG_LEVEL"), ("poplibs_exception", "LOG_LEVEL"),
     ("popart_internal_exception", "LOG_LEVEL")])
-def test_a_device_that_fails_while_it_runs(popart_double, machine, told, name, said):
+def test_a_device_that_fails_while_it_runs(popart_double, machine, failed, name, said):
     machine.fails = getattr(popart_double, name)("link is down\nmore")
     machine.fails.recoveryAction = "LINK_RESET"
-    error, hint = told(code=1)
+    error, hint = failed(code=1)
     assert error.endswith("the model cannot run on the IPU: link is down")
     assert said in hint
     assert not machine.taken
 
 
-def test_a_graph_that_popart_does_not_read(popart_double, told, monkeypatch):
+def test_a_graph_that_popart_does_not_read(popart_double, failed, monkeypatch):
     def fails(*_):
         raise popart_double.popart_exception("the checker says no\nmore")
 
     monkeypatch.setattr(popart_double, "GraphTransformer", fails)
-    error, hint = told(code=1)
+    error, hint = failed(code=1)
     assert error.endswith("the model cannot be prepared on the IPU: the checker says no")
     assert "POPART_LOG_LEVEL" in hint
 
@@ -226,12 +226,12 @@ def test_a_graph_that_popart_does_not_read(popart_double, told, monkeypatch):
      "'--full-precision-norm' is not an option of backend 'popart'"),
     (["--num-io-tiles", "33"], "33 tiles cannot be set aside"),
     (["--precision", "int8"], "does not compute in precision 'int8'")])
-def test_options_that_cannot_be(machine, told, options, said):
-    error, _ = told(*options, code=2)
+def test_options_that_cannot_be(machine, failed, options, said):
+    error, _ = failed(*options, code=2)
     assert said in error
 
 
-def test_an_operator_that_popart_lacks(popart_double, told, tmp_path):
+def test_an_operator_that_popart_lacks(popart_double, failed, tmp_path):
     (tmp_path / "tinynet_plugin.py").write_text(PLUGIN.replace("nn.ReLU()", "Det()").replace(
         "    from torch import nn\n", """    from torch import nn
 
@@ -240,6 +240,6 @@ def test_an_operator_that_popart_lacks(popart_double, told, tmp_path):
             return x.det().view(-1, 4, 1, 1)
 
 """))
-    error, hint = told(code=2)
+    error, hint = failed(code=2)
     assert "Det" in error
     assert "another network" in hint

@@ -566,7 +566,7 @@ def test_mixed_training_in_a_pipeline_in_half_precision():
     assert loss == pytest.approx(1.6, abs=0.4)
 
 
-# -- what cannot be told -----------------------------------------------------------------------
+# -- what cannot be recognised ----------------------------------------------------------------
 
 
 def test_an_offline_target_has_a_power_of_two_of_ipus():

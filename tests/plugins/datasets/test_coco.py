@@ -1,4 +1,4 @@
-"""COCO's layouts and ids, and what is told of damaged ones."""
+"""COCO's layouts and ids, and the errors of damaged ones."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_images_that_annotations_lack_are_told_and_have_no_id(flat, tmp_path):
     assert "some.json" in note
 
 
-@pytest.mark.parametrize(("content", "told"), [
+@pytest.mark.parametrize(("content", "expected"), [
     ('{"images": [{"id": 1, "file_n', "are not JSON"),
     (b"\xff\xfe\x00\x01", "are not JSON"),
     ("", "are not JSON"),
@@ -198,7 +198,7 @@ def test_images_that_annotations_lack_are_told_and_have_no_id(flat, tmp_path):
     ('{"images": [{"file_name": "a.jpg", "id": 1}]}', f"none of the {len(IDS)} images"),
     ('{"images": []}', f"none of the {len(IDS)} images"),
 ], ids=lambda value: str(value)[:60])
-def test_damaged_annotations_are_named(flat, content, told):
+def test_damaged_annotations_are_named(flat, content, expected):
     file = flat.parent / "annotations" / "instances_val2014.json"
     file.parent.mkdir()
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -207,7 +207,7 @@ def test_damaged_annotations_are_named(flat, content, told):
         with pytest.raises(DataError) as caught:
             load_dataset("coco", **request)
         assert str(file) in caught.value.message
-        assert told in caught.value.message
+        assert expected in caught.value.message
         assert "\n" not in caught.value.message
         assert "--annotations" in caught.value.hint
 

@@ -1,4 +1,4 @@
-"""`--data webdataset` in a folder: what is read, in which order, and what is told of faults."""
+"""`--data webdataset` in a folder: what is read, in which order, and the messages about faults."""
 
 import concurrent.futures
 import json

@@ -1,4 +1,4 @@
-"""Archives are read as the webdataset library reads them, and faults are told."""
+"""Archives are read as the webdataset library reads them, and faults are reported."""
 
 import io
 import os
