@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Sequence
 
 from ipucnn.core.collection import collect_rarely
-from ipucnn.terminal.exit_codes import INTERRUPTED, ending_signals
+from ipucnn.core.exit_codes import INTERRUPTED, ending_signals
 
 
 def main() -> int:

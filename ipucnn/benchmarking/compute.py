@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict
 
 from ipucnn.core.execution.training_session import TrainingBatch
+from ipucnn.core.exit_codes import INTERRUPTED
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import prepare as prepare_inference
-from ipucnn.terminal.exit_codes import INTERRUPTED
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare as prepare_training
 

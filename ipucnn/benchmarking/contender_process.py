@@ -29,8 +29,8 @@ from ipucnn.benchmarking.case import (
 from ipucnn.benchmarking.process_memory import forget_peak, peak_memory
 from ipucnn.core.allocator import keep_freed_memory
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.exit_codes import ending_signals
 from ipucnn.core.registry.registry import Registry, use
-from ipucnn.terminal.exit_codes import ending_signals
 
 START = """
 import sys

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict
 import typer
 
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
-from ipucnn.terminal import exit_codes
+from ipucnn.core import exit_codes
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import IMPORTING, RunProgress, importing_torch

@@ -7,10 +7,10 @@ from typing import Any, Dict
 
 import typer
 
+from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import speaks
 from ipucnn.inference.options import RunOptions
-from ipucnn.terminal import exit_codes
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
 from ipucnn.terminal.layout import terminal_width

@@ -8,9 +8,10 @@ from typing import Any, Callable, Dict, List
 
 import typer
 
+from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import speaks
-from ipucnn.terminal import exit_codes, signals
+from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
 from ipucnn.terminal.options_command import add_command

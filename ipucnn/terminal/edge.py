@@ -11,13 +11,14 @@ from typing import Any, Callable, List, Optional, Sequence
 
 import typer
 
+from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.core.files import name_too_long
 from ipucnn.core.names import did_you_mean
 from ipucnn.core.registry.discovery import Provider
 from ipucnn.core.registry.loading import cause_of, describe, remedy_for
 from ipucnn.core.registry.registry import registry
-from ipucnn.terminal import exit_codes, launch, signals
+from ipucnn.terminal import launch, signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import completing
 from ipucnn.terminal.spellings import command_in, normalise

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional,
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.launching import launched, launcher_named, select
+from ipucnn.core.exit_codes import USAGE
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import option
-from ipucnn.terminal.exit_codes import USAGE
 
 if TYPE_CHECKING:
     from ipucnn.core.options.owners import Owner
@@ -103,8 +103,8 @@ def started(given: Dict[str, Any]) -> Optional[int]:
     Raises:
         UsageError: an option of a launcher is not valid, or no launcher is named.
     """
-    asked = launcher_of(given)
-    return _start(*asked, _arguments) if asked else None
+    chosen = launcher_of(given)
+    return _start(*chosen, _arguments) if chosen else None
 
 
 def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any, Callable, Iterator
 
 from ipucnn.core.execution.launching import launched_count
-from ipucnn.terminal.exit_codes import ending_signals
+from ipucnn.core.exit_codes import ending_signals
 
 _pending = ""
 _raised = ""

@@ -1,4 +1,4 @@
-"""What a training shows of itself."""
+"""The progress of runs and trainings."""
 
 import io
 import os
@@ -8,9 +8,9 @@ import time
 
 import pytest
 
+from ipucnn.core.exit_codes import ending_signals
 from ipucnn.core.progress import Status
 from ipucnn.terminal import signals, tables
-from ipucnn.terminal.exit_codes import ending_signals
 from ipucnn.terminal.progress import (
     COMPILING,
     PREPARING,
@@ -90,7 +90,7 @@ def terminal(monkeypatch):
     return make
 
 
-def test_a_run_on_a_terminal_says_what_it_waits_for_and_counts(terminal):
+def test_a_run_on_a_terminal_shows_its_phase_and_counts(terminal):
     screen = terminal()
     with RunProgress("auto") as update:
         assert PREPARING in screen.getvalue()
@@ -106,7 +106,7 @@ def test_a_run_on_a_terminal_says_what_it_waits_for_and_counts(terminal):
     assert "?" not in text.replace("\x1b[?25", "")
 
 
-def test_a_training_on_a_terminal_says_what_it_waits_for(terminal):
+def test_a_training_on_a_terminal_shows_its_phase(terminal):
     screen = terminal()
     with TrainProgress("auto") as listener:
         listener.preparing()

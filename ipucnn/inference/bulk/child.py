@@ -18,8 +18,8 @@ from typing import Any, Dict, List, Optional
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Instances
+from ipucnn.core.exit_codes import ending_signals
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.terminal.exit_codes import ending_signals
 
 START = """
 import sys
@@ -31,7 +31,7 @@ sys.exit(main(int(sys.argv[1])))
 """
 """The program of a child, with the parent's module search path."""
 
-TELL_INTERVAL = 0.1
+REPORT_INTERVAL = 0.1
 """Seconds between two reports of progress."""
 
 
@@ -77,7 +77,7 @@ class Crew(Instances):
             log({"compile": "preparing", "run": "classifying"}[phase])
         elif time.monotonic() < self._next_report and not self._stop:
             return
-        self._next_report = time.monotonic() + TELL_INTERVAL
+        self._next_report = time.monotonic() + REPORT_INTERVAL
         self._connection.send(("progress", (phase, done, total)))
         if self._stop:
             raise KeyboardInterrupt(self._stop)

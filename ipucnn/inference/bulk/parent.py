@@ -25,7 +25,7 @@ from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import LOCAL
 from ipucnn.inference.run_result import RunResult
-from ipucnn.terminal.exit_codes import ending_signals
+from ipucnn.core.exit_codes import ending_signals
 from ipucnn.terminal.signals import leave_closed_terminal
 
 if TYPE_CHECKING:
