@@ -24,34 +24,23 @@ HEAVY = ("torch", "torchvision", "tensorflow", "jax", "onnx", "onnxruntime", "op
 """Packages that plugin modules must not import."""
 
 _PROGRAM = """
-import contextlib, json, locale, logging, os, random, signal, sys, time
+import contextlib, json, os, sys, time
 target, place, heavy, report = json.loads(sys.argv[1])
 sys.path[:] = json.loads(sys.argv[2])
 import ipucnn
 from ipucnn.core.registry.plugin_files import import_plugin
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.process_settings import general_filters
+from ipucnn.core.registry.process_settings import changed, recorded
 import ipucnn.plugin, ipucnn.core.options.declaration, ipucnn.core.execution.backend
 import ipucnn.data, ipucnn.core.loggers, ipucnn.core.execution.losses
 import ipucnn.core.execution.launching, ipucnn.core.execution.training_session
 import pluggy, dataclasses, typing, pathlib, subprocess, socket
 
-def settings():
-    with contextlib.suppress(OSError):
-        yield "the working directory", os.getcwd()
-    yield "environment variables", dict(os.environ)
-    yield "the state of 'random'", random.getstate()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        yield f"the handler of {number.name}", signal.getsignal(number)
-    root = logging.getLogger()
-    yield "the root logger", (root.level, list(root.handlers), root.manager.disable)
-    yield "the locale", locale.setlocale(locale.LC_ALL)
-    yield "the filters of all warnings", general_filters()
-    yield "'sys.stdout' or 'sys.stderr'", (sys.stdout, sys.stderr)
-    if "numpy.random" in sys.modules:
-        yield "the state of 'numpy.random'", str(sys.modules["numpy.random"].get_state())
+def others():
+    return {"environment variables": dict(os.environ),
+            "'sys.stdout' or 'sys.stderr'": (sys.stdout, sys.stderr)}
 
-before, found = list(settings()), {"error": ""}
+before, others_before, found = recorded(), others(), {"error": ""}
 had, start = set(sys.modules), time.perf_counter()
 try:
     module = import_plugin(target, place)
@@ -64,8 +53,8 @@ except BaseException as error:
     found["error"] = f"{type(error).__name__}: {error}"
 found["seconds"] = time.perf_counter() - start
 found["heavy"] = sorted(name for name in heavy if name in sys.modules and name not in had)
-now = dict(settings())
-found["changed"] = [name for name, value in before if name in now and now[name] != value]
+found["changed"] = [setting.what for setting in changed(before)] + [
+    name for name, value in others().items() if value != others_before[name]]
 with contextlib.suppress(Exception):
     sys.stdout.flush()
 with open(report, "w") as file:

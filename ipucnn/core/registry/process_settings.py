@@ -16,6 +16,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, List, Sequence, Tuple
 
+from ipucnn.core.exit_codes import INTERRUPTED
+
 log = logging.getLogger("ipucnn.plugins")
 
 
@@ -28,23 +30,22 @@ def unchanged(who: str, doing: str, randomness: bool = True) -> Iterator[None]:
         doing: what it does in the context, for the warning ("while it was imported").
         randomness: whether states of random generators are settings.
     """
-    before = [(setting, value) for setting in _settings(randomness) for value in _read(setting)]
+    before = recorded(randomness)
     try:
         yield
     finally:
-        changed = [setting for setting, value in before
-                   for now in _read(setting) if not setting.same(now, value)]
+        found = changed(before)
         for setting, value in before:
-            if setting in changed:
+            if setting in found:
                 with contextlib.suppress(Exception):  # for example a folder that was removed
                     setting.restore(value)
-        if changed:
+        if found:
             log.warning("%s changed %s %s; the change was undone", who,
-                        " and ".join(setting.what for setting in changed), doing)
+                        " and ".join(setting.what for setting in found), doing)
 
 
 @dataclass(frozen=True)
-class _Setting:
+class Setting:
     """A setting of the process."""
 
     what: str
@@ -53,7 +54,22 @@ class _Setting:
     same: Callable[[Any, Any], bool] = operator.eq
 
 
-def _read(setting: _Setting) -> List[Any]:
+def recorded(randomness: bool = True) -> List[Tuple[Setting, Any]]:
+    """Return the settings that a plugin must not change, and their values.
+
+    Args:
+        randomness: whether states of random generators are settings.
+    """
+    return [(setting, value) for setting in _settings(randomness) for value in _read(setting)]
+
+
+def changed(before: Sequence[Tuple[Setting, Any]]) -> List[Setting]:
+    """Return the settings that have changed since `recorded` returned them."""
+    return [setting for setting, value in before
+            for now in _read(setting) if not setting.same(now, value)]
+
+
+def _read(setting: Setting) -> List[Any]:
     """Return the setting's value in a list, which is empty if it has none."""
     try:
         return [setting.read()]
@@ -61,35 +77,35 @@ def _read(setting: _Setting) -> List[Any]:
         return []
 
 
-def _settings(randomness: bool) -> Iterator[_Setting]:
+def _settings(randomness: bool) -> Iterator[Setting]:
     """Yield the settings to guard."""
-    yield _Setting("the working directory", os.getcwd, os.chdir)
-    yield _Setting("the locale", functools.partial(locale.setlocale, locale.LC_ALL),
-                   functools.partial(locale.setlocale, locale.LC_ALL))
-    yield _Setting("the root logger", _logging, _restore_logging)
-    yield _Setting("the filters of all warnings", lambda: list(warnings.filters), _restore_filters,
-                   lambda one, other: _general(one) == _general(other))
+    yield Setting("the working directory", os.getcwd, os.chdir)
+    yield Setting("the locale", functools.partial(locale.setlocale, locale.LC_ALL),
+                  functools.partial(locale.setlocale, locale.LC_ALL))
+    yield Setting("the root logger", _logging, _restore_logging)
+    yield Setting("the filters of all warnings", lambda: list(warnings.filters), _restore_filters,
+                  lambda one, other: _general(one) == _general(other))
     yield from _of_libraries()
     if randomness:
         yield from _random_states()
     if threading.current_thread() is threading.main_thread():
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        for name in INTERRUPTED:
             if hasattr(signal, name):  # Windows has no SIGHUP
                 yield _signal_handler(signal.Signals[name])
 
 
-def _random_states() -> Iterator[_Setting]:
+def _random_states() -> Iterator[Setting]:
     """Yield the states of random generators; those of libraries where they are imported already."""
-    yield _Setting("the state of 'random'", random.getstate, random.setstate)
+    yield Setting("the state of 'random'", random.getstate, random.setstate)
     numpy_random: Any = sys.modules.get("numpy.random")
     if hasattr(numpy_random, "get_state"):
-        yield _Setting("the state of 'numpy.random'",
-                       functools.partial(numpy_random.get_state, legacy=False),
-                       numpy_random.set_state, _same_arrays)
+        yield Setting("the state of 'numpy.random'",
+                      functools.partial(numpy_random.get_state, legacy=False),
+                      numpy_random.set_state, _same_arrays)
     torch: Any = sys.modules.get("torch")
     if hasattr(torch, "get_rng_state") and hasattr(torch, "equal"):
-        yield _Setting("the random state of torch", torch.get_rng_state, torch.set_rng_state,
-                       torch.equal)
+        yield Setting("the random state of torch", torch.get_rng_state, torch.set_rng_state,
+                      torch.equal)
 
 
 def _same_arrays(one: Any, other: Any) -> bool:
@@ -99,9 +115,9 @@ def _same_arrays(one: Any, other: Any) -> bool:
     return bool(same.all() if hasattr(same, "all") else same)
 
 
-def _signal_handler(number: signal.Signals) -> _Setting:
-    return _Setting(f"the handler of {number.name}", lambda: signal.getsignal(number),
-                    lambda handler: signal.signal(number, handler))
+def _signal_handler(number: signal.Signals) -> Setting:
+    return Setting(f"the handler of {number.name}", lambda: signal.getsignal(number),
+                   lambda handler: signal.signal(number, handler))
 
 
 # -- logging and warnings ------------------------------------------------------------------------
@@ -127,11 +143,6 @@ def _is_general(entry: Any) -> bool:
     return message is None and module is None and not line and category.__module__ == "builtins"
 
 
-def general_filters() -> List[Any]:
-    """Return the filters of `warnings` for all warnings of built-in categories."""
-    return _general(warnings.filters)
-
-
 def _general(filters: Sequence[Any]) -> List[Any]:
     return [entry for entry in filters if _is_general(entry)]
 
@@ -145,22 +156,22 @@ def _restore_filters(before: List[Any]) -> None:
 # -- libraries -----------------------------------------------------------------------------------
 
 
-def _of_libraries() -> Iterator[_Setting]:
+def _of_libraries() -> Iterator[Setting]:
     """Yield settings of torch and Pillow, which the plugin may be the first to import."""
-    yield _Setting("the default type of torch",
-                   lambda: str(_attribute("torch", "get_default_dtype", _float32)()),
-                   lambda name: sys.modules["torch"].set_default_dtype(
-                       getattr(sys.modules["torch"], name.partition(".")[2])))
-    yield _Setting("torch's recording of gradients",
-                   lambda: _attribute("torch", "is_grad_enabled", _true)(),
-                   lambda value: sys.modules["torch"].set_grad_enabled(value))
+    yield Setting("the default type of torch",
+                  lambda: str(_attribute("torch", "get_default_dtype", _float32)()),
+                  lambda name: sys.modules["torch"].set_default_dtype(
+                      getattr(sys.modules["torch"], name.partition(".")[2])))
+    yield Setting("torch's recording of gradients",
+                  lambda: _attribute("torch", "is_grad_enabled", _true)(),
+                  lambda value: sys.modules["torch"].set_grad_enabled(value))
     torch: Any = sys.modules.get("torch")
     if hasattr(torch, "get_num_threads") and hasattr(torch, "set_num_threads"):
-        yield _Setting("the threads of torch", torch.get_num_threads, torch.set_num_threads)
-    yield _Setting("Pillow's reading of truncated images",
-                   lambda: _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
-                   lambda value: setattr(sys.modules["PIL.ImageFile"], "LOAD_TRUNCATED_IMAGES",
-                                         value))
+        yield Setting("the threads of torch", torch.get_num_threads, torch.set_num_threads)
+    yield Setting("Pillow's reading of truncated images",
+                  lambda: _attribute("PIL.ImageFile", "LOAD_TRUNCATED_IMAGES", False),
+                  lambda value: setattr(sys.modules["PIL.ImageFile"], "LOAD_TRUNCATED_IMAGES",
+                                        value))
 
 
 def _attribute(module: str, name: str, otherwise: Any) -> Any:
