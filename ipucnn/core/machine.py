@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import os
 import re
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Iterator, List, Optional, Tuple
+from typing import Callable, Iterator, List, Optional, Tuple
 
 _share: Optional[int] = None
 """CPU cores available to this process if several processes share them."""
 
-_uses_openmp = _lacks_threads = False
+_lacks_threads = False
+"""Whether this process was forked from one that used OpenMP."""
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -91,24 +91,22 @@ def lacks_openmp() -> bool:
     return _lacks_threads
 
 
-def uses_openmp() -> None:
-    """Note that this process may have threads of OpenMP: processes forked from it compute with one.
+def uses_openmp(limit: Callable[[], object] = lambda: None) -> None:
+    """Have processes forked from this one compute with one thread, because it uses OpenMP.
 
-    A forked process has no such threads, and would wait for them forever.
+    A forked process has none of OpenMP's other threads, and would wait for them forever.
     Source: pytorch/pytorch#17199.
+
+    Args:
+        limit: limits a library to one thread; called in a forked process.
     """
-    global _uses_openmp
-    if not _uses_openmp and hasattr(os, "register_at_fork"):
-        _uses_openmp = True
-        os.register_at_fork(after_in_child=_after_fork)
+    def forked() -> None:
+        global _lacks_threads
+        _lacks_threads = True
+        limit()
 
-
-def _after_fork() -> None:
-    global _lacks_threads
-    _lacks_threads = True
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(1)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forked)
 
 
 def openmp_limit() -> Optional[int]:

@@ -30,7 +30,7 @@ from ipucnn.models.tracing import count, usable_splits
 from ipucnn.models.weights import load_by_output, load_weights
 from ipucnn.models.weights_card import card_of, preprocessing_of
 
-uses_openmp()  # torch does
+uses_openmp(functools.partial(torch.set_num_threads, 1))
 
 DEFAULT_NORM_LAYER = "batch"
 

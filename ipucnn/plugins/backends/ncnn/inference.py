@@ -23,6 +23,8 @@ from ipucnn.plugins.backends.ncnn.stored_network import load
 if TYPE_CHECKING:
     Array = numpy.ndarray[Any, Any]
 
+uses_openmp()  # ncnn does
+
 _OPTIONS = {
     "lightmode": True, "use_winograd_convolution": True, "use_vulkan_compute": False,
     # single precision is float32; elsewhere than on x86, half precision is the default
@@ -50,7 +52,6 @@ class NcnnSession(ArraySession):
     """
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, together: int, threads: int) -> None:
-        uses_openmp()
         plan = divided(plan, graph.input_size, None, on_cpu=True)
         self._graph, self._plan = graph, plan
         self.samples_per_call = plan.micro_batch
