@@ -8,30 +8,15 @@ annotations are evaluated at run time, so they use Python 3.8 syntax.
 
 import dataclasses
 import functools
-import math
-import os
 import re
 import types
 import typing
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
-from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.names import brief, did_you_mean, key
-from ipucnn.core.options.conversion import (
-    LARGEST,
-    LARGEST_REAL,
-    LARGEST_SIZE,
-    TooLargeError,
-    as_choices,
-    as_type,
-    builtin,
-    canonical,
-    meanings,
-    numbers,
-    size_in_bytes,
-)
+from ipucnn.core.errors import PluginError
+from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.options.conversion import as_choices, builtin, canonical, coerced
 
 ResultT = TypeVar("ResultT")
 
@@ -298,86 +283,7 @@ class Declared:
         Raises:
             UsageError: it is not of the type, not one of the choices or out of range.
         """
-        where = f" ({origin})" if origin else ""
-        value = builtin(value)
-        if value is None:
-            if self.nullable:
-                return None
-            raise UsageError(f"option '{self.flag}' needs a value{where}")
-        if not self.many:
-            return self._coerce_one(value, where)
-        if isinstance(value, str):
-            value = value.split()
-        value = [builtin(item) for item in value] if isinstance(value, Sequence) else [value]
-        if self.type is not str:
-            value = [number for item in value for number in numbers(item)]
-        return tuple(self._coerce_one(item, where) for item in value)
-
-    def _coerce_one(self, value: Any, where: str) -> Any:
-        word = next((word for word in self.option.words
-                     if isinstance(value, str) and key(value) == key(word)), None)
-        if word is not None:
-            return word
-        rule = self.option
-        if rule.choices:
-            meant = meanings(self.type, rule.choices, value)
-            if not meant:
-                raise UsageError(
-                    f"option '{self.flag}': {brief(value)} is not one of its values{where}",
-                    " ".join(filter(None, (did_you_mean(brief(value).strip("'"), rule.choices),
-                                           "values: " + ", ".join(rule.choices)))))
-            return None if meant[-1] is None else self._converted(meant[-1], where)
-        result = self._converted(value, where)
-        if self.type is str:
-            if not result.strip() and result != self.default:  # of an unset variable, for example
-                raise UsageError(f"option '{self.flag}' is empty{where}",
-                                 "give it a value, or leave it out")
-            return os.path.expanduser(result) if rule.path else result
-        if self.type is float and not math.isfinite(result):
-            raise UsageError(f"option '{self.flag}': {brief(value)} is not a finite number{where}")
-        if rule.minimum is not None and result < rule.minimum:
-            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}",
-                             f"the smallest value is {rule.minimum:g}")
-        if rule.exclusive_minimum is not None and result <= rule.exclusive_minimum:
-            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}",
-                             f"it must be more than {rule.exclusive_minimum:g}")
-        if result > self._largest:
-            raise self._too_large(value, where)
-        if result < -max(self._largest, LARGEST):
-            raise UsageError(f"option '{self.flag}': {brief(value)} is too small{where}")
-        return result
-
-    def _converted(self, value: Any, where: str) -> Any:
-        """Return a value in the option's type, whatever its size."""
-        try:
-            result = as_type(self.type, size_in_bytes(value) if self.option.size else value)
-        except TooLargeError:
-            raise self._too_large(value, where) from None
-        if result is not None:
-            return result
-        if self.option.size:
-            raise UsageError(f"option '{self.flag}': {brief(value)} is not a number of bytes"
-                             f"{where}",
-                             "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
-        wanted = {int: "a whole number", float: "a number", bool: "true or false",
-                  str: "text"}[self.type]
-        wanted = " or ".join([wanted, *map(repr, self.option.words)])
-        raise UsageError(f"option '{self.flag}': {brief(value)} is not {wanted}{where}")
-
-    @property
-    def _largest(self) -> float:
-        """The largest allowed number."""
-        if self.option.maximum is not None:
-            return self.option.maximum
-        if self.type is float:
-            return LARGEST_REAL
-        return LARGEST_SIZE if self.option.size else LARGEST
-
-    def _too_large(self, value: Any, where: str) -> UsageError:
-        most = self._largest
-        return UsageError(f"option '{self.flag}': {brief(value)} is too large{where}",
-                          "the largest value is "
-                          + (str(most) if isinstance(most, int) else f"{most:g}"))
+        return coerced(self, value, f" ({origin})" if origin else "")
 
 
 @once_per_class
