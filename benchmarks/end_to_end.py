@@ -72,7 +72,7 @@ DECODE = """
 import sys, time
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import DatasetRequest
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.plugins.datasets.real import make
 data = make(DatasetRequest(sys.argv[1]))
 started = time.perf_counter()

@@ -22,7 +22,7 @@ import torch
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.core.options.building import build
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import prepare as prepare_training

@@ -26,7 +26,7 @@ from images import jpeg, write_index, write_shard
 from ipucnn import load_dataset
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data.augment import TrainTransform
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.plugins.datasets._webdataset.shard_metadata import shard_name
 
 SIZE = 32

@@ -8,7 +8,8 @@ from weakref import WeakKeyDictionary
 from ipucnn.core.execution.feeding import Fed, FeedRequest
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data import ImageDataset
-from ipucnn.data.loader import HostLoader, Loader
+from ipucnn.data.host_loader import HostLoader
+from ipucnn.data.loader import Loader
 from ipucnn.data.workers import Memory
 
 _memories: WeakKeyDictionary[Fed, Memory] = WeakKeyDictionary()

@@ -11,7 +11,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.calibration import Calibration
 from ipucnn.data import ImageDataset
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.inference.options import RunDataset
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch

@@ -14,8 +14,9 @@ from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.labels import label_tensor
-from ipucnn.data.loader import Batch, HostLoader, Loader
+from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
 from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed

@@ -1,4 +1,4 @@
-"""A model that answers: `ipucnn.load(...).predict(...)`, and runs over images of this process."""
+"""Loaded models: `ipucnn.load(...).predict(...)`, and runs over images of this process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image
 import ipucnn
 from ipucnn.core.options.declaration import declared
 from ipucnn.data.given import GivenImages
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.inference.options import RunResults
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 
@@ -92,7 +92,7 @@ def test_images_are_in_the_order_of_an_array_or_a_column_of_paths(model, photos,
     assert "a column of a data frame" in raised.value.hint
 
 
-def test_the_model_says_what_it_is(model):
+def test_a_loaded_model_has_classes_and_a_card(model):
     assert model.classes[:2] == ("bar", "circle")
     assert model.card.preprocessing.input_size == 32
     assert model.module(torch.zeros(1, 3, 32, 32)).shape == (1, 8)

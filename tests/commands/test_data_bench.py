@@ -27,7 +27,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.prepare import PIXELS, Preparation
 from ipucnn.plugins.datasets._folder_images import make as make_folder
 from ipucnn.plugins.datasets.generated import make as make_generated
@@ -107,14 +107,14 @@ def test_the_format_of_a_folder_is_recognised(pictures, tmp_path):
 
 @pytest.mark.parametrize(("samples", "expected"), [(1, 1), (7, 7), (100, COUNT)])
 def test_every_pass_goes_through_the_same_number_of_images(pictures, samples, expected):
-    told = []
+    reported = []
     result = bench(build(BenchOptions, {
         "data": "image_folder", "data_dir": str(pictures), "input_size": 24, "samples": samples,
-        "iterations": 3, "dataloader_worker": [1, 2]}), progress=lambda *now: told.append(now))
+        "iterations": 3, "dataloader_worker": [1, 2]}), progress=lambda *now: reported.append(now))
     assert result.samples == expected
     total = expected * (1 + 3 * 2 * 2)  # the steps; loader and decoding, 3 times, for 2 counts
-    assert told[-1] == ("measure", total, total)
-    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert reported[-1] == ("measure", total, total)
+    assert [done for _, done, _ in reported] == sorted(done for _, done, _ in reported)
 
 
 @pytest.mark.parametrize("pixels", PIXELS)
@@ -157,16 +157,16 @@ def test_a_model_is_measured_without_data(cli, job):
     assert wait["share"] == pytest.approx(max(0, 1 - best / model["images_per_second"]))
 
 
-@pytest.mark.parametrize(("computes", "argv", "said"), [
+@pytest.mark.parametrize(("computes", "argv", "message"), [
     (1e9, [], ["wait for images 100 % of its time", "ipucnn data convert"]),
     (1e9, ["--normalization-location", "host"], ["'--normalization-location device'"]),
     (1e-6, [], [])])
-def test_who_waits_is_told_what_helps(cli, monkeypatch, computes, argv, said):
+def test_waiting_for_images_has_a_hint(cli, monkeypatch, computes, argv, message):
     monkeypatch.setattr(compute, "training", lambda given, registry: lambda: Compute(
         "tiny", "torch", "CPU", "32.32", 2, computes))
     _, err = cli(*TINY, *argv)
-    assert all(words in err for words in said)
-    assert ("note: " in err) == bool(said)
+    assert all(words in err for words in message)
+    assert ("note: " in err) == bool(message)
 
 
 @pytest.mark.parametrize("data", ["generated", "shapes"])
@@ -213,7 +213,7 @@ def test_bad_images_stop_it_or_are_counted(cli, pictures, tmp_path):
     assert result["skipped"]["first"][0][0] == bad
 
 
-@pytest.mark.parametrize(("argv", "how", "code", "said"), [
+@pytest.mark.parametrize(("argv", "how", "code", "message"), [
     ([], {"folder": "nowhere"}, 1, "'nowhere' does not exist"),
     ([], {"folder": "."}, 1, "layout: --data-dir/<class>/"),
     ([], {"data": "imagenet", "folder": None}, 2, "name it with '--data-dir'"),
@@ -234,8 +234,8 @@ def test_bad_images_stop_it_or_are_counted(cli, pictures, tmp_path):
     (["--eight-bit-io", "--normalization-location", "host"], {}, 2, "exclude each other"),
     (["--job", "inference", "--precision", "16.32", "--model", "resnet18"], {}, 2, "'16.32'"),
 ])
-def test_what_cannot_be_measured(cli, argv, how, code, said):
-    assert said in cli(*argv, code=code, **how)[1]
+def test_what_cannot_be_measured(cli, argv, how, code, message):
+    assert message in cli(*argv, code=code, **how)[1]
 
 
 def test_instances_of_poprun_are_refused(cli, monkeypatch):

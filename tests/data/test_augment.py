@@ -11,12 +11,12 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import ImageDataset, augment
 from ipucnn.data.augment import TrainTransform
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.resize import to_pillow
 
 
 class Gradients(ImageDataset):
-    """Red counts columns, green counts rows: a pixel says where in the image it comes from."""
+    """Red counts columns, green counts rows: a pixel shows where in the image it comes from."""
 
     def __init__(self, length=8, height=200, width=250, box=None):
         self.length = length

@@ -12,8 +12,8 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.labels import class_counts, imbalance, label_tensor
-from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.losses._class_weights import balanced_weights
 
 
@@ -106,7 +106,7 @@ def test_weights_are_those_of_scikit_learn():
     assert balanced_weights([4, 0, 4]) == (1.0, 1.0, 1.0)
 
 
-def test_imbalance_is_told_from_three_times_on():
+def test_imbalance_is_noted_from_three_times_on():
     assert class_counts(Uneven((7, 2)), 3) == [7, 2, 0]
     assert imbalance("abc", [7, 2, 0]) == (
         "classes differ in size: 'a' has 7 images and 'b' 2; '--class-weights balanced' weights "

@@ -11,7 +11,8 @@ from ipucnn.core.errors import DataError, PluginError, UsageError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
 from ipucnn.data import workers as workers_module
-from ipucnn.data.loader import MAX_REPORTED, HostLoader, order
+from ipucnn.data.host_loader import HostLoader
+from ipucnn.data.loader import MAX_REPORTED, order
 from ipucnn.data.normalisation import normalise
 
 
@@ -205,7 +206,7 @@ def test_closing_ends_an_iteration_that_has_begun(iterated):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_an_iteration_goes_on_where_a_batch_ended(workers):
+def test_an_iteration_continues_where_a_batch_ended(workers):
     """Resuming after any batch gives the batches that would have followed."""
     bad = [0, 5, 6, 12, 19]
     indices = [*range(3, 20), *range(3)]
@@ -289,7 +290,7 @@ def test_order():
     assert next(order(5, 10**12)) == 0  # lazy
 
 
-def test_memory_is_used_again_once_nobody_has_the_batch():
+def test_memory_is_used_again_once_the_batch_is_released():
     places = [batch.images.data_ptr() for batch in HostLoader(
         Numbers(240), Preprocessing(4), 8, range(240), workers=2)]
     assert len(places) == 30
@@ -306,7 +307,7 @@ def test_a_batch_that_is_kept_stays_as_it_is():
 
 
 @pytest.mark.parametrize("pixels", ["uint8", "float", "normalised"])
-def test_pixels_come_in_the_form_that_is_asked_for(pixels):
+def test_pixels_come_in_the_given_format(pixels):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (6, 3, 12, 12), dtype=torch.uint8, generator=generator)
     dataset = Numbers(6, size=12)

@@ -1,7 +1,7 @@
-"""What loading promises, over formats x instances x workers x batches x drop rule x resume point.
+"""Properties of loading, over formats x instances x workers x batches x drop rule x resume point.
 
 Validation counts every sample exactly once; an epoch of training is a permutation; a resumed one
-goes on where it was left; what is done to a sample depends on the seed, the epoch and the sample.
+continues where it ended; what is done to a sample depends on the seed, the epoch and the sample.
 """
 
 import threading
@@ -26,7 +26,7 @@ from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.convert import convert
 from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
@@ -167,7 +167,7 @@ def validated(folders, form, count, workers, batch_size):
         thread.start()
     for thread in threads:
         thread.join(60)
-    barrier.abort()  # one that waits for an instance that failed must not go on
+    barrier.abort()  # one that waits for an instance that failed must not continue
     assert all(results), "an instance did not finish"
     return results, seen
 
@@ -271,7 +271,7 @@ def test_an_epoch_is_a_permutation_shared_by_all_instances(trainings, form):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_resumed_epoch_goes_on_with_the_same_pixels(trainings, form):
+def test_a_resumed_epoch_continues_with_the_same_pixels(trainings, form):
     training = trainings[form]
 
     @fixed

@@ -13,8 +13,8 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.balanced import BalancedImages
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.image_files import FileImages
-from ipucnn.data.loader import HostLoader
 from ipucnn.data.pixel_cache import PixelCache, sampled
 from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove
 from ipucnn.data.prepare import Preparation

@@ -5,7 +5,7 @@ from PIL import Image
 
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset, resize
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 
 
 def photograph(width=60, height=40):

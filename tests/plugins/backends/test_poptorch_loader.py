@@ -21,7 +21,7 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import use
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.augment import TrainTransform
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.session_loader import feed
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.datasets._folder_images import make
@@ -35,7 +35,7 @@ MODES = ["sync", "async", "rebatched"]
 
 @pytest.fixture(autouse=True)
 def machine(poptorch_double, monkeypatch):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     monkeypatch.setenv("POPTORCH_DOUBLE_WORKERS", "fork")  # one test below does without
     return poptorch_double._machine.MACHINE
 
@@ -170,7 +170,7 @@ def test_a_run_longer_than_a_pass(pictures, monkeypatch):
                     list(HostLoader(dataset, Preprocessing(SIZE), 4, wanted)))
 
 
-def test_instances_are_given_all_that_they_ask_for(pictures, monkeypatch):
+def test_instances_receive_all_images(pictures, monkeypatch):
     """What an instance trains on is ipucnn's business: PopTorch must not divide it once more."""
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
@@ -241,13 +241,13 @@ def test_a_fault_of_the_dataset_keeps_its_kind():
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_worker_that_dies_is_told(mode):
+def test_a_worker_that_ends_is_an_error(mode):
     with Feeder(mode) as loader, pytest.raises(IpucnnError, match=f"{mode}' failed") as caught:
         list(loader(Odd("kill"), SIZE, 2, range(4), workers=1))
     assert "--dataloader-mode threads" in caught.value.hint
 
 
-def test_a_dataset_that_cannot_be_sent_is_told():
+def test_a_dataset_that_cannot_be_sent_is_an_error():
     with Feeder("async") as loader, pytest.raises(UsageError, match="Odd") as caught:
         list(loader(Odd(lambda: 0), SIZE, 2, range(4), workers=1))
     assert "sync" in caught.value.hint
@@ -335,13 +335,13 @@ def test_training_is_the_same_in_every_mode(cli):
             assert torch.equal(value, whole[name]), (mode, name)
 
 
-def test_training_goes_on_from_the_middle_of_an_epoch(cli, monkeypatch):
+def test_training_continues_from_the_middle_of_an_epoch(cli, monkeypatch):
     common = [*TINY, *ON_IPU, "--no-validation", "--dataloader-mode"]
     cli("train", *common, "threads", "--checkpoint-path", "whole")
-    asked = iter(range(100))
+    calls = iter(range(100))
     with monkeypatch.context() as patch:  # a signal within the second of two epochs of four calls
         patch.setattr("ipucnn.terminal.signals.pending",
-                      lambda: "SIGINT" if next(asked) > 4 else "")
+                      lambda: "SIGINT" if next(calls) > 4 else "")
         cli("train", *common, "rebatched", "--checkpoint-path", "part", code=130)
     (within,) = Path("part").glob("*.step*.pt")
     cli("restore", "--checkpoint-path", within, "--no-validation", "--progress", "off")
@@ -369,15 +369,15 @@ def test_inference_and_stored_checkpoints(cli, poptorch_double, monkeypatch):
     assert not children()
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (["--backend", "torch", "--dataloader-mode", "async"],
      "'--dataloader-mode' is an option of backend poptorch; this run uses torch"),
     (["--backend", "torch", "--dataloader-rebatch-size", "8"], "--dataloader-rebatch-size"),
     ([*ON_IPU, "--dataloader-rebatch-size", "8"], "--dataloader-mode rebatched"),
     ([*ON_IPU, "--dataloader-mode", "fast"], "rebatched"),
 ])
-def test_what_has_no_meaning_is_refused(cli, arguments, said):
-    assert said in cli("train", *TINY, "--no-validation", *arguments, code=2)
+def test_what_has_no_meaning_is_refused(cli, arguments, message):
+    assert message in cli("train", *TINY, "--no-validation", *arguments, code=2)
 
 
 @pytest.mark.parametrize(("mode", "number"), [
@@ -463,7 +463,7 @@ def test_double_takes_its_memory_back(poptorch_double, mode):
         loader = poptorch_double.DataLoader(
             poptorch_double.Options(), Places(), 4, drop_last=False, rebatched_worker_size=3,
             mode=poptorch_double.DataLoaderMode[mode],
-            async_options={"load_indefinitely": False})  # else the next pass fills the ring anew
+            async_options={"load_indefinitely": False})  # else the next pass fills the ring again
     kept, cloned = [], []
     for batch in loader:
         kept.append(batch)

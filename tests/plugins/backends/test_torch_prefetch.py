@@ -16,7 +16,7 @@ from ipucnn.core.execution.feeding import FeedRequest
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions

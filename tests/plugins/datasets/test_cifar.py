@@ -24,7 +24,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
 from ipucnn.data.augment import TrainTransform
 from ipucnn.data.formats.verify import verify
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.plugins.datasets import _cifar_files
 from ipucnn.testing import check_plugin
 from ipucnn.training.options import TrainOptions

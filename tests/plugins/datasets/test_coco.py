@@ -69,7 +69,7 @@ def test_the_centre_of_images_as_they_are(tmp_path, size):
     from torchvision.transforms.functional import center_crop
 
     from ipucnn.core.preprocessing import Preprocessing
-    from ipucnn.data.loader import HostLoader
+    from ipucnn.data.host_loader import HostLoader
 
     Image.effect_noise((41, 28), 90).convert("RGB").save(str(tmp_path / "1.jpg"), quality=95)
     whole = load_dataset("coco", str(tmp_path)).image(0)
@@ -170,7 +170,7 @@ def test_named_annotations_come_first_and_know_files_by_the_end_of_their_path(fl
     assert dataset.notes == ()
 
 
-def test_images_that_annotations_lack_are_told_and_have_no_id(flat, tmp_path):
+def test_images_without_annotations_are_noted_and_have_no_id(flat, tmp_path):
     file = annotate(tmp_path / "some.json", [(name(number), number) for number in IDS[2:]])
     dataset = load_dataset("coco", str(flat), annotations=str(file))
     assert ids(dataset) == [None, None, *IDS[2:]]

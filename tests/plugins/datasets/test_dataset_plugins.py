@@ -15,7 +15,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.formats.verify import verify
-from ipucnn.data.loader import HostLoader
+from ipucnn.data.host_loader import HostLoader
 
 
 def load(name, **request):
@@ -34,7 +34,7 @@ def save(path, colour="red", size=(9, 7)):
     return path
 
 
-def test_records_say_what_the_datasets_are():
+def test_records_describe_the_datasets():
     specs = {name: registry().get_typed(DatasetSpec, name)
              for name in ("real", "image_folder", "shapes", "generated", "synthetic", "cifar10",
                           "cifar100", "imagenet", "coco")}
@@ -333,7 +333,7 @@ class TestShapes:
         assert dataset.name(17) == "shapes/17"
 
     def test_every_image_shows_its_shape(self):
-        """The covered area, told from the background by colour, is that of the class's outline."""
+        """The area with another colour than the background is that of the outline of the class."""
         dataset = load("shapes", input_size=48, length=160)
         shares = {name: [] for name in dataset.class_names}
         for index in range(160):
@@ -365,7 +365,7 @@ class TestGenerated:
         assert torch.equal(again.image(77), images[77])
         assert not torch.equal(load("generated", input_size=8, seed=2).image(77), images[77])
 
-    def test_is_ready_unlabelled_and_as_long_as_asked(self):
+    def test_is_ready_unlabelled_and_of_the_given_length(self):
         dataset = load("generated", length=10**9)
         assert len(dataset) == 10**9
         assert dataset.ready

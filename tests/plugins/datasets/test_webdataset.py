@@ -16,8 +16,8 @@ from shard_folders import CLASSES, jpeg, listed, sample, write, write_old, write
 from ipucnn import load_dataset
 from ipucnn.core.errors import DataError
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.images import decode
-from ipucnn.data.loader import HostLoader
 from ipucnn.plugins.datasets._webdataset import counts, dataset
 from ipucnn.plugins.datasets._webdataset.shard_metadata import Metadata, Shard
 from ipucnn.testing import check_plugin
@@ -33,7 +33,7 @@ def load(folder, **request):
 
 
 def seen(data):
-    """The number that the pixels of each image tell, by index."""
+    """The number that the pixels of each image represent, by index."""
     return [int(data.image(index)[0, 3, 3]) for index in range(len(data))]
 
 
@@ -97,14 +97,14 @@ class TestReading:
         assert data.label(0) is None
 
     def test_shards_are_read_into_memory_ahead(self, tmp_path, monkeypatch):
-        asked = []
-        monkeypatch.setattr(os, "posix_fadvise", lambda file, *given: asked.append(
+        advised = []
+        monkeypatch.setattr(os, "posix_fadvise", lambda file, *given: advised.append(
             os.path.basename(os.readlink(f"/proc/self/fd/{file}"))))
         write(tmp_path)  # 10 samples, 4 in a shard
         for ratio, names in ((0, []), (0.7, ["train-000000.tar", "train-000001.tar"])):
             load_dataset("webdataset", str(tmp_path), split="train",
                          webdataset_memory_cache_ratio=ratio)
-            assert asked == names
+            assert advised == names
         monkeypatch.delattr(os, "posix_fadvise")
         dataset = load_dataset("webdataset", str(tmp_path), webdataset_memory_cache_ratio=1)
         assert "'--webdataset-memory-cache-ratio' has no effect" in dataset.notes[0]
@@ -121,11 +121,11 @@ class TestReading:
         assert set(results.values()) == {"passed"}
 
 
-def save(folder, names, total, per_shard=4, split="train", **said):
+def save(folder, names, total, per_shard=4, split="train", **stated):
     """Write the metadata of shards that are there."""
     shards = {"train": (), "validation": ()}
     shards[split] = listed(folder, names, per_shard, total)
-    fields = {"classes": CLASSES, "boxes": True, **said}
+    fields = {"classes": CLASSES, "boxes": True, **stated}
     lengths = {"train": 0, "validation": 0}
     lengths[split] = total
     (folder / "metadata.json").write_text(
@@ -264,7 +264,7 @@ class TestOldFolders:
         assert [os.path.basename(path) for path in read] == ["train-000001.tar"]
 
     @pytest.mark.parametrize("content", ["", "[]", "{\"train-000000.tar\": 4}", "\0"])
-    def test_damaged_counts_are_made_anew(self, tmp_path, content):
+    def test_damaged_counts_are_replaced(self, tmp_path, content):
         load(write_old(tmp_path))
         cache = os.path.join(os.environ["IPUCNN_CACHE"], "webdataset")
         for name in os.listdir(cache):
@@ -277,7 +277,7 @@ class TestOldFolders:
         monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "file"))
         assert len(load(write_old(tmp_path / "data"))) == 6
 
-    def test_slow_counting_is_told(self, tmp_path, monkeypatch):
+    def test_slow_counting_is_noted(self, tmp_path, monkeypatch):
         monkeypatch.setattr(dataset, "SLOW_SECONDS", -1)
         assert "counting the samples of 2 shards" in load(write_old(tmp_path)).notes[0]
 
@@ -436,7 +436,7 @@ class TestConcurrency:
         assert queue.get(timeout=60) == list(range(6))
         child.join()
 
-    def test_a_lock_held_at_the_fork_holds_nobody(self, tmp_path):
+    def test_a_lock_held_at_the_fork_blocks_no_process(self, tmp_path):
         data = load(write(tmp_path, kind="npy"))
         context = multiprocessing.get_context("fork")
         queue = context.Queue()

@@ -17,7 +17,8 @@ import torch
 
 from ipucnn.core.execution.feeding import Fed, FeedRequest
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.data.loader import Block, Entry, HostLoader
+from ipucnn.data.host_loader import HostLoader
+from ipucnn.data.loader import Block, Entry
 from ipucnn.data.workers import Memory, Threads
 from ipucnn.plugins.backends.torch.devices import Device
 
