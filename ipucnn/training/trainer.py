@@ -5,25 +5,25 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Optional, Tuple
 
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Agreement
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
-from ipucnn.core.progress import Listener, Status
-from ipucnn.data.waiting import hint
+from ipucnn.core.progress import Listener
 from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, check, file_name, run_of
 from ipucnn.training.feed import Feed, still_bad
 from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
+from ipucnn.training.reporter import Reporter
 from ipucnn.training.run_files import FileRecords, Records
 from ipucnn.training.saved_plugins import plugin_versions
 from ipucnn.training.train_result import TrainResult, milliseconds
 from ipucnn.training.trained_data import described, same_images
-from ipucnn.training.validation import Interrupted, Validation
+from ipucnn.training.validation import Interrupted
 from ipucnn.training.validator import Validator
 
 EARLY_STOPPING = "early stopping"
@@ -56,23 +56,18 @@ class Trainer:
         ) if not self.instances.index else Records()
         self.epochs = self.options.optimisation.epochs
         self.pace = Pace(prepared.calls * self.epochs, prepared.calls * self.epoch + self.call)
+        self.reporter = Reporter(prepared, listener, self.records, self.figures, self.pace)
         self.unsaved = False
         self._state_checked = False
         self._ahead: Optional[Feed] = None
-        self.waiting: Optional[str] = None
         # in every instance, because all make the same decisions; only the first one writes
         self.saved = self.instances.gather(
             self.records.last_good.name if self.records.last_good else "")[0]
         self.stopped_by: Optional[str] = None
-        self.history: List[Dict[str, Any]] = []
         self.averaged = ""
         self.restored = shown_path(restored.path) if restored and restored.path else ""
         self.checkpoints = run_of(prepared.built.spec.name, prepared.data.name, restored)
         self.grown = restored is not None and restored.grown
-        self.facts = {"backend": prepared.chosen.spec.name, "model": prepared.built.spec.name,
-                      "device": prepared.chosen.probe.device, "dataset": prepared.data.name,
-                      "instances": self.instances.count, "replicas": prepared.plan.replicas,
-                      "workers": self.options.dataset.dataloader_worker}
 
     # -- epochs --------------------------------------------------------------------------------
 
@@ -118,13 +113,13 @@ class Trainer:
         started, images = time.perf_counter(), 0
         try:
             while self.call < self.prepared.calls:
-                asked = time.perf_counter()
+                requested = time.perf_counter()
                 item = next(batches, None)
                 if item is None:
                     self._last_row()
                     break
                 batch, consumed = item
-                waited = time.perf_counter() - asked
+                waited = time.perf_counter() - requested
                 self._begin_next(feed)
                 if not self.update and feed.loader is not None:
                     self.records.samples(batch, self.prepared.built.card.names)
@@ -138,11 +133,11 @@ class Trainer:
                     self.figures.bad = feed.bad
                 self.figures.add(result)
                 samples = result.samples * self.prepared.plan.instances
-                self.pace.add(samples, time.perf_counter() - asked, waited)
+                self.pace.add(samples, time.perf_counter() - requested, waited)
                 images += samples
-                self._report(lr)
-                if self._rows_until(self.call) > self._rows_until(self.call - 1):
-                    self._row(lr, scaling)
+                self.reporter.status(self._position(), lr)
+                if self.reporter.row_due(self.call):
+                    self.reporter.row(self._position(), lr, scaling)
                 if self.call < self.prepared.calls and self._pause():
                     return False
         finally:
@@ -153,15 +148,7 @@ class Trainer:
         seconds = time.perf_counter() - started
         self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
         self.figures.end_epoch(self.instances)
-        accuracy = self._accuracy()
-        if accuracy is not None:
-            self.listener.line(f"Epoch {self.epoch}: Train accuracy is {accuracy:.2f}%")
-        self.listener.line(f"Throughput of the epoch:{images / seconds:.1f} img/sec")
-        self._note_waiting()
-        self._report_row({
-            "kind": "epoch", "epoch": self.epoch, "update": self.update,
-            "loss": self.figures.loss(), "accuracy": accuracy,
-            "images_per_second": images / seconds})
+        self.reporter.epoch(self._position(), images / seconds)
         if self.figures.skipped_updates >= self.update:
             raise IpucnnError(f"all {self.update} updates are skipped: their loss is not finite",
                               "use a lower '--lr' or a longer '--warmup-epoch', more precision")
@@ -182,13 +169,6 @@ class Trainer:
         if last and self.epoch + 1 < self.epochs and feed.loader is not None:
             self._ahead = Feed(self.prepared, self.session, self.epoch + 1, bad=feed.bad)
             self._ahead.begin()
-
-    def _note_waiting(self) -> None:
-        waiting = hint(self.pace.average_wait, self.pace.seconds,
-                       self.options.dataset.dataloader_worker)
-        if waiting and not self.waiting:
-            self.listener.note(waiting)
-        self.waiting = waiting
 
     def _set_rates(self) -> Tuple[float, float]:
         lr, scaling = self._rates(self.call)
@@ -296,25 +276,6 @@ class Trainer:
             card=self.figures.standing.on(self.prepared.built.card, self.prepared.data.name,
                                           None if self.call else self.epoch))
 
-    def _report(self, lr: float) -> None:
-        status = Status(
-            "training", self.epoch + 1, self.epochs, self.call, self.prepared.calls,
-            self.figures.loss(), self._accuracy(), lr,
-            self.pace.images_per_second, self.pace.data_wait_share, self.pace.seconds_left)
-        self.listener.status(status)
-        self.records.progress(status, self.facts)
-
-    def _accuracy(self) -> Optional[float]:
-        return None if self.options.results.disable_metrics else self.figures.accuracy()
-
-    def _row(self, lr: float, scaling: float) -> None:
-        window = self.figures.window(self.instances)
-        self._record({
-            "kind": "train", "epoch": self.epoch + self.call / self.prepared.calls,
-            "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
-            "images_per_second": self.pace.images_per_second,
-            "data_wait_share": self.pace.data_wait_share})
-
     def _last_row(self) -> None:
         """Write the next row of an epoch that unreadable images have shortened.
 
@@ -325,25 +286,9 @@ class Trainer:
             return
         rates = self._rates(self.call - 1)
         self.session.set_rates(*rates)
-        written = self._rows_until(self.call)
-        if self._rows_until(self.prepared.calls) > written == self._rows_until(self.call - 1):
-            self._row(*rates)
-
-    def _rows_until(self, call: int) -> int:
-        """Return the number of rows in the first host calls of an epoch."""
-        results = self.options.results
-        if results.steps_per_log:
-            return call // results.steps_per_log
-        return call * results.logs_per_epoch // self.prepared.calls
-
-    def _record(self, row: Dict[str, Any]) -> None:
-        self.figures.rows += 1
-        self.records.row(row)
-        self._report_row(row)
-
-    def _report_row(self, row: Dict[str, Any]) -> None:
-        self.history.append(row)
-        self.listener.row(row)
+        more = self.reporter.rows_until(self.prepared.calls) > self.reporter.rows_until(self.call)
+        if more and not self.reporter.row_due(self.call):
+            self.reporter.row(self._position(), *rates)
 
     # -- validation ----------------------------------------------------------------------------
 
@@ -371,7 +316,7 @@ class Trainer:
         better, standing = False, self.figures.standing
         reached = standing.value if standing.metric else None
         for validation in self.validator.validate(self.session, self.epoch):
-            self._record_validation(validation, self.update)
+            self.reporter.validation(validation, self.update)
             better |= standing.offer(self.options.validation.best_metric, validation)
         standing.waited = standing.waited + 1 if standing.value == reached else 0
         self.figures.validated = self.epoch
@@ -383,10 +328,6 @@ class Trainer:
             self._save(extra=False)
         standing.file = self._name() if self.saved == self._name() else ""
         self.records.best(standing.as_plain(), standing.file)
-
-    def _record_validation(self, validation: Validation, update: int) -> None:
-        self._record({"kind": "validation", "update": update, **validation.figures()})
-        self.records.confusion(validation, update)
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -403,9 +344,9 @@ class Trainer:
             return
         if self.folder is None or not self.instances.gather(bool(self.records.last_good))[0]:
             for validation in self.validator.validate(self.session, self.epoch):
-                self._record_validation(validation, self.update)
+                self.reporter.validation(validation, self.update)
         else:
-            self.validator.validate_folder(self.folder, self._record_validation)
+            self.validator.validate_folder(self.folder, self.reporter.validation)
 
     def _log_dir(self) -> str:
         return shown_path(self.records.log_dir) if self.records.log_dir else ""
@@ -427,11 +368,11 @@ class Trainer:
             compute_images_per_second=self.pace.compute_average,
             data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
-            loss=self.figures.loss(), accuracy=self._accuracy(),
+            loss=self.figures.loss(), accuracy=self.reporter.accuracy(),
             validations=[validation.figures() for validation in self.validator.done],
             best=self.figures.standing.as_plain() or None,
             checkpoint=shown_path(good) if good else "",
             averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
-            stopped_by=self.stopped_by, history=self.history,
-            notes=[*self.prepared.notes, *filter(None, [self.waiting])])
+            stopped_by=self.stopped_by, history=self.reporter.history,
+            notes=[*self.prepared.notes, *filter(None, [self.reporter.waiting])])
