@@ -6,7 +6,7 @@ the exit code of the process. Any other exception is a bug in ipucnn and keeps i
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Iterable, Optional, Union
 
 from ipucnn.core.names import printable
 
@@ -20,7 +20,7 @@ class IpucnnError(Exception):
     Args:
         message: one line, lower case, naming the offending value; control characters are escaped,
             because names and texts can come from outside.
-        hint: how to fix the problem; may be empty.
+        hint: how to fix the problem, one line or several; may be empty.
         exit_code: overrides the class's exit code.
 
     Attributes:
@@ -30,11 +30,13 @@ class IpucnnError(Exception):
     exit_code = 1
     partial: Any = None
 
-    def __init__(self, message: str, hint: str = "", exit_code: Optional[int] = None) -> None:
+    def __init__(self, message: str, hint: Union[str, Iterable[str]] = "",
+                 exit_code: Optional[int] = None) -> None:
         shown = printable(message)
         # a value from outside may have any length
         self.message = shown if len(shown) <= _LONGEST else f"{shown[:1500]} ... {shown[-400:]}"
-        self.hint = printable(hint)
+        lines = [hint] if isinstance(hint, str) else hint
+        self.hint = "\n".join(map(printable, filter(None, lines)))
         super().__init__(self.message)
         if exit_code is not None:
             self.exit_code = exit_code

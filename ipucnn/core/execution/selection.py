@@ -112,8 +112,8 @@ def _check_offer_beside(options: CommandOptions, plan: ExecutionPlan, spec: Back
     try:
         check_offer(options, plan, spec, registry)
     except UsageError as error:
-        error.hint = "; ".join(filter(None, [error.hint, _reasons(unusable)]))
-        raise
+        hint = "; ".join(filter(None, [error.hint, _reasons(unusable)]))
+        raise UsageError(error.message, hint) from error
 
 
 def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,

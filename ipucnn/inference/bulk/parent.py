@@ -16,6 +16,7 @@ from ipucnn.core import machine
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import environment_of
+from ipucnn.core.exit_codes import ending_signals
 from ipucnn.core.names import printable
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.inference.bulk import prediction_parts as parts
@@ -25,7 +26,6 @@ from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import LOCAL
 from ipucnn.inference.run_result import RunResult
-from ipucnn.core.exit_codes import ending_signals
 from ipucnn.terminal.signals import leave_closed_terminal
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def _run(options: RunOptions, plugins: PluginSettings, folder: Path, target: Opt
         except IpucnnError as failure:
             unmerged = failure
     result = parent.result()
-    error = None if parent.stopped_by else failure_of(parent.children)
-    if error and unmerged:
-        error.hint = f"{error.hint}\n{unmerged}"
-    error = error or unmerged
+    error = unmerged if parent.stopped_by else failure_of(parent.children, unmerged)
     if error is not None:
         if result is not None:
             result.stopped_by = "error"
@@ -158,7 +155,7 @@ class _Parent:
                 self._progress("run" if "run" in phases else "compile",
                                sum(other.done for other in self.children), child.total)
         elif kind == "gather":
-            child.asks, child.said = True, value
+            child.gathering, child.value = True, value
         elif kind == "failing":
             log.warning("instance %d failed, the others continue: %s", child.index, value)
         elif kind == "done":
@@ -170,10 +167,10 @@ class _Parent:
     def _answer(self) -> None:
         """Send all values to all processes once every running process has sent its value."""
         working = [child for child in self.children if child.working]
-        if working and all(child.asks for child in working):
-            values = [child.said for child in working]
+        if working and all(child.gathering for child in working):
+            values = [child.value for child in working]
             for child in working:
-                child.asks, child.said = False, None
+                child.gathering, child.value = False, None
                 child.send(("gathered", values))
 
     def _stop(self, name: str) -> None:
@@ -186,7 +183,7 @@ class _Parent:
         elif time.monotonic() > self._deadline:
             self._deadline += GRACE  # for processes that are waiting for others
             for child in self.children:
-                if child.exit_code is None and not child.asks:
+                if child.exit_code is None and not child.gathering:
                     log.warning("instance %d does not stop within %.0f s and is killed",
                                 child.index, GRACE)
                     child.kill()

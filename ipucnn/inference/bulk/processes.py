@@ -32,8 +32,8 @@ class Child:
         phase: `compile` or `run`.
         done: images that it reported as done.
         total: images of the whole run, when known.
-        asks: whether it waits for the values of the others.
-        said: its value for the others.
+        gathering: whether it waits for the values of the others.
+        value: its value for the others.
         result: its final message: the result of all.
         failure: its error.
         exit_code: set when it has ended; the negative number of a signal that killed it.
@@ -45,7 +45,7 @@ class Child:
         self.index, self.log = index, log
         self.phase, self.done = "compile", 0
         self.total: Optional[int] = None
-        self.asks, self.said = False, None
+        self.gathering, self.value = False, None
         self.result: Any = None
         self.failure: Optional[Dict[str, Any]] = None
         self.exit_code: Optional[int] = None
