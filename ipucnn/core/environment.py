@@ -22,12 +22,8 @@ _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 def describe() -> Dict[str, Any]:
     """Return the versions and the machine, without importing any of the packages."""
-    versions = {}
-    for package in _packages():
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    versions = {package: version for package in _packages()
+                for version in [version_of(package)] if version}
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -37,6 +33,14 @@ def describe() -> Dict[str, Any]:
         "packages": versions,
         "command": [str(part) for part in sys.argv],
     }
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed distribution; empty if it is not installed."""
+    try:
+        return metadata.version(package) or ""
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _packages() -> List[str]:

@@ -1,4 +1,4 @@
-"""Creates folders and writes files atomically."""
+"""Creates folders, reads files within limits, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.staging import partial_name, staged
 
+CACHE_VARIABLE = "IPUCNN_CACHE"
+"""The environment variable with the folder of the user's cache."""
+
 LARGEST_JSON = 1 << 24
 """Largest small JSON file in bytes: a record of a checkpoint, or of a download."""
 
@@ -27,6 +30,16 @@ def expanded_path(path: Union[str, Path]) -> Path:
     `Path.expanduser` raises `RuntimeError` for such a user.
     """
     return Path(os.path.expanduser(str(path)))
+
+
+def cache_dir() -> Path:
+    """Return the folder of files that are kept for later runs: $IPUCNN_CACHE, or the user's."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return expanded_path(chosen)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("ipucnn"))
 
 
 def make_folder(path: str, option: str) -> str:

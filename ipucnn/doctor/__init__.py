@@ -12,18 +12,18 @@ import shutil
 import sys
 import tempfile
 from difflib import get_close_matches
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
+from ipucnn.core.environment import version_of
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.files import cache_dir
 from ipucnn.core.machine import cgroup_quota, openmp_limit, usable_cores
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.loading import GUARDED, cause_of, describe, import_target, remedy_for
 from ipucnn.core.registry.registry import Registry, Row, State, registry
-from ipucnn.data.remote.download import cache_dir
 from ipucnn.doctor.deep import deep_checks
 from ipucnn.doctor.report import Report
 
@@ -87,10 +87,10 @@ def check_python(version: Tuple[int, ...]) -> Check:
 
 
 def _packages() -> List[Check]:
-    own = _version("ipucnn")
+    own = version_of("ipucnn")
     checks = [Check("ipucnn", OK, own) if own else Check(
         "ipucnn", PROBLEM, "not installed", "pip install -e .")]
-    return [*checks, *check_torch(_version("torch"), _version("torchvision"))]
+    return [*checks, *check_torch(version_of("torch"), version_of("torchvision"))]
 
 
 def check_torch(torch: str, vision: str) -> List[Check]:
@@ -124,13 +124,6 @@ def fitting_torchvision(torch: str) -> str:
 
 def _public(version: str) -> str:
     return version.partition("+")[0]
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package) or ""
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 # -- plugins ---------------------------------------------------------------------------------------
@@ -254,7 +247,7 @@ def _memory() -> Check:
 
 
 def _pillow() -> Check:
-    simd, plain = _version("Pillow-SIMD"), _version("Pillow")
+    simd, plain = version_of("Pillow-SIMD"), version_of("Pillow")
     if simd and plain:
         return Check("decoders", WARNING, f"Pillow {plain} and pillow-simd {simd} overwrite each "
                      "other's files", "pip uninstall -y pillow pillow-simd && pip install pillow")

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import private_folder, require_writable
-from ipucnn.data.remote.download import cache_dir
+from ipucnn.core.files import cache_dir, private_folder, require_writable
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 

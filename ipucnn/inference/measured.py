@@ -20,7 +20,7 @@ from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import nvidia_cards, processor
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import parsed_json
+from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import key
 from ipucnn.core.options.declaration import CACHE
@@ -28,7 +28,6 @@ from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.bounded_folder import keep_record
-from ipucnn.data.remote.download import cache_dir
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.network import find_file, read_network

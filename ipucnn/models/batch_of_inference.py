@@ -18,7 +18,7 @@ from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.declaration import CACHE, INFERENCE, declared
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.example_images import random_images
-from ipucnn.models.batch_search import Call, Found, Record, search
+from ipucnn.models.batch_search import Call, Found, Record, check_backend, search
 from ipucnn.models.built import BuiltModel
 
 MOST = 256
@@ -84,10 +84,7 @@ class Inference:
             IpucnnError: not even one image can be computed.
         """
         name = self.chosen.spec.name
-        if not self.chosen.spec.has("batch-size-auto"):
-            raise UsageError(f"'--batch-size auto' cannot be used with backend {name!r}, for which "
-                             "every size is compiled again",
-                             "give a number: 'ipucnn plan' shows what fits into the device")
+        check_backend(self.chosen.spec)
         plan = self.plan
         record = Record.of(self._structure(), {
             "job": "inference", "backend": name, "device": self.chosen.probe.device,

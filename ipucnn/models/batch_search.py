@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import describe, nvidia_cards
-from ipucnn.core.errors import IpucnnError, OutOfMemoryError
-from ipucnn.core.files import parsed_json
+from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
+from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.machine import available_memory, compute_threads, memory_limit
+from ipucnn.core.registry.records import BackendSpec
 from ipucnn.data.bounded_folder import keep_record
-from ipucnn.data.remote.download import cache_dir
 from ipucnn.models.memory_checks import memory_errors
 
 GAIN = 1.02
@@ -33,6 +33,18 @@ _PATIENCE = 2
 
 _TOLERANCE = 0.25
 """Relative difference of the free memory from which a result that it limited is measured again."""
+
+
+def check_backend(spec: BackendSpec) -> None:
+    """Reject a backend whose sessions take too long to create for measuring several sizes.
+
+    Raises:
+        UsageError: names it.
+    """
+    if not spec.has("batch-size-auto"):
+        raise UsageError(f"'--batch-size auto' cannot be used with backend {spec.name!r}, for "
+                         "which every size is compiled again",
+                         "give a number: 'ipucnn plan' shows what fits into the device")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Dict, Optional, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.data.remote.download import cache_dir
+from ipucnn.core.files import cache_dir
 from ipucnn.data.remote.mirror import local_path
 from ipucnn.data.remote.stores import host_of, is_store
 from ipucnn.data.remote.transfer import shown

@@ -12,10 +12,11 @@ from typing import Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ipucnn.core.errors import DataError, UsageError, WeightsError
+from ipucnn.core.files import cache_dir
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
-from ipucnn.data.remote.download import cache_dir, fetch, file_name, sha256
+from ipucnn.data.remote.download import fetch, file_name, sha256
 from ipucnn.data.remote.stores import is_store
 from ipucnn.data.remote.transfer import shown
 

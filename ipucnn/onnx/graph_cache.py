@@ -12,22 +12,22 @@ import json
 import logging
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.environment import version_of
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
-from ipucnn.core.files import expanded_path, parsed_json, private_folder
+from ipucnn.core.files import cache_dir, expanded_path, parsed_json, private_folder
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.staging import staged
 from ipucnn.data.bounded_folder import BoundedFolder, use
-from ipucnn.data.remote.download import cache_dir, sha256
+from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.weights_source import published_weights
@@ -191,11 +191,7 @@ def _code() -> str:
         for path in sorted((root / folder).rglob("*.py")):
             status = path.stat()
             state.append((str(path.relative_to(root)), status.st_size, status.st_mtime_ns))
-    for name in _LIBRARIES:
-        try:
-            state.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
+    state += [(name, version) for name in _LIBRARIES for version in [version_of(name)] if version]
     return hashlib.sha256(repr(state).encode()).hexdigest()
 
 

@@ -25,10 +25,10 @@ from typing import (
 )
 
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import parsed_json
+from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.names import printable
 from ipucnn.data.bounded_folder import keep_record
-from ipucnn.data.remote.download import cache_dir, sha256
+from ipucnn.data.remote.download import sha256
 from ipucnn.models.card import LOGITS, PROBABILITIES
 from ipucnn.onnx.target import opset_of
 from ipucnn.version import __version__

@@ -14,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from ipucnn.core.files import parsed_json
+from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.names import key
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.bounded_folder import keep_record
-from ipucnn.data.remote.download import cache_dir
 from ipucnn.version import __version__
 
 

@@ -15,7 +15,7 @@ from ipucnn.core.machine import available_memory
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import LossSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.models.batch_search import Call, Found, Record, search
+from ipucnn.models.batch_search import Call, Found, Record, check_backend, search
 from ipucnn.models.build import build_model, seeded
 from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
 from ipucnn.training.options import TrainOptions
@@ -52,11 +52,7 @@ def with_measured_batch(options: TrainOptions, network: NetworkPart, chosen: Cho
         UsageError: it cannot be measured for this training.
     """
     instances, registry = sharing
-    name = chosen.spec.name
-    if not chosen.spec.has("batch-size-auto"):
-        raise UsageError(f"'--batch-size auto' cannot be used with backend {name!r}, for which "
-                         "every size is compiled again",
-                         "give a number: 'ipucnn plan' shows what fits into the device")
+    check_backend(chosen.spec)
     if options.execution.pipeline_splits:
         raise UsageError("'--batch-size auto' cannot be used with '--pipeline-splits'",
                          "give a number, or leave the splits out")

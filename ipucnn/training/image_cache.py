@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.files import make_folder, private_folder
+from ipucnn.core.files import cache_dir, make_folder, private_folder
 from ipucnn.core.machine import available_memory
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
@@ -24,7 +24,6 @@ from ipucnn.data.images import decoder_versions
 from ipucnn.data.pixel_cache import PixelCache, sampled
 from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove, supported
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.remote.download import cache_dir
 from ipucnn.data.returned import order_of
 from ipucnn.training.feed import transform_of
 from ipucnn.training.options import TrainOptions

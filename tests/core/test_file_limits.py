@@ -18,6 +18,13 @@ def mode(path):
     return stat.S_IMODE(os.stat(path).st_mode)
 
 
+def test_the_cache_folder_can_be_chosen(tmp_path, monkeypatch):
+    monkeypatch.delenv("IPUCNN_CACHE", raising=False)
+    assert files.cache_dir().name == "ipucnn"
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "c"))
+    assert files.cache_dir() == tmp_path / "c"
+
+
 def test_only_regular_files_of_a_limited_size_are_read(tmp_path):
     (tmp_path / "x").write_bytes(b"12345")
     assert read_limited(tmp_path / "x", 5) == b"12345"

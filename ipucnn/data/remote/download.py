@@ -11,11 +11,10 @@ from typing import Optional, Union
 from urllib.parse import unquote, urlsplit
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import expanded_path
+from ipucnn.core.files import CACHE_VARIABLE
 from ipucnn.core.staging import staged
 from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
 
-CACHE_VARIABLE = "IPUCNN_CACHE"
 TIMEOUT_SECONDS = 30.0
 """Seconds without data before a download fails; not the longest download."""
 
@@ -24,16 +23,6 @@ LIMIT = 1 << 36
 
 _CHUNK = 1 << 20
 log = logging.getLogger("ipucnn.download")
-
-
-def cache_dir() -> Path:
-    """Return the folder for downloads: $IPUCNN_CACHE, or the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return expanded_path(chosen)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("ipucnn"))
 
 
 def fetch(url: str, folder: Union[str, Path], sha256_prefix: str = "",

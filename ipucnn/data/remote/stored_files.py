@@ -1,4 +1,4 @@
-"""Files on stores: what a store says of them, and their content, received by several attempts."""
+"""Files on stores: their metadata, and their content, received in several attempts."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Mapping, Optional, Sequence
 
@@ -174,21 +173,16 @@ def _check_horovod(spec: Any, needed: bool) -> Check:
         with suppress(OSError, ValueError, AttributeError):
             about = json.loads(Path(folder, "metadata.json").read_text(encoding="utf-8"))
             built = str(about.get("pytorch") or about.get("torch") or "")
-    torch = _version("torch")
+    from ipucnn.core.environment import version_of  # only `doctor` needs it
+
+    torch = version_of("torch")
     if not built:
         return Check("horovod", WARNING, "it was built without PyTorch", _HOROVOD)
     if built.partition("+")[0] != torch.partition("+")[0]:
         return Check("horovod", WARNING, f"it was built for torch {built}, and torch "
                      f"{torch or 'is not'} {'is ' if torch else ''}installed", _HOROVOD)
-    version = _version("horovod")
+    version = version_of("horovod")
     return Check("horovod", OK, f"{version + ', ' if version else ''}built for torch {built}")
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package) or ""
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _found(name: str) -> Any:

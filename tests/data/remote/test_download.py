@@ -7,7 +7,7 @@ import pytest
 
 from ipucnn.core.errors import DataError
 from ipucnn.data.remote import download
-from ipucnn.data.remote.download import cache_dir, fetch
+from ipucnn.data.remote.download import fetch
 
 BODY = b"weights " * 5000
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -118,10 +118,3 @@ def test_an_interrupt_leaves_nothing(url, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fetch(url, tmp_path, DIGEST)
     assert os.listdir(tmp_path) == []
-
-
-def test_the_cache_folder_can_be_chosen(tmp_path, monkeypatch):
-    monkeypatch.delenv("IPUCNN_CACHE", raising=False)
-    assert cache_dir().name == "ipucnn"
-    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "c"))
-    assert cache_dir() == tmp_path / "c"

@@ -14,8 +14,7 @@ import torch
 
 from ipucnn.core.execution.launching import launched, speaks
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import make_folder, trusted_folder
-from ipucnn.data.remote.download import cache_dir
+from ipucnn.core.files import cache_dir, make_folder, trusted_folder
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
 from ipucnn.plugins.backends.poptorch import POPRUN
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions

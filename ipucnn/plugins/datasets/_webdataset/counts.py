@@ -10,8 +10,7 @@ from contextlib import suppress
 from typing import Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import parsed_json, read_limited, write_bytes
-from ipucnn.data.remote.download import cache_dir
+from ipucnn.core.files import cache_dir, parsed_json, read_limited, write_bytes
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.shard_metadata import LIMIT, Shard
 from ipucnn.plugins.datasets._webdataset.source import Folder
