@@ -1,7 +1,7 @@
 """Draw the pictures of the gallery: `python docs/gallery.py [--record]`.
 
 The pictures show the runs in `docs/recorded`, so that they are the same at each drawing. `--record`
-makes these runs anew, with the commands that the gallery names. Pages are drawn with Chromium.
+makes these runs again, with the commands that the gallery names. Pages are drawn with Chromium.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ SHOTS = (
 def main() -> int:
     """Draw all pictures."""
     parser = argparse.ArgumentParser(description="Draw the pictures of docs/gallery.md.")
-    parser.add_argument("--record", action="store_true", help="make the runs anew; takes minutes")
+    parser.add_argument("--record", action="store_true", help="make the runs again; takes minutes")
     if parser.parse_args().record:
         record()
     return draw(PICTURES)
@@ -142,7 +142,7 @@ def _save(path: Path, content: bytes) -> None:
 
 
 def record() -> None:
-    """Make the runs anew, and keep what the pictures show of them."""
+    """Make the runs again, and keep what the pictures show of them."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)

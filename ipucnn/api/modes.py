@@ -15,7 +15,7 @@ def ordinary_modes() -> Iterator[None]:
     gradients, and a result another precision than it states.
     """
     torch = sys.modules.get("torch")
-    if torch is None:  # nobody has changed its modes
+    if torch is None:  # its modes are unchanged
         yield
         return
     with ExitStack() as stack:

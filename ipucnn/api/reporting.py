@@ -153,7 +153,7 @@ class _PythonListener(Listener):
     def __init__(self, display: _Display, callbacks: Sequence[Callback]) -> None:
         self.display = display
         self._callbacks = callbacks
-        self._stop, self._signal, self._told = "", "", False
+        self._stop, self._signal, self._explained = "", "", False
         self.error: Optional[BaseException] = None
 
     def status(self, status: Status) -> None:
@@ -186,8 +186,8 @@ class _PythonListener(Listener):
             self._stop = self._stop or CALLBACK
 
     def stop(self) -> str:
-        if self._signal and not self._told:  # not in the handler: it may interrupt a `print`
-            self._told = True
+        if self._signal and not self._explained:  # not in the handler: it may interrupt a `print`
+            self._explained = True
             self.display.note(f"{self._signal}: stopping after this step; a second one raises")
         return self._signal or self._stop
 

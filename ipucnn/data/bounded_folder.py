@@ -80,7 +80,7 @@ class BoundedFolder:
                 if (most is None or used <= most) \
                         and (self.most_entries is None or count <= self.most_entries):
                     return
-                with suppress(OSError):  # somebody else's, perhaps
+                with suppress(OSError):  # those of other users
                     if self.remove(file):
                         used, count = used - size, count - 1
 

@@ -35,8 +35,8 @@ MAX_BYTES = 1 << 29
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
-_MAX_TOLD = 100
-_told: Set[str] = set()
+_MAX_REPORTED = 100
+_reported: Set[str] = set()
 """Warnings already issued for damaged images, so that epochs do not repeat them."""
 
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
@@ -207,8 +207,8 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
 
 
 def _tell_once(text: str) -> None:
-    if text not in _told and len(_told) < _MAX_TOLD:
-        _told.add(text)
+    if text not in _reported and len(_reported) < _MAX_REPORTED:
+        _reported.add(text)
         log.warning("%s", text)
 
 

@@ -108,19 +108,19 @@ class PixelCache:
             self.store.add(image, ONLY, pixels, pixels.shape[:2])
             return pixels, size
 
-        def asked(height: int, width: int) -> Part:
+        def wanted(height: int, width: int) -> Part:
             nonlocal part
             if part is None:  # a draw is used once
                 part = drawn.wanted(height, width)
             return part
 
         def whole(height: int, width: int) -> Part:
-            return Part(height, asked(height, width).by)
+            return Part(height, wanted(height, width).by)
 
         name = partial(preparation.dataset.name, index)
         found = self._whole(image, data, name, whole)
         if found is None:
-            return decode_pixels(data, name, asked)
+            return decode_pixels(data, name, wanted)
         self.store.add(image, ONLY if part is None else FACTORS[part.by], *found)
         return found
 

@@ -98,11 +98,11 @@ def _convolution(half: bool) -> str:
 
 
 DRIVER = Path("/proc/driver/nvidia/version")
-"""What Linux knows of the NVIDIA driver."""
+"""Where Linux describes the NVIDIA driver."""
 
 
 def cuda() -> Check:
-    """Say which GPUs torch can use, or why it can use none."""
+    """Return the GPUs that torch can use, or why it can use none."""
     import torch
 
     if torch.version.hip:
@@ -136,7 +136,7 @@ def cuda() -> Check:
 
 
 def _gpus(torch: Any) -> Check:
-    """Say which GPUs there are, with the versions that results depend on."""
+    """Return the GPUs, with the versions that results depend on."""
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     libraries = f"ROCm {torch.version.hip}" if torch.version.hip else \
         f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"

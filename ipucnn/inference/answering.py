@@ -125,7 +125,7 @@ class Answering:
 
         # stored measurements are for continuous runs
         self.job: Job = prepare(options.with_values(tune=False), registry, images=_NOTHING)
-        self._asked = options
+        self._given = options
         self._session: Optional[InferenceSession] = None
         self._process = os.getpid()
         self._turn = threading.Lock()
@@ -170,7 +170,7 @@ class Answering:
 
         Another process makes the same model of them.
         """
-        return self._asked.as_dict(), self.job.registry.settings
+        return self._given.as_dict(), self.job.registry.settings
 
     def close(self) -> None:
         """Free the device; the next call acquires it again."""

@@ -17,7 +17,7 @@ from ipucnn.inference.tuning import LIMIT, measure
 from ipucnn.inference.variants import variants_of
 
 
-def asked(options: RunOptions, registry: Registry, progress: Progress) -> Optional[Measured]:
+def requested(options: RunOptions, registry: Registry, progress: Progress) -> Optional[Measured]:
     """Measure backends if `--tune` is set.
 
     Raises:

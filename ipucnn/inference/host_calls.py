@@ -86,8 +86,8 @@ class HostCalls:
                 if self._pending:
                     return
                 raise self._failure
-            asked = time.perf_counter()
-            if self.time_limit is not None and asked - self._started >= self.time_limit:
+            requested = time.perf_counter()
+            if self.time_limit is not None and requested - self._started >= self.time_limit:
                 self.out_of_time = True
                 return
             try:
@@ -98,7 +98,7 @@ class HostCalls:
                 self._failure = error
                 continue
             called = time.perf_counter()
-            self._waited += called - asked
+            self._waited += called - requested
             try:
                 result = self.session.start(None if batch is None else batch.images)
             except Exception as error:

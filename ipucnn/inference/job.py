@@ -67,7 +67,7 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
         return _execute(job, progress, notes)
 
     return attempted(options, registry, images, execute,
-                     automatic_tuning.asked(options, registry, progress))
+                     automatic_tuning.requested(options, registry, progress))
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],

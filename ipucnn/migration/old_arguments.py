@@ -68,17 +68,17 @@ def parse(script: Script, words: Sequence[str]) -> Arguments:
     known = script.by_spelling()
     given: List[Argument] = []
     positional: List[str] = []
-    asked = False
+    help_wanted = False
     rest = list(words)
     while rest:
         word = rest.pop(0)
         if word in ("-h", "--help", "-help", "--helpfull"):
-            asked = True
+            help_wanted = True
         elif not _is_option(word):
             positional.append(word)
         else:
             given.append(_argument(word, rest, known))
-    return Arguments(tuple(given), tuple(positional), asked)
+    return Arguments(tuple(given), tuple(positional), help_wanted)
 
 
 def _argument(word: str, rest: List[str], known: Mapping[str, OldOption]) -> Argument:

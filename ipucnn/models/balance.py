@@ -116,14 +116,14 @@ def network_of(options: CommandOptions, registry: Registry) -> Tuple[nn.Module, 
                                                       ("norm-layer", layer.name)))
     size = options.get("input_size") or spec.input_size
     classes = options.get("num_classes")
-    asked = spec, layer, own, norm, size, classes
-    if _latest and _latest[0][0] == asked:
+    choice = spec, layer, own, norm, size, classes
+    if _latest and _latest[0][0] == choice:
         return _latest[0][1]
     model = outline(spec, registry, own, classes, size)
     if layer.name != DEFAULT_NORM_LAYER:
         with torch.device("meta"):
             replace_norms(model, functools.partial(registry.make, layer, options=norm))
-    _latest[:] = [(asked, (model, trace(model, size)))]
+    _latest[:] = [(choice, (model, trace(model, size)))]
     return _latest[0][1]
 
 

@@ -278,19 +278,19 @@ def pipeline_of(options: TrainOptions, plan: ExecutionPlan, registry: Registry,
                     tuple(estimate(device) for device in devices), best)
 
 
-def devices_of(options: TrainOptions, asked: Optional[Tuple[str, int]],
+def devices_of(options: TrainOptions, named: Optional[Tuple[str, int]],
                registry: Registry) -> List[Device]:
     """Return the devices for which memory is estimated: all IPUs, and a GPU of a given size.
 
     Args:
         options: of the training.
-        asked: see `PlanOptions.device`.
+        named: see `PlanOptions.device`.
         registry: where the backend is looked up.
     """
-    if asked and not asked[0]:
-        first = Device(f"GPU of {asked[1] / 1e9:g} GB", GPU, asked[1])
-    elif asked:
-        first = GENERATIONS[key(asked[0])]
+    if named and not named[0]:
+        first = Device(f"GPU of {named[1] / 1e9:g} GB", GPU, named[1])
+    elif named:
+        first = GENERATIONS[key(named[0])]
     else:
         first = device_of(options, registry) or MK2
     return [first, *(device for device in GENERATIONS.values() if device is not first)]

@@ -166,12 +166,12 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
         spec.check_input_size(options.network.input_size)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     size = foreseen_size(options, data, spec)
-    asked = launch.device
-    devices = devices_of(options, asked, registry)
+    named = launch.device
+    devices = devices_of(options, named, registry)
     if options.execution.pipeline_splits:
         from ipucnn.models.balance import with_balanced_splits
 
-        options = with_balanced_splits(options, registry, devices[0] if asked else None, size)
+        options = with_balanced_splits(options, registry, devices[0] if named else None, size)
     options, instances = _shared(options, launch, launcher)
     plan = options.plan(synthetic=data.on_device)
     second = fine_tuning_plan(options, data.on_device) \
@@ -197,7 +197,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     times = times_of(plan, epoch, options.optimisation.epochs, launch.rate)
     made = TrainingPlan(options, plan, second, epoch, launch, times, pipeline,
                         (*notes, *accumulation_notes(options),
-                         *warnings(options, plan, registry, pipeline if asked else None)),
+                         *warnings(options, plan, registry, pipeline if named else None)),
                         (launcher is None or launcher[0] == IPU_LAUNCHER) and (
                             key(backend) == AUTO or device_of(options, registry) is not None))
     _check_fit(made)

@@ -119,18 +119,18 @@ def prepare(options: TrainOptions, registry: Registry,
     model = registry.get_typed(ModelSpec, options.network.model)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry))
-    asked, options = options, sized(options, registry)
+    given, options = options, sized(options, registry)
     norm = registry.get_typed(NormLayerSpec, options.network.normlayer)
-    size = foreseen_size(asked, data, model)
-    asked, options = (with_balanced_splits(each, registry, input_size=size)
-                      for each in (asked, options))
+    size = foreseen_size(given, data, model)
+    given, options = (with_balanced_splits(each, registry, input_size=size)
+                      for each in (given, options))
     learning_rate(options, registry), optimizer_choice(options, registry)  # rejects unknown names
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry)
     if options.execution.precision is None:
         chosen, plan = settled(chosen, plan)
-        asked, options = (each.with_values(precision=plan.precision)
-                          for each in (asked, options))
+        given, options = (each.with_values(precision=plan.precision)
+                          for each in (given, options))
     check_offer(options, plan, chosen.spec, registry)
     if _mixing(options).enabled and not chosen.spec.mixup:
         raise UsageError(f"backend {chosen.spec.name!r} does not mix images: '--mixup-alpha' and "
@@ -142,7 +142,7 @@ def prepare(options: TrainOptions, registry: Registry,
         check_options(instances, options)
         # the same random numbers everywhere, regardless of each host's profile
         seed = instances.gather(options.dataset.seed)[0]
-        asked, options, plan = (asked.with_values(seed=seed), options.with_values(seed=seed),
+        given, options, plan = (given.with_values(seed=seed), options.with_values(seed=seed),
                                 replace(plan, seed=seed))
     _check_labels(data, "train on")
     notes += notes_on_idle(options, data, registry)
@@ -167,7 +167,7 @@ def prepare(options: TrainOptions, registry: Registry,
     if followed is not None:
         notes.append(size_note(followed, preprocessing.input_size))
         preprocessing = preprocessing.sized(followed)
-        asked, options = (each.with_values(input_size=followed) for each in (asked, options))
+        given, options = (each.with_values(input_size=followed) for each in (given, options))
         request = replace(request, input_size=followed)
         dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
     if options.execution.measured:
@@ -175,11 +175,11 @@ def prepare(options: TrainOptions, registry: Registry,
         options, note = with_measured_batch(options, network, chosen, plan,
                                             len(dataset) if data.finite else None,
                                             (instances, registry))
-        asked = asked.with_values(batch_size=options.execution.batch_size)
+        given = given.with_values(batch_size=options.execution.batch_size)
         notes.append(note)
     decisions = decided(options, len(dataset) if data.finite else None, registry,
                         restored is not None)
-    asked, options = (each.with_values(**decisions.values) for each in (asked, options))
+    given, options = (each.with_values(**decisions.values) for each in (given, options))
     notes += left_out_notes(options, decisions.left_out)
     if decisions.note:
         notes.append(decisions.note)
@@ -228,7 +228,7 @@ def prepare(options: TrainOptions, registry: Registry,
     loggers = [] if instances.index else make_loggers(options, registry)
     notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()),
                             *enlarged(dataset, built.input_size), *class_notes))
-    return Prepared(asked, plan, chosen, data, dataset, validation, labels[0], labels[1],
+    return Prepared(given, plan, chosen, data, dataset, validation, labels[0], labels[1],
                     built, setup, rate, scaling, instances, loggers,
                     min(calls, options.execution.iterations or calls),
                     notes + _notes(plan, chosen, norm), registry, counts)

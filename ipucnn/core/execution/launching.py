@@ -164,19 +164,19 @@ def fitted(options: OptionsT) -> Tuple[OptionsT, List[str]]:
     launch = launched()
     if launch is None:
         return options, []
-    asked, default = options.get("replicas"), default_of(type(options), "replicas")
+    given, default = options.get("replicas"), default_of(type(options), "replicas")
     if launch.replicas is None:
         # each process of '--instances' has its own replicas
-        if asked != default or launch.local_index is None:
+        if given != default or launch.local_index is None:
             return options, []
         return options.with_values(replicas=max(1, launch.count // stages_of(options))), []
-    if asked == launch.replicas:
+    if given == launch.replicas:
         return options, []
     options = options.with_values(replicas=launch.replicas)
-    if asked == default:
+    if given == default:
         return options, []
     return options, [f"{launch.launcher} started {launch.replicas} replicas: "
-                     f"'--replicas {asked}' is not used"]
+                     f"'--replicas {given}' is not used"]
 
 
 def stages_of(options: Any) -> int:

@@ -58,7 +58,7 @@ def not_selected(missing: Sequence[Tuple[Given, Having]], job: str,
     for given, having in missing:
         flags.setdefault(names_of(having), []).append(
             f"'{given.flag}'" + (given.where if len(missing) > 1 else ""))
-    said = "; ".join(
+    owned = "; ".join(
         f"{', '.join(named)} {'is an option' if len(named) == 1 else 'are options'} of {owners}"
         for owners, named in flags.items())
     together = [row for _, having in missing for row in having]
@@ -75,7 +75,7 @@ def not_selected(missing: Sequence[Tuple[Given, Having]], job: str,
     if away:
         hint += f"; to run the profile without, add {away}"
     where = missing[0][0].where if len(missing) == 1 else ""
-    return UsageError(f"{said}; this run uses {_selection(together, value_of)}{where}", hint)
+    return UsageError(f"{owned}; this run uses {_selection(together, value_of)}{where}", hint)
 
 
 def unknown_option(spelling: str, options_class: type, registry: Registry,

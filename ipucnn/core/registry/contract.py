@@ -1,4 +1,4 @@
-"""What every record has: the base of the record types, and the version of their contract."""
+"""The base class of all records, and the version of their contract."""
 
 from __future__ import annotations
 

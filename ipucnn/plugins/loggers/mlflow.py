@@ -20,7 +20,7 @@ from ipucnn.plugins.loggers._sending import Sender
 
 _STATUS = {COMPLETED: "FINISHED", FAILED: "FAILED"}
 _SETTINGS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-"""Newer versions refuse a folder unless they are asked to; and `Sender` tries again by itself, so
+"""Newer versions refuse a folder unless it is allowed; and `Sender` tries again by itself, so
 that the user is informed after the first attempt, not after minutes."""
 
 _PARAMETER = 500

@@ -43,11 +43,11 @@ def graphcores(found: metadata.Distribution) -> bool:
     Graphcore's wheel states its author in the metadata and contains a compiled core. It is part of
     the SDK only; other packages of that name have neither.
     """
-    maker = " ".join(_said(found, name) for name in ("Author", "Author-email", "Home-page"))
+    maker = " ".join(_field(found, name) for name in ("Author", "Author-email", "Home-page"))
     return "graphcore" in maker.lower() and bool(_core(found))
 
 
-def _said(found: metadata.Distribution, field: str) -> str:
+def _field(found: metadata.Distribution, field: str) -> str:
     return " ".join(str(value) for value in found.metadata.get_all(field) or [])
 
 
@@ -95,7 +95,7 @@ def _absent() -> Check:
 
 
 def _wrong_python(found: metadata.Distribution) -> str:
-    match = re.match(r"==\s*(\d+)\.(\d+)", _said(found, "Requires-Python")) \
+    match = re.match(r"==\s*(\d+)\.(\d+)", _field(found, "Requires-Python")) \
         or re.search(r"cpython-(\d)(\d+)", " ".join(path.name for path in _core(found)))
     wanted = (int(match.group(1)), int(match.group(2))) if match else PYTHON
     here = sys.version_info[:2]

@@ -230,8 +230,8 @@ class Workers:
             yield
         except (RuntimeError, AssertionError, OSError, EOFError, StopIteration,
                 poptorch.Error) as error:
-            said = str(getattr(error, "message", "") or error).strip()
-            line = (said.splitlines() or [type(error).__name__])[0]
+            text = str(getattr(error, "message", "") or error).strip()
+            line = (text.splitlines() or [type(error).__name__])[0]
             raise IpucnnError(
                 f"the processes of '--dataloader-mode {self.mode}' failed: {line}",
                 "memory may be short, also that which they share (/dev/shm): try fewer "

@@ -67,7 +67,7 @@ class ProcessSettings:
 
     @contextmanager
     def restored_on_error(self) -> Iterator[None]:
-        """Restore the previous values if the block raises: nobody closes half a session."""
+        """Restore the previous values if the block raises."""
         try:
             yield
         except BaseException:

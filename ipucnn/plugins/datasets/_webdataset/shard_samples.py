@@ -106,12 +106,12 @@ def _label(content: bytes) -> int:
 
 def _described(content: bytes) -> Tuple[Optional[Box], Optional[int]]:
     try:
-        said = parsed_json(content)
+        value = parsed_json(content)
     except ValueError as error:
         raise Unreadable(f"its file 'json' is damaged: {error}") from None
-    if not isinstance(said, dict):
+    if not isinstance(value, dict):
         return None, None
-    return _box(said.get("bbox")), _image_id(said.get("image_id"))
+    return _box(value.get("bbox")), _image_id(value.get("image_id"))
 
 
 def _box(value: Any) -> Optional[Box]:

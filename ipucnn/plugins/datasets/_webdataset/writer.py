@@ -25,7 +25,7 @@ from ipucnn.plugins.datasets._webdataset.tar import ShardFile, cannot_write, is_
 LOCK = ".conversion.lock"
 """Lock file, held by the process that writes."""
 
-TELL_EVERY = 0.2
+REPORT_EVERY = 0.2
 """Seconds between two reports of progress."""
 
 
@@ -120,7 +120,7 @@ class _Conversion:
         self._stopped = threading.Event()
         self._counting = threading.Lock()
         self._done = 0
-        self._next_told = 0.0
+        self._next_report = 0.0
         self._total = sum(map(len, samples.values()))
 
     def run(self) -> Dict[str, Written]:
@@ -169,7 +169,7 @@ class _Conversion:
                 else:
                     waiting.add(pool.submit(self._shard, split, number, begin, end))
         while waiting:
-            finished, waiting = wait(waiting, TELL_EVERY, FIRST_COMPLETED)
+            finished, waiting = wait(waiting, REPORT_EVERY, FIRST_COMPLETED)
             for future in finished:
                 future.result()
             self._tell()
@@ -225,8 +225,8 @@ class _Conversion:
             self._done += count
 
     def _tell(self) -> None:
-        if time.monotonic() >= self._next_told:
-            self._next_told = time.monotonic() + TELL_EVERY
+        if time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + REPORT_EVERY
             self._progress("convert", self._done, self._total)
 
     def _finish(self) -> None:
