@@ -7,7 +7,7 @@ write, robbed of their folder, or find checkpoints damaged; they are continued w
 `metrics.jsonl` and `metrics.csv` that is not of the clock, differs from the reference.
 
 Full file systems are real ones of a few megabytes where this process may mount them (as root);
-elsewhere those runs are left out and the result says so.
+elsewhere those runs are left out, which the result states.
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def start(folder: Path, argv: Sequence[str]) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], *codes: int) -> str:
-    """Wait for a process and return what it said; raise `Lost` on another exit code."""
+    """Wait for a process and return its output; raise `Lost` on another exit code."""
     try:
-        _, said = process.communicate(timeout=SECONDS)
+        _, output = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
         raise Lost(f"hangs: {process.args}") from None
-    if process.returncode not in codes or "Traceback" in said:
-        raise Lost(f"exit code {process.returncode}: {said[-600:]}")
-    return said
+    if process.returncode not in codes or "Traceback" in output:
+        raise Lost(f"exit code {process.returncode}: {output[-600:]}")
+    return output
 
 
 def next_command(folder: Path, extra: Sequence[str]) -> List[str]:
@@ -173,37 +173,37 @@ def damage(folder: Path, extra: Sequence[str], chance: random.Random, _seconds: 
             content.clear()
         newest.write_bytes(bytes(content))
         process = start(folder, RESTORE)
-        said = _until_restored(process)
+        output = _until_restored(process)
         process.kill()
         process.communicate()
         met += 1
-        if f"restoring 'c/{newest.name}'" in said:
+        if f"restoring 'c/{newest.name}'" in output:
             break  # only the archive's padding was hit: it reads as it was
-        if newest.name not in said:
-            raise Lost(f"{way} '{newest.name}' is not named: {said}")
+        if newest.name not in output:
+            raise Lost(f"{way} '{newest.name}' is not named: {output}")
     return met
 
 
 def _until_restored(process: subprocess.Popen[str]) -> str:
-    said = ""
+    output = ""
     assert process.stderr is not None
     for line in process.stderr:
-        said += line
+        output += line
         if line.startswith("note: restoring"):
-            return said
-    raise Lost(f"nothing was restored: {said}")
+            return output
+    raise Lost(f"nothing was restored: {output}")
 
 
 def lost_folder(folder: Path, extra: Sequence[str], _chance: random.Random,
                 _seconds: float) -> int:
-    """Delete the folder of checkpoints under way; training goes on and tells of it."""
+    """Delete the folder of checkpoints during a training, which continues with a note."""
     process = start(folder, [*TRAINING, *extra])
     _wait_for_checkpoint(folder)
     while list(folder.glob("c/*.pt")):  # the training writes there meanwhile
         shutil.rmtree(str(folder / "c"), ignore_errors=True)
-    said = finish(process, 0)
-    if "checkpoints are lost" not in said:
-        raise Lost(f"the lost folder is not told of: {said[-600:]}")
+    output = finish(process, 0)
+    if "checkpoints are lost" not in output:
+        raise Lost(f"the lost folder is not reported: {output[-600:]}")
     if not list(folder.glob(f"c/*_image_folder_{EPOCHS}.pt")):
         raise Lost("the last checkpoint was not written")
     shutil.rmtree(str(folder / "c"))
@@ -220,9 +220,9 @@ def full_disk(folder: Path, extra: Sequence[str], chance: random.Random, _second
         usage = shutil.disk_usage(str(folder / "c"))
         with suppress(OSError):  # the training may take what was free: all the fuller
             filler.write_bytes(bytes(max(0, usage.free - leave)))
-        said = finish(process, 1)
-        if "No space left" not in said:
-            raise Lost(f"the full disk is not told of: {said[-600:]}")
+        output = finish(process, 1)
+        if "No space left" not in output:
+            raise Lost(f"the full disk is not reported: {output[-600:]}")
         _require_whole_checkpoint(folder)
         filler.unlink()
         finish(start(folder, RESTORE), 0)
@@ -232,16 +232,16 @@ def full_disk(folder: Path, extra: Sequence[str], chance: random.Random, _second
 
 
 def read_only(folder: Path, extra: Sequence[str], _chance: random.Random, _seconds: float) -> int:
-    """Have the file system become read-only under way; when it can be written again, go on."""
+    """Make the file system read-only during a training, and continue it when it is writable."""
     with _small_file_system(folder / "c"):
         process = start(folder, [*TRAINING, *extra])
         _wait_for_checkpoint(folder)
         while subprocess.call(["mount", "-o", "remount,ro", str(folder / "c")],
                               stderr=subprocess.DEVNULL):  # busy while a file is being written
             time.sleep(0.005)
-        said = finish(process, 1)
-        if "Read-only file system" not in said:
-            raise Lost(f"the read-only folder is not told of: {said[-600:]}")
+        output = finish(process, 1)
+        if "Read-only file system" not in output:
+            raise Lost(f"the read-only folder is not reported: {output[-600:]}")
         _require_whole_checkpoint(folder)
         subprocess.check_call(["mount", "-o", "remount,rw", str(folder / "c")])
         finish(start(folder, RESTORE), 0)

@@ -3,7 +3,7 @@
 Each round runs the precisions in turn, on the same photographs; a first round quantises and fills
 the caches. Beside the ratio stand how far the answers agree with those of single precision, and the
 seconds before the first image when the network is quantised and when it was kept. The answers of
-random weights differ by so little that their agreement says nothing: `--weights` takes others.
+random weights differ by so little that their agreement has no meaning: `--weights` takes others.
 """
 
 from __future__ import annotations

@@ -281,7 +281,7 @@ def steps(name: str, launcher: Sequence[str]) -> List[Tuple[str, Callable[[], Di
 
 
 def attempt(name: str, trial: Callable[[], Dict[str, Any]]) -> Step:
-    """Try one thing, and tell how it went."""
+    """Try one thing, and report the outcome."""
     try:
         return Step(name, figures=trial())
     except Differs as error:

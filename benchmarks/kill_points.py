@@ -155,18 +155,18 @@ def run(folder: Path, argv: Sequence[str], at: int = NEVER,
         modules: write the names of the imported modules to the file `modules`.
 
     Returns:
-        The exit code (negative for a signal), the number of points passed, and what it said.
+        The exit code (negative for a signal), the number of points passed, and the output.
     """
-    (folder / "said").unlink() if (folder / "said").exists() else None
+    (folder / "output").unlink() if (folder / "output").exists() else None
     reading, writing = os.pipe()
     number = os.fork()
     if not number:
         try:
             os.close(reading)
             os.chdir(str(folder))
-            said = os.open("said", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-            os.dup2(said, 1)
-            os.dup2(said, 2)
+            file = os.open("output", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
             signal.alarm(SECONDS)  # ends a run that hangs by SIGALRM
             killer = Killer(folder / "c", at)
             from ipucnn.__main__ import invoke
@@ -185,8 +185,8 @@ def run(folder: Path, argv: Sequence[str], at: int = NEVER,
     with os.fdopen(reading, "rb") as pipe:
         points = pipe.read()  # until its end
     status = os.waitpid(number, 0)[1]
-    said_text = (folder / "said").read_text(errors="replace")
-    return os.waitstatus_to_exitcode(status), int(points or 0), said_text
+    text = (folder / "output").read_text(errors="replace")
+    return os.waitstatus_to_exitcode(status), int(points or 0), text
 
 
 OF_THE_CLOCK = ("report.html", "status.json", "training.json")
@@ -226,9 +226,9 @@ def _import_all(place: Path) -> None:
     folder = place / "imports" / "run"
     folder.mkdir(parents=True)
     options = dict(combinations())["during, every 1, keep all, averaged"]
-    code, _, said = run(folder, ["train", *COMMON, *options], modules=True)
+    code, _, output = run(folder, ["train", *COMMON, *options], modules=True)
     if code:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     for name in (folder / "modules").read_text().split():
         with suppress(Exception):  # made by a plugin, or for the main program
             importlib.import_module(name)
@@ -273,9 +273,9 @@ class Combination:
         self._seen: Set[str] = set()
         reference = place / "reference"
         reference.mkdir(parents=True)
-        code, self.outcome.points, said = run(reference, self._train)
+        code, self.outcome.points, output = run(reference, self._train)
         if code:
-            raise RuntimeError(f"{name}: exit code {code}: {said[-400:]}")
+            raise RuntimeError(f"{name}: exit code {code}: {output[-400:]}")
         self._expected = remains(reference)
 
     def kill(self, at: int) -> None:
@@ -289,9 +289,9 @@ class Combination:
             folder.rename(self._place / f"lost-{at}")
 
     def _killed(self, folder: Path, at: int) -> str:
-        code, _, said = run(folder, self._train, at)
+        code, _, output = run(folder, self._train, at)
         if code != -signal.SIGKILL:
-            return f"not killed, exit code {code}: {said[-300:]}"
+            return f"not killed, exit code {code}: {output[-300:]}"
         self.outcome.kills += 1
         state = _state(folder)
         if state in self._seen:
@@ -299,13 +299,13 @@ class Combination:
         self._seen.add(state)
         self.outcome.states += 1
         if self._chance.random() < 1 / 4:
-            code, _, said = run(folder, self._next(folder), self._chance.randrange(1, 40))
+            code, _, output = run(folder, self._next(folder), self._chance.randrange(1, 40))
             if code not in (0, -signal.SIGKILL):
-                return f"the second run: exit code {code}: {said[-300:]}"
+                return f"the second run: exit code {code}: {output[-300:]}"
             self.outcome.killed_again += bool(code)
-        code, _, said = run(folder, self._next(folder))
-        if code or "Traceback" in said:
-            return f"exit code {code}: {said[-300:]}"
+        code, _, output = run(folder, self._next(folder))
+        if code or "Traceback" in output:
+            return f"exit code {code}: {output[-300:]}"
         return difference(self._expected, remains(folder))
 
     def _next(self, folder: Path) -> Sequence[str]:
@@ -348,10 +348,10 @@ def campaign(place: Path, chosen: argparse.Namespace,
     import torch
 
     torch.set_num_threads(1)
-    code, _, said = run(place, ["data", "shapes", "--out", "pictures", "--per-class", "1",
+    code, _, output = run(place, ["data", "shapes", "--out", "pictures", "--per-class", "1",
                                 "--validation-per-class", "1", "--size", "16"])
     if code:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     _import_all(place)
     gc.collect()
     gc.freeze()  # so that forks share its memory

@@ -62,7 +62,7 @@ class Turns(Listener):
         self.theirs: List[float] = []
 
     def stop(self) -> str:
-        """Take a turn; this is asked after every update."""
+        """Take a turn; called after every update."""
         if not self._count:
             self._other = bare(self._batch)
             self._other()

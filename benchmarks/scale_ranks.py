@@ -48,7 +48,7 @@ class FirstStep(Listener):
     at = 0.0
 
     def stop(self) -> str:
-        """Note the time; this is asked after every update."""
+        """Note the time; called after every update."""
         self.at = self.at or time.time()
         return ""
 

@@ -41,7 +41,7 @@ def pytest_unconfigure(config):
 
 
 def _forget_poptorch():
-    """Have PopTorch, and what imported it, imported anew."""
+    """Have PopTorch, and what imported it, imported again."""
     for name in list(sys.modules):
         if name.split(".")[0] == "poptorch" or (
                 name.startswith(BACKEND) and name[len(BACKEND):] not in ("engine", "options")):
@@ -50,7 +50,7 @@ def _forget_poptorch():
 
 
 def _forget_popart():
-    """Have PopART, and what imported it, imported anew."""
+    """Have PopART, and what imported it, imported again."""
     for name in list(sys.modules):
         if name.split(".")[0] == "popart" or (
                 name.startswith(POPART_BACKEND)

@@ -16,7 +16,7 @@ class FaultyServer:
     """Serves the files of a folder.
 
     Each request takes the next of `faults[name]`, then of `always`, and is served well when there
-    is none. `requests` has the names asked for, `ranges` the bytes.
+    is none. `requests` has the requested names, `ranges` the bytes.
 
     A fault is a status (500), `("later", n)` for 503 and a wish for n seconds' pause, `("cut", n)`
     for a connection that ends after n bytes of the body, `("stall", n)` for one that falls silent
@@ -67,14 +67,14 @@ class FaultyServer:
         self._server.server_close()
 
     def count(self, name):
-        """Return how often a file was asked for."""
+        """Return how often a file was requested."""
         return self.requests.count(name)
 
     def _answer(self, handler):
         name = handler.path.partition("?")[0].lstrip("/")
-        asked = handler.headers.get("Range", "")
+        wanted = handler.headers.get("Range", "")
         self.requests.append(name)
-        self.ranges.append(asked)
+        self.ranges.append(wanted)
         fault = self.faults[name].popleft() if self.faults[name] else self.always
         path = self.folder / name
         if isinstance(fault, tuple) and fault[0] == "later":
@@ -94,7 +94,7 @@ class FaultyServer:
             body += b"more"
         elif fault == "dies":
             self._close()
-        start = self._start(asked, handler.headers.get("If-Range", tag) == tag)
+        start = self._start(wanted, handler.headers.get("If-Range", tag) == tag)
         handler.send_response(206 if start else 200)
         if start:
             handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
@@ -115,8 +115,8 @@ class FaultyServer:
         except OSError:  # the other side has gone
             pass
 
-    def _start(self, asked, same):
-        found = re.fullmatch(r"bytes=(\d+)-", asked)
+    def _start(self, wanted, same):
+        found = re.fullmatch(r"bytes=(\d+)-", wanted)
         return int(found.group(1)) if found and self.resumes and same else 0
 
 

@@ -1,4 +1,4 @@
-"""The documentation says what is so."""
+"""The documentation agrees with the code."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_every_option_of_restore_is_in_the_reference():
     assert "`--dashboard`" in section.partition("###")[0], "it is an option of train only"
 
 
-def test_the_manual_page_is_what_the_commands_say(monkeypatch):
+def test_the_manual_page_is_that_of_the_commands(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     page = importlib.import_module("man_page").man_page()
     assert (ROOT / "docs" / "ipucnn.1").read_text() == page, "run 'make docs'"
@@ -76,7 +76,7 @@ def _commands():
 def test_documented_runs_are_accepted(line):
     command = line.split()[1]
     (options_class,) = COMMANDS[command]
-    # a store is asked what is in its folder
+    # of a store, the content of the folder is read
     words = normalise(shlex.split(line.partition("  #")[0].replace("s3://", "memory://"))[2:])
     words = expanded(words, flag_table([options_class], words, registry()).lists())
     given = parsed(options_class, words, registry())

@@ -98,7 +98,7 @@ def test_it_names_photographs(folder):
     assert not (folder / "cache" / "weights").exists()  # nothing was downloaded
 
 
-def test_the_demo_says_when_the_packages_are_missing(tmp_path):
+def test_the_demo_names_missing_packages(tmp_path):
     env = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
     done = subprocess.run(
         ["sh", str(ROOT / "scripts" / "demo-photographs.sh"), str(Path(sys.executable).parent),

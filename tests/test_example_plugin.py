@@ -168,7 +168,7 @@ def test_run_refuses_what_its_backend_does_not_offer(finished):
     assert done.stdout == ""
 
 
-def test_without_plugins_it_is_unknown_and_the_message_says_why(python):
+def test_without_plugins_it_is_unknown_and_the_message_has_the_reason(python):
     done = python("-m", "ipucnn", *RUN, "--precision", "full", "--no-plugins")
     assert done.returncode == 2
     assert "unknown model 'tinynet'" in done.stderr

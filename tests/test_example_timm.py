@@ -1,4 +1,4 @@
-"""The example with the networks of timm: its records, and its answers beside timm's own."""
+"""The example with the networks of timm: its records, and its predictions compared with timm."""
 
 import json
 import os

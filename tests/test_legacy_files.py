@@ -97,15 +97,15 @@ PROFILES = {str(path.relative_to(LEGACY)): (path, command, meaning)
 def shown(tmp_path_factory):
     """What 'config show' prints for every file, by one process."""
     folder = tmp_path_factory.mktemp("selected")
-    asked = []
+    requested = []
     for file, (path, command, _) in PROFILES.items():
         if file in UNSELECTED:
             options = {name: value for name, value in read(file).items()
                        if name not in UNSELECTED[file]}
             path = folder / path.name
             path.write_text(json.dumps(options))
-        asked.append((str(path), command))
-    answer = subprocess.run([sys.executable, "-c", SHOW_ALL], input=json.dumps(asked).encode(),
+        requested.append((str(path), command))
+    answer = subprocess.run([sys.executable, "-c", SHOW_ALL], input=json.dumps(requested).encode(),
                             stdout=subprocess.PIPE, check=True)
     return dict(zip(PROFILES, json.loads(answer.stdout.decode())))
 
@@ -162,7 +162,7 @@ def defaults():
 
 
 EXPORT = {"checkpoint_path", "weights", "ema"}
-"""Options said in other words now: '--checkpoint-path' is '--weights' with a checkpoint."""
+"""Options that have other names now: '--checkpoint-path' is '--weights' with a checkpoint."""
 
 FIGURES = {"loss", "accuracy", "top1", "top5"}
 

@@ -38,9 +38,9 @@ def test_a_pipe_is_named(place, argv, expected, tmp_path, capfd):
     made.parent.mkdir(parents=True, exist_ok=True)
     os.mkfifo(str(made))
     code = invoke(argv)
-    said = "".join(capfd.readouterr())
-    assert code in (1, 2), said
-    assert expected in said
+    output = "".join(capfd.readouterr())
+    assert code in (1, 2), output
+    assert expected in output
     assert made.is_fifo()
 
 
@@ -67,9 +67,9 @@ def test_a_name_that_is_too_long_is_reported_before_the_work(option, place, capf
 
 def test_a_name_that_is_too_long_is_one_line(capfd):
     assert invoke(["validate", "--checkpoint-path", "x" * 300]) in (1, 2)
-    said = capfd.readouterr().err
-    assert "error: " in said
-    assert "Traceback" not in said
+    output = capfd.readouterr().err
+    assert "error: " in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(("number", "hint"), [
@@ -82,7 +82,7 @@ def test_failures_of_the_system_are_no_bugs(number, hint, capfd, monkeypatch):
 
     monkeypatch.setattr("ipucnn.inference.job.session_of", failing)
     assert invoke([*RUN, "--iterations", "1"]) == 1
-    said = capfd.readouterr().err
-    assert f"error: cannot use 'd/a': {os.strerror(number)}\nhint: " in said
-    assert hint in said
-    assert "Traceback" not in said
+    output = capfd.readouterr().err
+    assert f"error: cannot use 'd/a': {os.strerror(number)}\nhint: " in output
+    assert hint in output
+    assert "Traceback" not in output

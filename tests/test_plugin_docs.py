@@ -1,4 +1,4 @@
-"""`docs/plugins.md` says what the code does: hooks, fields, states, variables and examples."""
+"""`docs/plugins.md` agrees with the code: hooks, fields, states, variables and examples."""
 
 import dataclasses
 import inspect

@@ -168,7 +168,7 @@ def test_a_reader_that_has_gone_is_no_error():
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
 @pytest.mark.parametrize("argv", [["list-plugins"], ["run", "--help"], ["--version"]])
-def test_a_full_disk_behind_standard_output_is_told(argv):
+def test_a_full_disk_behind_standard_output_is_an_error(argv):
     with open("/dev/full", "w") as full:
         done = subprocess.run([*IPUCNN, *argv], stdout=full, stderr=subprocess.PIPE,
                               universal_newlines=True, env=ENVIRONMENT, timeout=60)
@@ -242,14 +242,14 @@ def test_a_listing_imports_no_options_of_other_commands():
     assert done.stderr.splitlines()[-1] == "['ipucnn.commands.plugins']"
 
 
-def test_completion_knows_plugin_names_without_torch():
+def test_completion_has_plugin_names_without_torch():
     program = (
         "import sys\nfrom ipucnn.__main__ import invoke\ninvoke([])\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n")
-    asked = {"_IPUCNN_COMPLETE": "complete_bash", "COMP_WORDS": "ipucnn run --model resnet1",
-             "COMP_CWORD": "3"}
+    completion = {"_IPUCNN_COMPLETE": "complete_bash", "COMP_WORDS": "ipucnn run --model resnet1",
+                  "COMP_CWORD": "3"}
     done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE,
-                          universal_newlines=True, env={**ENVIRONMENT, **asked}, timeout=60,
+                          universal_newlines=True, env={**ENVIRONMENT, **completion}, timeout=60,
                           check=True)
     names = done.stdout.split()
     assert {"resnet18", "resnet101", "resnet152"} <= set(names)
@@ -286,7 +286,7 @@ def test_json_is_pure_with_a_broken_plugin_installed(tmp_path, argv):
     assert "boom" in broken[0]["cause"]
 
 
-def test_without_its_metadata_ipucnn_says_how_to_install_it(tmp_path):
+def test_without_its_metadata_the_error_names_the_installation(tmp_path):
     source = Path(__file__).resolve().parents[1] / "ipucnn"
     program = (
         "import sys\nfrom importlib import metadata\n"

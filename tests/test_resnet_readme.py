@@ -110,7 +110,7 @@ def test_what_it_writes(train, tmp_path):
         ("train", 4), ("train", 8), ("validation", 10)]
 
 
-def test_the_rate_drops_where_the_lists_say(cli, tmp_path):
+def test_the_rate_drops_according_to_the_lists(cli, tmp_path):
     code, _, err = cli(
         f"train {DATA} --size 8 --batch-size 25 --epochs 4 --learning-rate-decay 1,0.5,0.25 "
         "--learning-rate-schedule 0.5,0.75 --base-learning-rate -8 --no-validation --log-dir l "

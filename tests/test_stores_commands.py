@@ -187,7 +187,7 @@ def test_an_s3_server_that_fails_for_good_is_one_line(cli, s3):
     assert "there is nothing in folder 's3://none/photos'" in err
 
 
-def test_a_training_whose_store_fails_goes_on(cli, s3):
+def test_a_training_whose_store_fails_continues(cli, s3):
     s3.faults["resnet8-cifar_image_folder_1.pt"].extend([503] * 4)
     code, _, err = cli("train", *TRAINING, "--data-dir", "s3://bucket/photos",
                        "--checkpoint-path", "s3://bucket/failing", "--no-validation")

@@ -125,7 +125,7 @@ def test_whatever_passes_changes_nothing(cli, server, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["refused", "stall", 500])
-def test_a_server_that_dies_for_good(cli, server, how):
+def test_a_server_that_ends(cli, server, how):
     server.faults["validation-000001.tar"].clear()
     if how == "refused":
         server.faults["metadata.json"].append("dies")
@@ -150,7 +150,7 @@ def test_skipped_samples_of_a_shard_that_cannot_be_had_are_counted(cli, server):
 
 
 def fetched(server, count):
-    """Return what was asked for after the metadata, once it is so many."""
+    """Return the requests after the metadata, once there are this many."""
     until = time.monotonic() + 10
     while len(server.requests) <= count and time.monotonic() < until:
         time.sleep(0.01)

@@ -93,7 +93,7 @@ def test_a_second_signal_aborts(tmp_path):
     assert process.returncode == 130
 
 
-def test_a_folder_deleted_under_way_is_made_anew(tmp_path):
+def test_a_folder_deleted_during_a_training_is_created_again(tmp_path):
     import shutil
 
     folder = tmp_path / "c"

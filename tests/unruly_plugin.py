@@ -1,4 +1,4 @@
-"""A dataset for tests of several processes: it makes trouble at images that the environment names.
+"""A dataset for tests of several processes: it fails at images that the environment names.
 
 `UNRULY_IMAGES` is how many images it has, `UNRULY_SLEEP` how many seconds each takes;
 `UNRULY_RAISE`, `UNRULY_EXIT`, `UNRULY_KILL`, `UNRULY_HANG` and `UNRULY_BAD` are numbers of images.

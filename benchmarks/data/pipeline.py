@@ -1,7 +1,7 @@
 """Images per second of every loader there is, on the same 500x375 JPEG files, in turns.
 
 Two workers everywhere, batches of 256, and the usual training transform: a random crop resized to
-224 pixels, and a random flip. All loaders have gone through the images once before they are
+224 pixels, and a random flip. All loaders have read the images once before they are
 measured, so their processes run and the files are in the page cache. In every round each goes
 through all of them twice, and the second time counts: some systems take back memory that was idle
 while the others had their turn. Ratios are those within a round.

@@ -38,14 +38,14 @@ def photos(tmp_path_factory):
     return folder / "train" if (folder / "train").is_dir() else folder
 
 
-def test_help_explains_what_a_user_who_wants_speed_needs(cli):
+def test_help_explains_options_for_speed(cli):
     text = cli("bench", "--help").out
     assert [name for name in PEERS if name not in text] == []
     assert "  --tune  " in cli("run", "--help").out
 
 
 class Turns:
-    """A link that asks for some turns and keeps the answers."""
+    """A link that requests some turns and keeps the answers."""
 
     def __init__(self, wanted=2):
         self.readies, self.wanted, self.rates = 0, wanted, []
@@ -147,7 +147,7 @@ def test_an_interrupt_keeps_what_is_measured():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_contender_that_dies_is_left_out_with_its_last_words(monkeypatch):
+def test_a_contender_that_fails_is_left_out_with_its_last_output(monkeypatch):
     monkeypatch.setattr("ipucnn.benchmarking.contenders.START",
                         "import sys; print('out of luck'); sys.exit(3)")
     process = Process(Contender("peer", "torchvision"), PluginSettings())
@@ -175,7 +175,7 @@ while True:
 
 
 @pytest.mark.parametrize(("size", "reason"), [(32, "no response in"), (64, "exit code 9")])
-def test_a_contender_that_hangs_or_dies_is_replaced_for_the_next_case(size, reason, monkeypatch):
+def test_a_contender_that_hangs_or_fails_is_replaced_for_the_next_case(size, reason, monkeypatch):
     monkeypatch.setattr("ipucnn.benchmarking.contenders.START", HANGS_OR_DIES)
     with closing(Process(Contender("peer", "torchvision"), PluginSettings())) as process:
         process.prepare(TINY)
@@ -269,7 +269,7 @@ def test_what_a_peer_does_not_do_is_refused(name, case, reason):
 
 
 @pytest.mark.skipif(peak_memory() is None, reason="no /proc")
-def test_the_peak_of_memory_begins_anew():
+def test_the_peak_of_memory_is_reset():
     # not from the allocator, which a command of an earlier test may have set to keep memory
     with mmap.mmap(-1, 120_000_000) as block:
         for page in range(0, len(block), mmap.PAGESIZE):

@@ -118,13 +118,13 @@ def test_cores_are_divided(run, unruly, tmp_path, monkeypatch):
 
 def test_figures_are_measured_side_by_side(run, unruly):
     unruly(images=12, sleep=0.1)
-    told = []
+    reported = []
     one = run()
     three = bulk.run(
         build(RunOptions, {**COMMON, "data": "unruly", "instances": 3, "warmup": 0}),
-        progress=lambda *progress: told.append(progress))
-    assert {total for phase, _, total in told if phase == "run"} == {12}
-    done = [done for _, done, _ in told]
+        progress=lambda *progress: reported.append(progress))
+    assert {total for phase, _, total in reported if phase == "run"} == {12}
+    done = [done for _, done, _ in reported]
     assert done == sorted(done)
     assert 3 <= done[-1] <= 12
     assert three.iterations == 4
@@ -159,7 +159,7 @@ def test_the_time_limit_ends_all(run, unruly):
     assert len(names("p.csv")) == result.images
 
 
-def test_a_backend_that_knows_nothing_of_it(run, unruly, poptorch_double):
+def test_instances_of_poptorch(run, unruly, poptorch_double):
     unruly(images=5)
     result = run(instances=2, backend="poptorch", device_iterations=2, predictions="p.csv")
     assert own_images(result) == [3, 2]
@@ -256,7 +256,7 @@ def test_processes_that_raise_or_leave(run, unruly, caplog):
     assert {"unruly/0", "unruly/15", "unruly/10", "unruly/2"} < set(names("p.csv"))
 
 
-def test_an_image_that_cannot_be_read_is_told_as_such(run, unruly):
+def test_an_image_that_cannot_be_read_is_named(run, unruly):
     unruly(images=6, bad="5")
     with pytest.raises(IpucnnError, match=r"^instance 1: image 5 is torn") as caught:
         run(instances=2)
@@ -264,7 +264,7 @@ def test_an_image_that_cannot_be_read_is_told_as_such(run, unruly):
     assert own_images(caught.value.partial) == [3, 2]
 
 
-def test_what_all_say_is_said_once(run):
+def test_an_error_common_to_all_is_reported_once(run):
     with pytest.raises(UsageError) as caught:
         run(instances=2, pipeline_splits=["9/9"], device_iterations=2)
     assert "instance" not in caught.value.message
@@ -277,7 +277,7 @@ def test_nothing_can_be_read(run, unruly):
         run(instances=2, skip_bad_samples=True)
 
 
-def test_a_full_disk_is_told_and_rows_are_kept(tmp_path, unruly):
+def test_a_full_disk_is_an_error_and_rows_are_kept(tmp_path, unruly):
     def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
 

@@ -140,7 +140,7 @@ def test_wrong_usage_is_one_line_a_hint_and_exit_2(ipucnn_cli, argv, message, hi
 
 
 @pytest.mark.skipif(find_spec("poptorch") is not None, reason="the Poplar SDK is here")
-def test_a_backend_that_is_not_here_says_what_is_missing_and_offers_another(ipucnn_cli):
+def test_a_missing_backend_names_what_is_missing_and_another(ipucnn_cli):
     code, _, err = ipucnn_cli("run", "--backend", "poptorch", *FAST)
     assert code == 2
     one_line_and_hint(err)
@@ -255,13 +255,13 @@ def test_every_example_of_the_old_readme_runs(ipucnn_cli, images, command):
     assert result["throughput"]["mean"] > 0
 
 
-def test_quiet_says_only_errors(ipucnn_cli):
+def test_quiet_prints_only_errors(ipucnn_cli):
     assert "note: backend '" in ipucnn_cli("run", *FAST)[2]
     assert ipucnn_cli("run", *FAST, "-q")[2] == ""
     assert "error: " in ipucnn_cli("run", "--model", "nothing", "-q")[2]
 
 
-def test_verbose_tells_what_each_plugin_gave(caplog):
+def test_verbose_prints_the_records_of_each_plugin(caplog):
     import logging
 
     with caplog.at_level(logging.DEBUG):
@@ -378,7 +378,7 @@ def test_list_plugins(ipucnn_cli):
     assert "nothing matches 'zzz*'" in err
 
 
-@pytest.mark.parametrize(("kind", "name", "told"), [
+@pytest.mark.parametrize(("kind", "name", "texts"), [
     ("model", "resnet50", ["25,557,032", "4,089,184,256", "224", "80.858", "BSD"]),
     ("model", "efficientnetb0", ["5,288,548", "Apache"]),
     ("dataset", "image_folder", ["labelled"]),
@@ -387,10 +387,10 @@ def test_list_plugins(ipucnn_cli):
     ("lr-schedule", "cosine", ["formula"]),
     ("backend", "torch", ["precisions", "16.16"]),
 ])
-def test_show(ipucnn_cli, kind, name, told):
+def test_show(ipucnn_cli, kind, name, texts):
     code, out, err = ipucnn_cli("show", kind, name)
     assert code == 0, err
-    for text in told:
+    for text in texts:
         assert text in out
     code, out, _ = ipucnn_cli("show", kind, name, "--json")
     assert json.loads(out)["kind"] == kind
@@ -514,7 +514,7 @@ def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, t
     assert re.search(r"skipped +1 image that cannot be read: .*9-broken\.jpg", out)
 
 
-def test_a_batch_larger_than_memory_says_what_to_try(ipucnn_cli):
+def test_a_batch_larger_than_memory_has_a_hint(ipucnn_cli):
     code, _, err = ipucnn_cli("run", *FAST, "--batch-size", "1000000000")
     assert code == 2
     one_line_and_hint(err)
@@ -546,16 +546,16 @@ def test_python_gives_the_same_result_object(images):
         ipucnn.run(batch_sise=4)
 
 
-def test_progress_is_told_after_every_device_call():
+def test_progress_is_reported_after_every_device_call():
     from ipucnn.core.options.building import build
     from ipucnn.inference import job as inference
     from ipucnn.inference.options import RunOptions
 
-    told = []
+    reported = []
     options = build(RunOptions, {"data": "synthetic", "weights": "random", "iterations": 2,
                                  "device_iterations": 3, "batch_size": 2})
-    inference.run(options, progress=lambda *step: told.append(step))
-    assert told == [("compile", 0, None), *(("run", done, 12) for done in range(0, 13, 2))]
+    inference.run(options, progress=lambda *step: reported.append(step))
+    assert reported == [("compile", 0, None), *(("run", done, 12) for done in range(0, 13, 2))]
 
 
 def test_iterations_go_round_the_data_and_predict_each_image_once(ipucnn_cli, images, tmp_path):

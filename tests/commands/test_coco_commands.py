@@ -57,9 +57,9 @@ def rows(path):
 def test_partition_and_classify_with_ids_in_the_order_of_the_images(cli, coco, tmp_path):
     source, out, target = coco / "val2014", tmp_path / "datasets", tmp_path / "p.csv"
     out.mkdir()
-    code, told, err = cli("data", "partition", "--data-dir", source, "--partitions", "2",
+    code, text, err = cli("data", "partition", "--data-dir", source, "--partitions", "2",
                           "--output", out)
-    assert (code, told, err) == (0, f"{out}: 2 partitions of 2 or 3 images (5 hard links)\n", "")
+    assert (code, text, err) == (0, f"{out}: 2 partitions of 2 or 3 images (5 hard links)\n", "")
     code, _, err = cli(*RUN, "--data-dir", out, "--predictions", target, "--top-k", "1")
     assert code == 0, err
     assert [int(row["image_id"]) for row in rows(target)] == list(IDS)
@@ -86,16 +86,16 @@ def test_other_predictions_have_no_such_column(cli, coco, tmp_path):
     assert "image_id" not in rows(target)[0]
 
 
-@pytest.mark.parametrize(("argv", "told", "hint"), [
+@pytest.mark.parametrize(("argv", "message", "hint"), [
     (("--annotations", "x.json", "--predictions", "p.csv", "--data", "real"),
      "'--annotations' is an option of dataset coco; this run uses real", "--data coco"),
     (("--annotations", "x.json", "--predictions", "p.csv", "--data", "generated"),
      "'--annotations' is an option of dataset coco; this run uses generated", "--data coco"),
     ((), "dataset 'coco' needs a folder", "--data-dir")])
-def test_wrong_usage(cli, argv, told, hint):
+def test_wrong_usage(cli, argv, message, hint):
     code, _, err = cli(*RUN, *argv)
     assert code == 2
-    assert told in err
+    assert message in err
     assert hint in err.partition("hint: ")[2]
 
 
@@ -135,8 +135,8 @@ def test_partition_as_json_and_verbose(cli, coco, tmp_path):
         place = out / str(number) / "val2014" / f"COCO_val2014_{image:012d}.jpg"
         assert place.is_file()
         assert str(place) in done.stderr
-    code, told, err = cli(*argv)
-    assert (code, told) == (2, "")
+    code, text, err = cli(*argv)
+    assert (code, text) == (2, "")
     assert "is not empty" in err
 
 

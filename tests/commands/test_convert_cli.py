@@ -97,7 +97,7 @@ SIZES = [("--samples-per-shard", "10"), ("--bytes-per-shard", "1M")]
 
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: size[0])
-def test_a_killed_conversion_goes_on_and_no_byte_differs(source, uninterrupted, tmp_path, size):
+def test_a_killed_conversion_continues_and_no_byte_differs(source, uninterrupted, tmp_path, size):
     process = convert(*slow(source, tmp_path), *size)
     until_two_shards(process, tmp_path)
     process.send_signal(signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_a_killed_conversion_goes_on_and_no_byte_differs(source, uninterrupted, 
     assert contents(tmp_path) == uninterrupted(*size)
 
 
-def test_ctrl_c_says_how_to_go_on(source, uninterrupted, tmp_path):
+def test_ctrl_c_prints_how_to_continue(source, uninterrupted, tmp_path):
     size = SIZES[0]
     process = convert(*slow(source, tmp_path), *size)
     until_two_shards(process, tmp_path)
@@ -158,9 +158,9 @@ def test_the_library_reads_what_was_made(source, tmp_path):
     assert finished(convert("--source", source, "--target", tmp_path))[0] == 0
     program = ("import sys, webdataset; print(sum(len(s['jpg']) > 0 and s['cls'].isdigit() for s in"
                " webdataset.WebDataset(sys.argv[1:], shardshuffle=False)))")
-    told = subprocess.check_output([sys.executable, "-c", program,
-                                    *map(str, tmp_path.glob("train-*.tar"))])
-    assert int(told) == IMAGES
+    counted = subprocess.check_output([sys.executable, "-c", program,
+                                       *map(str, tmp_path.glob("train-*.tar"))])
+    assert int(counted) == IMAGES
 
 
 def test_results(cli, source, tmp_path):
@@ -173,11 +173,11 @@ def test_results(cli, source, tmp_path):
     code, out, _ = cli("--source", f"{source}/", "--target", target, "--samples-per-shard", 50)
     assert (code, out.splitlines()[-1]) == (0, f"{target} is complete: nothing to do")
     code, out, _ = cli("--source", source, "--target", target, "--samples-per-shard", 50, "--json")
-    told = json.loads(out)
-    assert told["splits"]["train"] == {
+    result = json.loads(out)
+    assert result["splits"]["train"] == {
         "shards": 3, "samples": IMAGES, "skipped": 0, "found": IMAGES,
         "bytes": sum(path.stat().st_size for path in target.glob("train-*"))}
-    assert (told["data"], told["to"], told["images_per_second"]) == (
+    assert (result["data"], result["to"], result["images_per_second"]) == (
         "image_folder", "webdataset", None)
 
 
@@ -186,9 +186,9 @@ def test_the_old_spellings_of_lists(cli, source, tmp_path):
                        "--splits", "validation",
                        "--validation-preprocess-steps", "Resize(20)", "CenterCrop(16)")
     assert code == 0, err
-    said = json.loads((tmp_path / "metadata.json").read_text())
-    assert said["validation_transform_pipeline"] == ["Resize(20)", "CenterCrop(16)"]
-    assert said["train_length"] == 0
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    assert metadata["validation_transform_pipeline"] == ["Resize(20)", "CenterCrop(16)"]
+    assert metadata["train_length"] == 0
 
 
 WRONG = [

@@ -363,7 +363,7 @@ def test_a_reader_that_has_gone(tmp_path):
     _, err = process.communicate(timeout=240)
     assert process.returncode == 141, err
     assert b"Traceback" not in err
-    assert files(tmp_path) == ["models/tiny/model_1.onnx"]  # which was written before it is told
+    assert files(tmp_path) == ["models/tiny/model_1.onnx"]  # written before it is reported
 
 
 def test_from_python(tmp_path):
@@ -414,7 +414,7 @@ def test_a_file_of_other_origin_gets_documented_images(cli, tmp_path, element, m
 
 
 @pytest.mark.parametrize("model", ["odd-looks", "odd-fails-when-traced"])
-def test_auto_goes_on_to_a_backend_that_can_execute_the_network(cli, model):
+def test_auto_continues_with_a_backend_that_can_execute_the_network(cli, model):
     code, out, err = cli("run", "--model", model, "--weights", "random", "--data", "generated",
                          "--iterations", "1", "--precision", "full", "--progress", "off")
     assert code == 0
@@ -430,7 +430,7 @@ def test_a_named_backend_is_never_left(cli):
     assert "use a backend that executes the module itself" in err
 
 
-def test_a_backend_that_exports_a_model_itself_tells_whose_fault_it_is(cli):
+def test_a_network_that_a_backend_cannot_export_is_named(cli):
     code, _, err = cli("run", "--model", "odd-fails", "--weights", "random", "--backend",
                        "onnxruntime", "--data", "synthetic", "--progress", "off")
     assert code == 1

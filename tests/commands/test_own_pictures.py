@@ -267,7 +267,7 @@ def test_labels_from_a_file_are_converted(cli):
     assert json.loads(out)["validations"][0]["images"] == 4
 
 
-def test_what_is_left_out_is_said_by_every_command(cli, tmp_path):
+def test_every_command_notes_what_is_left_out(cli, tmp_path):
     folder = tmp_path / "mixed"
     for name in COUNTS:
         (folder / name).mkdir(parents=True)
@@ -300,7 +300,7 @@ def test_what_is_left_out_is_said_by_every_command(cli, tmp_path):
     assert "gone.jpg' is a broken link" in out
 
 
-def test_small_images_are_left_as_they_are_or_said_to_be_enlarged(cli, small_cifar10):
+def test_small_images_are_left_as_they_are_or_enlarged_with_a_note(cli, small_cifar10):
     argv = ["train", *TINY, "--data", "cifar10", "--epoch", "1", "--iterations", "1"]
     code, _, err = cli(*argv, "--input-size", "32")
     assert code == 0, err

@@ -55,7 +55,7 @@ def train_options(words):
 # -- the plan ----------------------------------------------------------------------------------
 
 
-def test_a_plan_says_what_a_training_is(plan):
+def test_a_plan_describes_a_training(plan):
     code, out, err = plan("--model", "resnet50", "--data", "cifar10", "--batch-size", "4",
                           "--gradient-accumulation", "64", "--replicas", "4",
                           "--device-iteration", "2", "--pipeline-splits", "layer1/2", "layer2/3",
@@ -107,7 +107,7 @@ def test_the_command_line_wins_over_the_profile(plan):
 @pytest.mark.parametrize(("options", "samples"), [
     (["--data", "generated"], 60_000), (["--data", "synthetic", "--iterations", "3"], 24),
     (["--data", "cifar10"], 50_000), (["--data", "image_folder", "--data-dir", "x"], None)])
-def test_an_epoch_is_told_where_no_data_need_be_read(plan, options, samples):
+def test_an_epoch_is_known_where_no_data_need_be_read(plan, options, samples):
     _, out, _ = plan("--batch-size", "8", *options, "--json")
     assert json.loads(out)["epoch_samples"] == samples
 
@@ -183,9 +183,9 @@ WRONG = [
 def test_what_cannot_be_trained_is_one_line_a_hint_and_exit_2(plan, argv, message, hint):
     code, out, err = plan(*argv)
     assert (code, out) == (2, "")
-    told, advised = err.strip().splitlines()
-    assert told.startswith("error: ")
-    assert message in told
+    error, advised = err.strip().splitlines()
+    assert error.startswith("error: ")
+    assert message in error
     assert advised.startswith("hint: ")
     assert hint in advised
 
@@ -242,13 +242,13 @@ def test_the_command_launches_the_planned_training(plan, training):
 
 def test_every_option_for_poprun_is_one_of_its_own(plan):
     values = {bool: "true", int: "1", str: "x"}
-    asked = [item for item in declared(LaunchOptions) if item.option.group == "PopRun"]
-    words = [word for item in asked for word in (
+    items = [item for item in declared(LaunchOptions) if item.option.group == "PopRun"]
+    words = [word for item in items for word in (
         [item.flag] if item.boolean else [item.flag, values[item.type]])]
     code, out, err = plan("--poprun", *words)
     assert (code, err) == (0, "")
     flags, _ = split_command(out)
-    assert {item.flag for item in asked} < set(flags) < POPRUN_OPTIONS
+    assert {item.flag for item in items} < set(flags) < POPRUN_OPTIONS
 
 
 def test_a_shell_gives_poprun_its_words(plan, tmp_path):
@@ -260,10 +260,10 @@ def test_a_shell_gives_poprun_its_words(plan, tmp_path):
     program.chmod(0o755)
     _, out, _ = plan("--replicas", "4", "--data-dir", "two  words $HOME 'x'", "--poprun",
                      "--mpi-global-args", "--tag-output --mca a b")
-    told = subprocess.run(["sh"], input=out, stdout=subprocess.PIPE, universal_newlines=True,
-                          env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-                          check=True).stdout
-    assert told.splitlines() == [
+    printed = subprocess.run(["sh"], input=out, stdout=subprocess.PIPE, universal_newlines=True,
+                             env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+                             check=True).stdout
+    assert printed.splitlines() == [
         "--num-instances=1", "--num-replicas=4", "--ipus-per-replica=1",
         "--mpi-global-args=--tag-output --mca a b", "ipucnn", "train", "--data-dir",
         "two  words $HOME 'x'", "--replicas", "4"]
@@ -297,7 +297,7 @@ def test_instances_that_all_compile_are_noted(plan):
 # -- stages ------------------------------------------------------------------------------------
 
 
-def test_a_plan_says_what_its_stages_compute_and_store(plan):
+def test_a_plan_describes_its_stages(plan):
     code, out, err = plan("--model", "resnet18", "--data", "cifar10", "--batch-size", "2",
                           "--gradient-accumulation", "9", "--pipeline-splits", "layer2", "layer3/1",
                           "--backend", "poptorch", "--precision", "16.16", "--input-size", "224",

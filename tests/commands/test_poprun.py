@@ -161,10 +161,10 @@ def test_validation_after_training_and_averages_of_two_instances(tmp_path):
         "--checkpoint-path", folder)))
     assert out.count("Averaged 2 checkpoints") == 1
     assert out.count("Accuracy on test set") == 3  # the average, too
-    told, _ = finished(poprun(2, 2, *ipucnn(
+    out, _ = finished(poprun(2, 2, *ipucnn(
         "validate", "--checkpoint-path", folder / "tiny_shapes_2.pt", "--json",
         "--progress", "off")))
-    by_two = json.loads(told)["validations"][0]
+    by_two = json.loads(out)["validations"][0]
     by_one = json.loads(alone("validate", "--checkpoint-path", folder / "tiny_shapes_2.pt",
                               "--json", "--progress", "off")[0])["validations"][0]
     assert by_two.pop("loss") == pytest.approx(by_one.pop("loss"))
@@ -226,7 +226,7 @@ open(sys.argv[1] + str(index), "w").write(json.dumps(found))
 """
 
 
-def test_what_instances_tell_each_other_is_exact(tmp_path):
+def test_values_that_instances_exchange_are_exact(tmp_path):
     finished(poprun(3, 3, "-c", SCRIPT, tmp_path / "found"))
     found = [json.loads((tmp_path / f"found{index}").read_text()) for index in range(3)]
     assert found[0] == found[1] == found[2]
@@ -265,7 +265,7 @@ def test_what_is_not_installed_is_named(tmp_path, missing, folder):
     assert "Traceback" not in err
 
 
-def test_replicas_that_poprun_overrides_are_told(tmp_path):
+def test_replicas_that_poprun_overrides_are_noted(tmp_path):
     _, err = finished(poprun(1, 2, *ipucnn(
         "train", *COMMON, *TRAINING, "--replicas", "8", "--epoch", "1", "--iterations", "1",
         "--validation-mode", "none", "--log-dir", tmp_path)))

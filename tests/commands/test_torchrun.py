@@ -70,7 +70,7 @@ def ended(process, timeout=100):
     return process.returncode, out, err
 
 
-def test_processes_are_started_anew_and_continue(photos, tmp_path):
+def test_processes_are_restarted_and_continue(photos, tmp_path):
     plugin = tmp_path / "mortal.py"
     plugin.write_text(MORTAL)
     common = ["--plugin", plugin, *words(photos, tmp_path / "saved", "--loss", "mortal", "--epoch",
@@ -141,7 +141,7 @@ def test_wrong_usage_starts_nothing(photos, tmp_path, capsys, monkeypatch, optio
     assert logging.root.manager.disable == logging.NOTSET
 
 
-def test_what_is_wrong_in_all_processes_is_said_once(photos, tmp_path):
+def test_an_error_of_all_processes_is_reported_once(photos, tmp_path):
     code, _, err = ended(started(*words(
         photos, tmp_path / "saved", "--launcher", "torchrun", "--nproc", "2", "--replicas", "3")))
     assert code == 2, err
@@ -149,7 +149,7 @@ def test_what_is_wrong_in_all_processes_is_said_once(photos, tmp_path):
     assert not (tmp_path / "saved").exists()
 
 
-def test_hosts_that_do_not_come_are_said(photos, tmp_path):
+def test_missing_hosts_are_reported(photos, tmp_path):
     from ranks import free_port
 
     place = f"127.0.0.1:{free_port()}"

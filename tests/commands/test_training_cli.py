@@ -314,7 +314,7 @@ def test_options_of_validate_are_those_that_apply(cli, trained):
     assert "(inference only)" in err
 
 
-def test_validate_tells_classes_and_writes_the_matrix(cli, trained, tmp_path):
+def test_validate_reports_classes_and_writes_the_matrix(cli, trained, tmp_path):
     (newest,) = trained.glob("*_2.pt")
     code, out, err = cli("validate", "--checkpoint-path", newest, "--per-class", "--no-ema",
                          "--confusion-matrix", tmp_path / "m.csv", "--progress", "off")
@@ -337,7 +337,7 @@ def test_average_never_eats_its_own_output(cli, trained, tmp_path):
         file.unlink()
 
 
-def test_average_can_estimate_the_statistics_anew(cli, trained, tmp_path):
+def test_average_can_estimate_the_statistics_again(cli, trained, tmp_path):
     code, _out, err = cli("average", "--checkpoint-path", trained, "--output", tmp_path / "a.pt",
                          "--reestimate-batch-norm", "32")
     assert code == 0, err
@@ -353,7 +353,7 @@ def test_average_can_estimate_the_statistics_anew(cli, trained, tmp_path):
     assert losses[0] != losses[1]
 
 
-def test_restore_trains_on_and_tells_what_changes(cli, trained, tmp_path):
+def test_restore_continues_and_reports_changes(cli, trained, tmp_path):
     code, out, err = cli("restore", "--checkpoint-path", trained, "--epoch", "3", "--lr", "0.01",
                          "--checkpoint-output-dir", tmp_path / "new", "--json", "--progress", "off")
     assert code == 0, err

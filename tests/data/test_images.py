@@ -324,7 +324,7 @@ class TestFirstRows:
         assert pixels.shape[:2] == size
 
     @pytest.mark.parametrize("kept", [0.3, 0.7, 0.97])
-    def test_a_file_that_ends_too_early_is_told(self, kept):
+    def test_a_file_that_ends_too_early_is_reported(self, kept):
         data = of_form("4:2:0", 500, 375)
         with pytest.raises(DataError, match=r"cannot decode image 'x'.*(truncated|end of)"):
             images.decode_pixels(data[:int(kept * len(data))], lambda: "x", first(60))
@@ -356,19 +356,19 @@ class TestCheck:
 
     @pytest.mark.parametrize("hole", [64, 512])
     def test_what_is_shown_all_the_same_is_damage(self, hole, caplog, monkeypatch):
-        monkeypatch.setattr(images, "_told", set())
+        monkeypatch.setattr(images, "_reported", set())
         data = bytearray(of_form("4:2:0", 500, 375))
         place = len(data) // 2
         data[place:place + hole] = bytes(hole)
         for _ in range(2):
             assert images.decode(bytes(data), f"x{hole}").shape == (3, 375, 500)
-        (said,) = caplog.messages  # once
-        assert re.match(f"image 'x{hole}' is damaged: .*; what can be decoded of it is used", said)
+        (text,) = caplog.messages  # once
+        assert re.match(f"image 'x{hole}' is damaged: .*; what can be decoded of it is used", text)
         with pytest.raises(DataError, match="image 'x' is damaged: "):
             images.check(bytes(data), lambda: "x")
 
     @pytest.mark.parametrize("data", [b"", b"no image", of_form("4:2:0")[:900]])
-    def test_bad_files_are_told_as_ever(self, data):
+    def test_bad_files_have_the_errors_of_decode(self, data):
         with pytest.raises(DataError) as caught:
             images.decode(data, "x")
         with pytest.raises(DataError, match=re.escape(caught.value.message)):

@@ -61,7 +61,7 @@ def test_the_draw_depends_on_seed_epoch_and_sample_only():
     assert len(set(whole.coefficients.tolist())) == len(INDICES)
 
 
-def test_shares_are_what_they_say():
+def test_shares_match_the_drawn_boxes():
     mixing = draw(BOTH, 0, 0, list(range(400)), 4, 32)
     assert mixing.coefficients.min() >= 0.5
     assert mixing.coefficients.max() < 1

@@ -1,4 +1,4 @@
-"""What PNG files say in their own ways is obeyed as in files of other formats."""
+"""Orientation and transparency of PNG files are treated as in other formats."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ XMP = '<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/">{}</x:xmpmeta>'
     (written(text("Raw profile type exif", "\nexif\n 9\nno digits\n")), False),
     (written(text("Raw profile type exif", "9" * 300_000)), False),
     (written(text("XML:com.adobe.xmp", XMP.format('<a tiff:Orientation="66"/>'))), False),
-    # EXIF data says it first
+    # EXIF data takes precedence
     (written(text("XML:com.adobe.xmp", XMP.format('<a tiff:Orientation="6"/>')),
              exif=EXIF.replace(b"\x01\0\x06", b"\x01\0\x01")), False),
 ], ids=range(11))

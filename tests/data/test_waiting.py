@@ -17,7 +17,7 @@ OPTIONS = {"model": "resnet18", "weights": "random", "input_size": 32, "data": "
 
 @pytest.fixture
 def slow_disk(tmp_path, monkeypatch):
-    """Folders of images that have to be waited for, on a machine that says so at once."""
+    """Folders of images that have to be waited for, with a note as soon as that happens."""
     write_made("shapes", str(tmp_path / "shapes"), GeneratedFiles(
         per_class=2, size=32, validation_per_class=1))
     read = FileImages.encoded
@@ -38,7 +38,7 @@ def test_a_device_that_hardly_waits_is_no_matter():
     assert "50 % of the time" in waiting.hint(0.5, 11, None)
 
 
-def test_nothing_is_said_of_a_short_run(slow_disk, monkeypatch):
+def test_a_short_run_has_no_note(slow_disk, monkeypatch):
     monkeypatch.setattr(waiting, "LEAST_SECONDS", 1000)
     result = ipucnn.run(**OPTIONS, data_dir=slow_disk, batch_size=2, warmup=0)
     assert not any("waited for images" in note for note in result.notes)
@@ -54,12 +54,12 @@ def test_the_hint_fits_the_workers(monkeypatch):
     assert "OMP_NUM_THREADS allows 2 workers and 8 cores" in waiting.hint(0.5, 100, None)
 
 
-def test_a_run_says_so(slow_disk):
+def test_a_run_has_the_note(slow_disk):
     result = ipucnn.run(**OPTIONS, data_dir=slow_disk, batch_size=2, warmup=0)
     assert any("waited for images" in note for note in result.notes)
 
 
-def test_a_training_says_so_once(slow_disk, tmp_path):
+def test_a_training_has_the_note_once(slow_disk, tmp_path):
     class Notes(Listener):
         def __init__(self):
             self.notes = []

@@ -1,4 +1,4 @@
-"""What the doctor finds, and when it calls it a problem."""
+"""The checks of the doctor, and their status."""
 
 import json
 import os
@@ -42,12 +42,12 @@ def install(fake_distribution):
 def test_this_installation_is_sound_and_the_report_is_plain():
     report = examined(disable_all=True)
     assert report.ok, [c for c in report.checks if c.status == doctor.PROBLEM]
-    told = json.loads(json.dumps(report.as_dict()))
-    assert told["ok"] is True
-    names = {check["name"] for check in told["checks"]}
+    result = json.loads(json.dumps(report.as_dict()))
+    assert result["ok"] is True
+    names = {check["name"] for check in result["checks"]}
     assert names >= {"python", "ipucnn", "torch", "torchvision", "torch pair", "plugins", "cores",
                      "memory", "decoders", "PopTorch", "IPU SDK", "working folder", "cache folder"}
-    assert all(set(check) == {"name", "status", "detail", "remedy"} for check in told["checks"])
+    assert all(set(check) == {"name", "status", "detail", "remedy"} for check in result["checks"])
 
 
 def test_an_engine_that_is_not_installed_is_no_problem(install):
@@ -59,7 +59,7 @@ def test_an_engine_that_is_not_installed_is_no_problem(install):
     assert report.ok
 
 
-def test_a_broken_plugin_is_a_problem_with_the_command_that_mends_it(install):
+def test_a_broken_plugin_is_a_problem_with_the_command_that_fixes_it(install):
     install("broken-dist", before="import no_such_module_anywhere")
     report = examined()
     check = one(report, "plugin broken-dist")

@@ -1,4 +1,4 @@
-"""Which images a network is calibrated with, and what is report of the outcome."""
+"""Calibration images, and the report on the quantised network."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_one_output_distinguishes_two_classes():
 
 @pytest.mark.parametrize(("place", "eight_bit"), [
     ("device", True), ("device", False), ("host", False), ("none", True)])
-def test_images_are_fed_as_the_plan_says(place, eight_bit):
+def test_images_are_fed_according_to_the_plan(place, eight_bit):
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     given = fed(images, ExecutionPlan(normalisation=place, eight_bit_io=eight_bit))
     wanted = normalise(images) if place == "host" else images if eight_bit else images.float()

@@ -122,7 +122,7 @@ def test_parquet_without_pyarrow_names_the_extra(monkeypatch):
     assert "ipucnn[parquet]" in caught.value.hint
 
 
-def test_a_disk_that_refuses_is_told_and_leaves_nothing_half(tmp_path):
+def test_a_failed_write_is_an_error_and_leaves_no_partial_file(tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
     with pytest.raises(DataError) as caught:

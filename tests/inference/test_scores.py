@@ -44,7 +44,7 @@ def test_accuracy_counts_each_image_once():
     assert scores.note == ""
 
 
-def test_classes_that_the_model_lacks_are_not_scored_and_said():
+def test_classes_that_the_model_lacks_are_noted_and_not_scored():
     scores = Scores(Classes("b", "unheard", "a"), CARD, ClassMatch((1, None, 0)), 1)
     scores.add(_batch([0, 1, 2], [0, 1, 2]), torch.tensor([[0.0, 1.0], [9.0, 0.0], [1.0, 0.0]]))
     assert scores.accuracy() == {"top1": 100.0, "top5": 100.0, "images": 2}

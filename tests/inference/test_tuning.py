@@ -161,7 +161,7 @@ def test_a_named_backend_gets_its_best_options(registry):
     assert [one.backend for one in only.rates] == ["tortoise"]
 
 
-def test_third_party_backends_are_measured_where_it_is_asked_for():
+def test_third_party_backends_are_measured_on_request():
     registry = _WithoutHare(PluginSettings(extra=(str(BACKENDS),)))
     options = build(RunOptions, SPRINT, registry=registry)
     assert {one.backend for one in tuning.measure(options, registry).rates} == {"tortoise"}

@@ -383,7 +383,7 @@ def test_two_scripts_of_a_line_are_two_commands():
     assert second.command == "ipucnn validate --checkpoint-path c; ls"
 
 
-def test_what_cannot_run_as_it_is_says_so(capsys):
+def test_what_cannot_run_unchanged_is_marked(capsys):
     assert invoke(["migrate", "python train.py /data --model convnext_tiny --opt lion --reprob "
                    "0.25"]) == 1
     out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The search for the fastest micro-batch, with calls of known length, and what is remembered."""
+"""The search for the fastest micro-batch, with calls of known length, and stored results."""
 
 import time
 
@@ -141,19 +141,19 @@ def test_a_result_that_memory_limited_applies_while_as_much_is_free(clock, tmp_p
 
 @pytest.mark.parametrize(("place", "index"), [(None, None), ("cuda", None), ("cuda:1", 1)])
 def test_free_memory_is_that_of_the_device_in_use(tmp_path, monkeypatch, place, index):
-    asked = []
+    devices = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (asked.append(device) or 1, 2))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (devices.append(device) or 1, 2))
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
     Record.of("network", {"device": "Card"}, place).result(lambda: FOUND)
-    assert asked == [index]
+    assert devices == [index]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"size": 8, "rates": {"4": 1}, "why": ""}',
                                      '{"size": 8, "rates": {"8": 0}, "why": ""}',
                                      '{"size": "8", "rates": {"8": 1}, "why": ""}',
                                      '{"size": 8, "rates": {"8": 1}, "why": "", "free": ""}'])
-def test_a_damaged_record_is_measured_anew(tmp_path, monkeypatch, content):
+def test_a_damaged_record_is_measured_again(tmp_path, monkeypatch, content):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
     record = Record.of("network", {"device": "CPU"})
     record.path.parent.mkdir()

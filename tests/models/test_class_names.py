@@ -43,7 +43,7 @@ def test_no_class_in_common_is_an_error_that_lists_both():
     assert match_classes(["car", "tree"], ["cat", "dog"], 2, "position").outputs == (0, 1)
 
 
-def test_a_model_without_names_takes_the_datasets_and_says_so():
+def test_a_model_without_names_takes_those_of_the_dataset_with_a_note():
     assert "assumed" in match_classes(["a", "b"], [], 2).note
     with pytest.raises(DataError, match="3 classes and the model 2, which it does not name"):
         match_classes(["a", "b", "c"], [], 2)

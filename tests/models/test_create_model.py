@@ -63,7 +63,7 @@ def plugin(tmp_path):
     return make
 
 
-def test_a_built_model_says_what_it_is():
+def test_a_built_model_has_its_record():
     built = create_model("ResNet18", weights="random", num_classes=10)
     assert (built.spec.name, built.input_size, built.num_outputs) == ("resnet18", 224, 10)
     assert built.weights.source == "random"

@@ -38,7 +38,7 @@ def group(site, groups=2):
     return nn.GroupNorm(groups, site.channels, affine=site.affine)
 
 
-def test_replacing_tells_the_factory_what_it_replaces():
+def test_replacing_passes_the_factory_what_it_replaces():
     sites = []
 
     def factory(site):

@@ -223,7 +223,7 @@ def test_a_new_head_of_any_kind_is_recognised(published):
     assert report.kept_random == ()
 
 
-def test_another_number_of_outputs_is_an_error_unless_it_was_asked_for(published):
+def test_another_number_of_outputs_is_an_error_unless_it_is_given(published):
     with pytest.raises(WeightsError, match="published weights 'v1' are for 21 classes, the model "
                                            "has 6") as caught:
         load_weights(Convolutional(6), published, "pretrained")

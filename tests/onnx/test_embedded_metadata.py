@@ -1,4 +1,4 @@
-"""What a file says of itself."""
+"""The metadata in a file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_class_names_that_other_programs_wrote_are_read(key, value):
     ("ipucnn.unheard_of", "1"), ("class_names", '["cat"]'), ("model", '"x"'),
     ("id2label", "{0: 'LABEL_0', 1: 'LABEL_1', 2: 'LABEL_2', 3: 'LABEL_3', 4: 'LABEL_4'}"),
     ("label2id", '{"a": 0, "b": 0, "c": 1, "d": 2, "e": 3}')])
-def test_what_is_foreign_or_broken_counts_as_not_said(key, value):
+def test_foreign_or_broken_metadata_is_ignored(key, value):
     proto = classifier()
     entry = proto.metadata_props.add()
     entry.key, entry.value = key, value

@@ -159,7 +159,7 @@ def test_the_preprocessing_beside_it(tmp_path, values, expected):
     (["Softmax", "Unsqueeze", "Squeeze", "Transpose"], "probabilities", False),
     (["LogSoftmax", "Exp"], "probabilities", False), (["LogSoftmax"], "logits", False),
     (["Relu"], "logits", False), (["Softmax", "Relu"], "logits", False)])
-def test_the_graph_says_what_the_outputs_are(tmp_path, operators, outputs, multi_label):
+def test_the_graph_describes_the_outputs(tmp_path, operators, outputs, multi_label):
     proto = classifier()
     name = proto.graph.output[0].name
     for number, operator in enumerate(operators):

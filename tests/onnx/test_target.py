@@ -63,7 +63,7 @@ def test_operators_of_other_domains():
     OLD.check(foreign("my.own"), "it")
 
 
-def test_an_engine_without_a_list_is_asked_itself():
+def test_an_engine_without_a_list_is_tried():
     NEW.check(foreign("else.where"), "it")
     NEW.check(classifier(opset=99, ir_version=9), "it")
     assert "has operator set 6, and Engine reads 7 and newer" in refused(

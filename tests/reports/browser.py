@@ -87,9 +87,9 @@ class Browser:
         bad = [event for event in self.events
                if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded",
                                       "Runtime.consoleAPICalled")]
-        asked = [event["params"]["request"]["url"][:80] for event in self.events
+        requested = [event["params"]["request"]["url"][:80] for event in self.events
                  if event["method"] == "Network.requestWillBeSent"]
-        return bad + [url for url in asked[1:] if not url.startswith("data:")]
+        return bad + [url for url in requested[1:] if not url.startswith("data:")]
 
     def close(self):
         self._socket.close()

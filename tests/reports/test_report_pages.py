@@ -1,4 +1,4 @@
-"""Pages and texts from files: what they say, and what they refuse."""
+"""Pages and texts from files: their content, and refused files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_page_names_what_differs_between_runs(tmp_path):
     assert "epoch:" not in text
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_of_one_name_are_distinguished(tmp_path):
     places = [str(training(tmp_path / one / "run")) for one in "ab"]
     assert [run.name for run in read_runs(places)] == places
     assert [run.name for run in read_runs(places[:1] * 2)] == [

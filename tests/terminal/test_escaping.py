@@ -145,7 +145,7 @@ def test_names_of_files_are_shown_escaped(tmp_path, monkeypatch, capsys):
     assert "\\x1b[31m.jpg" in shown.out
 
 
-def test_a_plugin_that_fails_is_told_escaped(tmp_path, monkeypatch, capsys):
+def test_the_error_of_a_failed_plugin_is_escaped(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("bad.py").write_text(f"raise ValueError({EVIL!r})\n")
     invoke(["--plugin", "bad.py", "list-plugins"])

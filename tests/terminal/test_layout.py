@@ -75,7 +75,7 @@ def test_the_last_column_is_wrapped_beside_the_others(monkeypatch):
     assert max(map(len, narrow)) <= 30
 
 
-def test_colours_are_off_when_asked(monkeypatch):
+def test_colours_can_be_disabled(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     assert coloured_lines(coloured("ok", "ok")) == "\x1b[32mok\x1b[0m"

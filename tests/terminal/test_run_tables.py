@@ -1,4 +1,4 @@
-"""The answers of a run in the columns of a terminal."""
+"""The predictions of a run in the columns of a terminal."""
 
 from types import SimpleNamespace
 

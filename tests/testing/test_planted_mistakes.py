@@ -155,7 +155,7 @@ def test_equal_names_in_two_files_are_checked_both(cli, tmp_path):
     (["--set", "depth"], "'--set depth' has no value"),
     (["--exclude", "test_typo=why"], "no suite has a check 'test_typo'"),
 ])
-def test_wrong_wishes_are_refused(cli, words, message):
+def test_wrong_requests_are_refused(cli, words, message):
     done = cli("check-plugin", "lr-schedule:constant", *words)
     assert done.code == 2
     assert message in done.err

@@ -96,7 +96,7 @@ def test_nothing_to_average(tmp_path):
         averaged(tmp_path / "nowhere")
 
 
-def test_statistics_are_estimated_anew():
+def test_statistics_are_estimated_again():
     model = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(0.5))
     nn.init.constant_(model[0].running_mean, 9.0)
     batches = list(torch.randn(3, 4, 2, 5, 5, generator=torch.Generator().manual_seed(0)))

@@ -1,4 +1,4 @@
-"""What a training decides for the user: batch, epochs, rate, warm-up, crop, input size."""
+"""Defaults chosen from the images: batch, epochs, rate, warm-up, crop, input size."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_given_stays():
     assert (decisions.values, decisions.note) == ({}, "")
 
 
-def test_a_profile_of_larger_batches_than_the_dataset_is_decided_anew():
+def test_batches_of_a_profile_that_exceed_the_dataset_are_replaced():
     profile = resolve(TrainOptions, {"config": "cpu", "data": "shapes"}, "train")
     assert decided(profile, 27, registry()).values["batch_size"] == 2
     assert "batch_size" not in decided(profile, 270, registry()).values

@@ -36,8 +36,8 @@ def test_a_second_one_is_refused_until_the_first_is_killed(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"held\n"
-        told = rf"'{re.escape(str(tmp_path))}' is in use by another training, process {first.pid}: "
-        with pytest.raises(UsageError, match=told) as caught, locked(tmp_path, OPTION, print):
+        text = rf"'{re.escape(str(tmp_path))}' is in use by another training, process {first.pid}: "
+        with pytest.raises(UsageError, match=text) as caught, locked(tmp_path, OPTION, print):
             pass
         assert OPTION in caught.value.hint
         first.send_signal(signal.SIGKILL)
@@ -92,7 +92,7 @@ def test_a_folder_that_was_removed_is_locked_again_unless_another_one_has_it(tmp
     check_held(folder)
 
 
-def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
+def test_a_file_system_without_locks_is_noted(tmp_path, monkeypatch):
     import fcntl
 
     def none(*_):
@@ -106,7 +106,7 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_a_folder_in_its_place_is_said(tmp_path):
+def test_a_folder_in_its_place_is_an_error(tmp_path):
     (tmp_path / FILE).mkdir()
     with pytest.raises(UsageError, match="Is a directory"), locked(tmp_path, OPTION, print):
         pass

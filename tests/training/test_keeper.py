@@ -94,7 +94,7 @@ def test_weights_that_are_not_finite_are_not_written(tmp_path):
 
 
 @pytest.mark.parametrize("emptied", [False, True])
-def test_lost_checkpoints_are_told_of(tmp_path, emptied):
+def test_lost_checkpoints_are_noted(tmp_path, emptied):
     folder = tmp_path / "c"
     prepare(folder)
     keeper = Keeper(folder)
@@ -227,7 +227,7 @@ except UsageError as error:
     assert names(tmp_path) == ["m_d_1.pt", "new"]
 
 
-def test_what_cannot_be_recorded_is_said_tried_again_and_returned(tmp_path):
+def test_what_cannot_be_recorded_is_noted_tried_again_and_returned(tmp_path):
     keeper = Keeper(tmp_path, keep_last=1)
     keeper.save(made(1))
     (tmp_path / "best.json").mkdir()

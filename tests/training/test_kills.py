@@ -1,4 +1,4 @@
-"""What a process that is killed leaves behind is enough to end as if it had not been killed."""
+"""A training continues after its process was killed as if it had not been interrupted."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def test_a_time_limit_that_is_no_number_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_rank_that_dies_or_hangs_ends_the_run(tmp_path, number):
+def test_a_rank_that_fails_or_hangs_ends_the_run(tmp_path, number):
     words = [*TRAINING, "--epoch", "1000", "--checkpoint-path", tmp_path / "saved",
              "--validation-mode", "none"]
     ranks = Ranks(tmp_path, [words] * 2, IPUCNN_RANK_TIMEOUT="3")

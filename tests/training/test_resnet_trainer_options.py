@@ -193,7 +193,7 @@ def test_spellings_of_the_last_release(tmp_path):
         build(TrainOptions, {"checkpoint_input_dir": "kept", "checkpoint_path": "new"})
 
 
-def test_the_old_reduction_is_told_to_change_nothing():
+def test_the_old_reduction_has_a_note():
     from ipucnn.core.registry.registry import registry
     from ipucnn.training.idle_options import notes_on_idle
 

@@ -52,7 +52,7 @@ def checkpoints():
     return [name for name in stored() if name.endswith(".pt")]
 
 
-def read_anew():
+def read_again():
     """Return the folder as another process on another host sees it."""
     store_paths._folders.clear()
     return place_of(URL)
@@ -81,7 +81,7 @@ def test_checkpoints_are_those_of_a_folder(tmp_path):
         assert keeper.finish() is None
     assert checkpoints() == ["m_d_1.pt", "m_d_3.pt"]
     assert Store(URL).read("metrics.jsonl", 10) == b"{}\n"
-    place = read_anew()
+    place = read_again()
     assert [entry.path.name for entry in entries(place)] == ["m_d_1.pt", "m_d_3.pt"]
     assert chosen(place).name == "m_d_1.pt"
     assert best_of(place) == {"file": "m_d_1.pt", **BEST}
@@ -95,7 +95,7 @@ def test_a_copied_folder_is_read_as_it_is(tmp_path):
     keeper.best(BEST, "m_d_1.pt")
     for path in tmp_path.glob("*.*"):
         FaultyStore().pipe_file(f"/bucket/run/{path.name}", path.read_bytes())
-    place = read_anew()
+    place = read_again()
     assert chosen(place).name == "m_d_1.pt"
     assert newest(place)[0].position.epoch == 2
     folder, lock = writing()
@@ -103,7 +103,7 @@ def test_a_copied_folder_is_read_as_it_is(tmp_path):
         continued = newest(folder)[0]
         assert continue_in(folder, continued.path, continued.position) == []
         Keeper(folder, restored=continued.path).save(made(3))
-    assert [entry.epoch for entry in entries(read_anew())] == [1, 2, 3]
+    assert [entry.epoch for entry in entries(read_again())] == [1, 2, 3]
 
 
 def test_a_store_that_is_gone_after_any_call_has_whole_checkpoints():
@@ -119,7 +119,7 @@ def test_a_store_that_is_gone_after_any_call_has_whole_checkpoints():
             done = keeper.save(made(2)) is None
             keeper.best({**BEST, "epoch": 2}, "m_d_2.pt")
             used, FaultyStore.calls_left = calls - FaultyStore.calls_left, None
-        place = read_anew()
+        place = read_again()
         found, damaged = newest(place)
         assert not damaged, calls
         assert found.position.epoch == 2 or not done, calls
@@ -145,7 +145,7 @@ def test_a_record_that_was_cut_is_not_believed():
     content = Store(URL).read(latest, 10**6)
     for wrong in (content[:-20], content.replace(b"m_d_2.pt", b"m_d_9.pt"), b"", b"[]"):
         FaultyStore().pipe_file(f"/bucket/run/{latest}", wrong)
-        assert newest(read_anew())[0].position.epoch == 1
+        assert newest(read_again())[0].position.epoch == 1
 
 
 def test_a_record_names_no_file_elsewhere(tmp_path):
@@ -153,7 +153,7 @@ def test_a_record_names_no_file_elsewhere(tmp_path):
                "files": {"../../evil_1.pt": [1, "0" * 64]}}
     content["sha256"] = store_folder._digest(content)
     FaultyStore().pipe_file("/bucket/run/checkpoints.0.json", json.dumps(content).encode())
-    assert entries(read_anew()) == []
+    assert entries(read_again()) == []
 
 
 def test_a_damaged_checkpoint_is_skipped():
@@ -165,7 +165,7 @@ def test_a_damaged_checkpoint_is_skipped():
     content = FaultyStore().cat_file("/bucket/run/m_d_2.pt")
     for wrong in (content[:-1], content[:-1] + b"x"):
         FaultyStore().pipe_file("/bucket/run/m_d_2.pt", wrong)
-        found, damaged = newest(read_anew())
+        found, damaged = newest(read_again())
         assert found.position.epoch == 1
         assert [path.name for path, _ in damaged] == ["m_d_2.pt"]
 
@@ -214,10 +214,10 @@ def test_newer_checkpoints_are_set_aside():
         assert continue_in(folder, path, Position(1)) == ["m_d_2.pt"]
     assert [name for name in stored() if name.startswith("m_")] == [
         "m_d_1.pt", "m_d_2.pt.2.superseded", "m_d_2.pt.superseded", "m_d_3.pt.superseded"]
-    assert [entry.epoch for entry in entries(read_anew())] == [1]
+    assert [entry.epoch for entry in entries(read_again())] == [1]
 
 
-def test_a_new_training_wants_an_unused_folder():
+def test_a_new_training_needs_an_unused_folder():
     _, lock = writing()
     with lock:
         begun().save(made(1))

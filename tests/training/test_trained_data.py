@@ -39,11 +39,11 @@ def restored(work, **options):
     return ipucnn.restore(str(work / "model"), data_dir=str(work / "photos"), epoch=2, **options)
 
 
-def test_the_same_images_are_said_to_be_the_same(work):
+def test_the_same_images_are_recognised(work):
     assert any("is the same as before: 12 images" in note for note in restored(work).notes)
 
 
-def test_more_images_are_said(work):
+def test_more_images_are_noted(work):
     shutil.copy(str(next((work / "photos" / "bar").iterdir())), str(work / "photos/bar/more.jpg"))
     assert any("has more images than before: 13, not 12" in note for note in restored(work).notes)
 
@@ -84,7 +84,7 @@ def test_images_of_a_class_without_an_output_are_not_trained_on(trained, tmp_pat
     assert "--num-classes" in caught.value.hint
 
 
-def test_bad_images_of_another_listing_are_forgotten(work):
+def test_bad_images_of_another_listing_are_dropped(work):
     path = next((work / "model").glob("*_1.pt"))
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["progress"]["bad"] = [5]
@@ -209,7 +209,7 @@ def test_a_weights_file_is_stronger_than_a_profile(work):
     assert ipucnn.run(config="cpu", backend="torch", progress=False, **common).images == 12
 
 
-def test_a_class_that_is_gone_is_said_and_the_others_keep_their_outputs(work):
+def test_a_lost_class_is_noted_and_the_others_keep_their_outputs(work):
     shutil.rmtree(str(work / "photos" / "bar"))
     result = restored(work)
     assert any("has no images of 'bar' any more" in note for note in result.notes)

@@ -42,27 +42,27 @@ class Pair(Instances):
     count = 2
 
     def __init__(self, other, index=0):
-        self.other, self.index, self.asked = other, index, 0
+        self.other, self.index, self.exchanges = other, index, 0
 
     def gather(self, value):
-        self.asked += 1
+        self.exchanges += 1
         values = [value, self.other]
         return values if self.index == 0 else values[::-1]
 
 
-def test_all_stop_and_save_when_one_wants_to():
+def test_all_stop_and_save_when_one_requests_it():
     assert Agreement(ALONE)("SIGINT", False) == ("SIGINT", False)
     assert Agreement(Pair(["SIGTERM", False, 0.1]))("", False) == ("SIGTERM", False)
     assert Agreement(Pair(["", True, 0.1]))("", False) == ("", True)
     assert Agreement(Pair(["", False, 0.1]))("", True) == ("", True)
 
 
-def test_they_ask_each_other_about_once_in_a_second():
-    other = Pair(["", False, 0.1], index=1)  # the first instance says 0.1 seconds a call
+def test_they_exchange_about_once_in_a_second():
+    other = Pair(["", False, 0.1], index=1)  # the first instance measures 0.1 seconds a call
     agree = Agreement(other)
     for _ in range(31):
         agree("", False)
-    assert other.asked == 4
+    assert other.exchanges == 4
     assert agree("SIGINT", False) == ("", False)  # not yet
     assert agree("SIGINT", False, now=True) == ("SIGINT", False)
 

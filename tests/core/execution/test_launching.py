@@ -1,4 +1,4 @@
-"""How a process recognises its launcher, and what follows from it."""
+"""The launcher of a process: how it is recognised, and its effects."""
 
 from __future__ import annotations
 
@@ -320,18 +320,18 @@ class TestFitted:
 
     @pytest.mark.usefixtures("poprun")
     def test_the_same_replicas_are_not_noted(self, options):
-        asked = options.with_values(replicas=4)
-        assert fitted(asked) == (asked, [])
+        given = options.with_values(replicas=4)
+        assert fitted(given) == (given, [])
 
     def test_without_a_launcher_options_stay(self, options):
         assert fitted(options) == (options, [])
 
     def test_a_launcher_may_leave_replicas_alone(self, options, local):
-        asked = options.with_values(replicas=5)
-        assert fitted(asked) == (asked, [])
+        given = options.with_values(replicas=5)
+        assert fitted(given) == (given, [])
 
 
-# -- the core knows no launcher ------------------------------------------------------------------
+# -- the core names no launcher ------------------------------------------------------------------
 
 
 def test_core_names_no_launcher():

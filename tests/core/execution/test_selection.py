@@ -1,4 +1,4 @@
-"""Which backend a run gets, and what it refuses."""
+"""The backend of a run, and refused options."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _ranks(registry):
     return ranks
 
 
-def test_auto_takes_the_usable_backend_of_the_highest_rank_and_says_why(registry):
+def test_auto_takes_the_usable_backend_of_the_highest_rank_with_a_reason(registry):
     chosen = _chosen(registry, precision="full")
     ranks = _ranks(registry)
     assert ranks[chosen.spec.name] == max(ranks.values())
@@ -97,7 +97,7 @@ def test_the_rank_of_an_engine_that_is_not_imported_is_foreseen(tmp_path, monkey
         replace(spec, foreseen="slow_abacus")
 
 
-def test_auto_passes_over_backends_that_lack_what_is_asked_for(registry):
+def test_auto_skips_backends_without_a_requested_feature(registry):
     chosen = _chosen(registry, precision="full", pipeline_splits=("layer2",), device_iterations=2)
     assert chosen.spec.name == "torch"
     assert "onnxruntime" in chosen.why.partition("without a requested feature: ")[2]
@@ -153,7 +153,7 @@ def test_a_backend_without_its_device_is_an_error_and_never_replaced(registry):
     assert caught.value.exit_code == 2
 
 
-def test_the_backend_that_a_hint_offers_can_do_what_is_asked_for(registry):
+def test_the_backend_that_a_hint_names_supports_the_request(registry):
     with pytest.raises(UnavailableError) as caught:
         _chosen(registry, options_class=TrainOptions, backend="absent")
     assert "--backend torch" in caught.value.hint

@@ -84,7 +84,7 @@ def test_bulk_inference_has_the_defaults_of_the_old_scripts():
     assert (file.file.batch_size, file.file.model_path) == (6, "models")
 
 
-def test_what_the_command_line_says_stays():
+def test_values_of_the_command_line_are_kept():
     options = _train({"config": "resnet50", "backend": "torch", "replicas": 2,
                       "precision": "16.16"})
     assert (options.execution.replicas, options.execution.precision) == (2, "16.16")

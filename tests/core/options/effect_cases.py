@@ -104,7 +104,7 @@ ELSEWHERE = {
     ("run", "onnx"): "commands/test_export_cli.py::test_a_file_predicts_what_the_model_does",
     ("run", "instances"): "commands/test_bulk.py::",
     ("validate", "per_class"): "commands/test_training_cli.py::"
-                               "test_validate_tells_classes_and_writes_the_matrix",
+                               "test_validate_reports_classes_and_writes_the_matrix",
     ("train", "wandb"): "training/test_resnet_trainer_options.py::"
                         "test_spellings_of_the_last_release",
     ("train", "pipeline"): "training/test_resnet_trainer_options.py::test_what_they_stand_for",

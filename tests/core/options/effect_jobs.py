@@ -225,35 +225,35 @@ def _bench(given):
 
 
 def _networks(given):
-    """Measure networks with contenders that only record what they are asked."""
+    """Measure networks with contenders that only record what they receive."""
     from ipucnn.benchmarking import networks
     from ipucnn.benchmarking.network_options import NetworkBenchOptions
 
-    asked, real = [], networks.Process
+    received, real = [], networks.Process
 
     class Recorder:
         def __init__(self, contender, settings):
             self.contender = contender
 
         def prepare(self, case):
-            asked.append((self.contender, case))
+            received.append((self.contender, case))
 
         def turn(self, seconds):
-            asked.append(seconds)
+            received.append(seconds)
             return 1.0
 
         def end(self):
             return {}
 
         def close(self):
-            asked.append("closed")
+            received.append("closed")
 
     networks.Process = Recorder
     try:
         result = networks.bench(build(NetworkBenchOptions, given))
     finally:
         networks.Process = real
-    return asked, result.all_notes()
+    return received, result.all_notes()
 
 
 _JOBS = {"train": _train, "run": _run, "restore": _restore, "validate": _validate,

@@ -37,7 +37,7 @@ def network(model):
 
 
 def recorded_feed(_, request):
-    """Record what a loader is asked for; the job then loads the images itself."""
+    """Record the request for a loader; the job then loads the images itself."""
     EVENTS.append(("feed", request.batch_size, {
         name: value for name, value in request.how.items() if name != "transform"}))
 

@@ -201,7 +201,7 @@ CHANGED = {("export", "ema"), ("run", "precision"), *(
         "batch-size", "micro-batch-size", "data", "precision", "epoch", "epochs", "lr",
         "learning-rate", "momentum", "lr-schedule", "lr-scheduler", "warmup-epoch",
         "warmup-epochs", "validation-mode", "validation-frequency"))}
-"""Options with another default than in the former program; docs/migrating.md says which."""
+"""Options with another default than in the former program; docs/migrating.md lists them."""
 
 
 @pytest.mark.parametrize("command", FORMER)

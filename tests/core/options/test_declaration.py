@@ -94,7 +94,7 @@ def test_wrong_values_are_named(given, message):
     assert caught.value.exit_code == 2
 
 
-def test_hints_say_the_way_out():
+def test_hints_name_a_remedy():
     with pytest.raises(UsageError) as caught:
         build(Options, {"precision": "hallf"})
     assert "did you mean 'half'?" in caught.value.hint

@@ -1,4 +1,4 @@
-"""Options of plugins: whose they are, and what is answered when they are nobody's."""
+"""Options of plugins: their owners, and errors for options without one."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def loggers(fake_distribution):
     fake_distribution("records", {"logger_plugin.py": LOGGERS}, {"records": "logger_plugin"})
 
 
-def test_two_plugins_of_one_kind_are_told_apart_by_their_names(loggers):
+def test_two_plugins_of_one_kind_are_distinguished_by_their_names(loggers):
     both = {"logger": ("sky/cloud", "paper")}
     for spelling in ("project", "logger.project"):
         error = refused(TrainOptions, {**both, spelling: "a"})
@@ -356,7 +356,7 @@ def test_broken_options_do_not_stop_the_search_for_owners(fake_distribution):
     assert "good" in error.message
 
 
-def test_a_check_of_a_plugin_that_raises_what_ipucnn_knows(lion):
+def test_a_check_of_a_plugin_that_raises_an_error_of_ipucnn(lion):
     from ipucnn import IpucnnError
 
     with pytest.raises(IpucnnError, match="too sharp"):
@@ -410,7 +410,7 @@ def test_a_third_partys_option_waits_for_what_is_stored(lion):
 
 @pytest.mark.parametrize("given", [
     {"annotations": "a.json"}, {"data": "coco", "annotations": "a.json"}])
-def test_a_conversion_knows_the_format_later(given):
+def test_a_conversion_recognises_the_format_later(given):
     options = build(ConvertOptions, {"target": "there", **given})
     coco = registry().get_typed(DatasetSpec, "coco")
     assert settled(options.plugins, "dataset", coco, registry()).annotations == "a.json"

@@ -1,4 +1,4 @@
-"""Profiles: typed, checked, and blamed by file and line."""
+"""Profiles: types, checks, and errors with file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plugin does to the process while it is imported."""
+"""Side effects of plugins during their import."""
 
 import ctypes
 import json

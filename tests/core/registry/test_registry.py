@@ -140,7 +140,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_plugin_becomes_a_row_and_harms_nobody(install, caplog, case):
+def test_broken_plugin_becomes_a_row_and_affects_no_other(install, caplog, case):
     source, cause = BROKEN[case]
     install("good-dist", plugin(model("tinynet")))
     install("broken-dist", source, entry_point="models.broken", version="2.5")
@@ -158,7 +158,7 @@ def test_broken_plugin_becomes_a_row_and_harms_nobody(install, caplog, case):
         assert fact in record.getMessage()
 
 
-def test_unknown_name_says_that_a_broken_plugin_may_provide_it(install):
+def test_the_error_for_an_unknown_name_names_a_broken_plugin(install):
     install("broken-dist", "import no_such_module_anywhere\n", entry_point="models.lost")
     with pytest.raises(UnknownNameError) as caught:
         fresh().get("model", "lostnet")
@@ -332,7 +332,7 @@ def test_record_of_elsewhere_is_refused():
 # -- names that clash --------------------------------------------------------------------
 
 
-def test_duplicate_across_distributions_is_ambiguous_and_the_rest_works(install):
+def test_duplicate_across_distributions_is_ambiguous_and_other_names_work(install):
     install("first", plugin(model("tinynet", input_size=32), model("only-first")))
     install("second", plugin(model("tinynet", input_size=64)))
     reg = fresh()
@@ -348,7 +348,7 @@ def test_duplicate_across_distributions_is_ambiguous_and_the_rest_works(install)
     assert "second 1.0" in row(clash, "first").cause
 
 
-def test_duplicate_within_a_distribution_is_told_apart_by_entry_point(fake_distribution):
+def test_duplicate_within_a_distribution_is_distinguished_by_entry_point(fake_distribution):
     fake_distribution("double", {"double_a.py": plugin(model("tinynet", input_size=32)),
                                  "double_b.py": plugin(model("tinynet", input_size=64))},
                       {"models.a": "double_a", "models.b": "double_b"})
@@ -373,7 +373,7 @@ def test_built_in_name_or_alias_cannot_be_shadowed(install, name):
     assert reg.provider_of(reg.get("optimizer", f"ipucnn:{name}")).builtin
 
 
-def test_alias_taken_by_a_built_in_is_told(install):
+def test_alias_taken_by_a_built_in_is_noted(install):
     record = "ipucnn.OptimizerSpec(name='mine', summary='mine', target=len, aliases=('sgd',))"
     install("shadow", plugin(record, hook="ipucnn_optimizers"), entry_point="optimizers.shadow")
     reg = fresh()
@@ -628,7 +628,7 @@ def test_the_process_has_one_registry(install):
     use(None)
 
 
-def test_without_an_installation_it_says_so():
+def test_without_an_installation_it_is_an_error():
     with pytest.raises(PluginError, match=r"own plugins are not installed") as caught:
         Registry(PluginSettings(), entry_points=[])
     assert "pip install" in caught.value.hint

@@ -150,7 +150,7 @@ def test_no_images(source, tmp_path):
                                            tmp_path / "out")
 
 
-def test_broken_links_are_counted_and_the_rest_is_done(source, tmp_path):
+def test_broken_links_are_counted_and_other_files_are_read(source, tmp_path):
     (source / "05b.jpg").symlink_to("gone")
     (source / "self").symlink_to("self")
     (source / "up").symlink_to("..")
@@ -172,7 +172,7 @@ def test_files_that_cannot_be_images_are_left_out(source, tmp_path):
         f"left out of {str(source)!r}: 2 FIFOs, sockets or devices: null.jpg, pipe.jpg",)
 
 
-def test_a_folder_without_images_says_what_it_holds(tmp_path):
+def test_the_error_for_a_folder_without_images_names_its_files(tmp_path):
     fill(tmp_path / "source", "a.cr2", "notes.txt")
     message = refused(DataError, tmp_path, tmp_path / "source", 1, tmp_path / "out")
     assert message.endswith("but 1 image of a format that no installed decoder reads, 1 file that "

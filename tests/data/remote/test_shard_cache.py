@@ -82,7 +82,7 @@ class TestTransfer:
         assert read(remote(server, tmp_path).path(*described(1))) == content(1)
         assert server.requests == ["s-1.tar"]
 
-    def test_text_is_always_asked_anew(self, server, served, tmp_path):
+    def test_text_is_always_fetched_again(self, server, served, tmp_path):
         files = remote(server, tmp_path)
         assert files.text("metadata.json", 100) == "{}"
         (served / "metadata.json").write_text("[]")
@@ -90,7 +90,7 @@ class TestTransfer:
 
     @pytest.mark.parametrize("fault", [("cut", 300_000), ("stall", 300_000)])
     @pytest.mark.parametrize("tags", [True, False])
-    def test_a_broken_transfer_goes_on_where_it_ended(self, served, tmp_path, fault, tags):
+    def test_a_broken_transfer_continues_where_it_ended(self, served, tmp_path, fault, tags):
         with FaultyServer(served, tags=tags) as server:
             server.faults["s-1.tar"].append(fault)
             assert read(remote(server, tmp_path).path(*described(1))) == content(1)
@@ -131,9 +131,9 @@ class TestTransfer:
         assert held(tmp_path) == []
         with pytest.raises(DataError, match="attempt 3 of 3"):
             files.path(*described(1))
-        assert server.count("s-1.tar") == 3, "what has just failed is not asked for again"
+        assert server.count("s-1.tar") == 3, "what has just failed is not requested again"
 
-    def test_a_server_may_ask_for_a_pause_within_limits(self, server, tmp_path):
+    def test_a_server_may_request_a_pause_within_limits(self, server, tmp_path):
         server.faults["s-1.tar"].append(("later", 1000))
         begin = time.monotonic()
         files = remote(server, tmp_path, patience=Patience(pause=0.01, longest_pause=0.3))
@@ -247,9 +247,9 @@ class TestBound:
             files.path(*described(number))
             time.sleep(0.02)  # files' times have a resolution
             assert sum(path.stat().st_size for path in held(tmp_path)) <= 3 * SIZE
-        for number, asked in ((0, 1), (2, 1), (3, 1), (1, 2)):
+        for number, requests in ((0, 1), (2, 1), (3, 1), (1, 2)):
             files.path(*described(number))
-            assert server.count(f"s-{number}.tar") == asked
+            assert server.count(f"s-{number}.tar") == requests
 
     def test_it_holds_for_all_that_download_at_once(self, server, tmp_path):
         files = remote(server, tmp_path, room=2 * SIZE)
@@ -299,7 +299,7 @@ class TestBound:
         assert other.exists()
         assert len(held(tmp_path)) == 2
 
-    def test_unless_told_it_is_a_tenth_of_the_room(self, server, tmp_path, monkeypatch):
+    def test_by_default_it_is_a_tenth_of_the_free_space(self, server, tmp_path, monkeypatch):
         class Usage:
             free = 25 * SIZE
 
@@ -371,7 +371,7 @@ class TestAhead:
 
 
 def _process(server, tmp_path, patience, call="path"):
-    """Begin a process that asks for a file, and prints its hash or waits for a line."""
+    """Begin a process that requests a file, and prints its hash or waits for a line."""
     program = f"""
 import hashlib, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored, as after `nohup`

@@ -85,7 +85,7 @@ def test_what_another_attempt_does_not_help_is_not_tried_again(store, error):
     assert len([name for name, _ in FaultyStore.calls if name == "cat_file"]) == 1
 
 
-def test_a_silent_store_is_given_up_and_asked_again(store):
+def test_a_request_to_a_silent_store_is_repeated(store):
     stored(b"content")
     FaultyStore.fail("cat_file", "stall")
     assert store.read("a", 100) == b"content"
@@ -94,7 +94,7 @@ def test_a_silent_store_is_given_up_and_asked_again(store):
         store.read("a", 100)
 
 
-def test_an_attempt_goes_on_where_the_last_one_ended(store, monkeypatch):
+def test_an_attempt_continues_where_the_last_one_ended(store, monkeypatch):
     monkeypatch.setattr(stored_files, "BLOCK", 4)
     stored(b"0123456789")
     FaultyStore.fail("cat_file", "well", OSError("reset"))
@@ -109,7 +109,7 @@ def test_truncated_downloads_are_completed(store, monkeypatch):
     assert store.read("a", 100) == b"0123456789"
 
 
-def test_a_file_that_is_replaced_meanwhile_is_fetched_anew(store, monkeypatch):
+def test_a_file_that_is_replaced_meanwhile_is_fetched_again(store, monkeypatch):
     monkeypatch.setattr(stored_files, "BLOCK", 4)
     stored(b"0123456789")
 
@@ -216,7 +216,7 @@ def test_copies_are_bounded_and_the_least_used_leave_first(tmp_path):
         assert 0 < sum(path.stat().st_size for path in copies) <= 5000
 
 
-def test_a_changed_copy_is_fetched_anew(tmp_path):
+def test_a_changed_copy_is_fetched_again(tmp_path):
     photos()
     images = StoreImages(f"{URL}/photos", str(tmp_path))
     path = f"{URL}/photos/class0/0.jpg"
@@ -249,7 +249,7 @@ def test_an_empty_folder_is_an_error(tmp_path):
         StoreImages(f"{URL}/none", str(tmp_path))
 
 
-def test_a_store_goes_on_after_a_fork(store):
+def test_a_store_can_be_used_after_a_fork(store):
     stored(b"content")
     child = os.fork()
     if not child:  # pragma: no cover - another process

@@ -2,7 +2,7 @@
 """A strict stand-in for PopART 3.3: what the contract file does not list, it does not have.
 
 It executes on the CPU with the semantics of the real one, as far as ipucnn uses it. Put the folder
-above on `sys.path` to import it. `popart._machine` says what hardware it pretends to have.
+above on `sys.path` to import it. `popart._machine` defines the hardware that it simulates.
 With POPART_DOUBLE_IMPORT_ORDER=strict it refuses, as the real one does, to come after onnx.
 """
 

@@ -1,4 +1,4 @@
-"""What the contract file says, and calls that are bound to its signatures."""
+"""The content of the contract file, and calls that are bound to its signatures."""
 
 import json
 import re

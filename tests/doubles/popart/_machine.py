@@ -251,7 +251,7 @@ def _described(kind, given, more, connection=_enums.DeviceConnectionType.Always)
     known = ("numIPUs", "tilesPerIPU", "ipuVersion", "syncPattern", *more)
     for key in given:
         if key not in known:
-            raise popart_runtime_error(f"the double knows no device option {key}")
+            raise popart_runtime_error(f"the double has no device option {key}")
     version = str(given.get("ipuVersion", "ipu2"))
     if version not in _TILES:
         raise popart_exception(f"Unrecognised ipuVersion {version}")

@@ -23,7 +23,7 @@ def half(value):
 
 def _pads(attributes, rank):
     if attributes.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
-        raise NotImplementedError("the double knows no auto_pad")
+        raise NotImplementedError("the double has no auto_pad")
     pads = attributes.get("pads", [0] * 2 * rank)
     return pads[:rank], pads[rank:]
 

@@ -177,7 +177,7 @@ def verify(options, device, training):
         raise popart_exception("partialsTypeMatMuls is neither half nor float")
     for field, found in options.__dict__.items():
         if field in _UNKNOWN and found != _default(field, SessionOptions._fields[field]):
-            raise NotImplementedError(f"the double does not know what {field} would change")
+            raise NotImplementedError(f"the effect of {field} is not in the double")
 
 
 _UNKNOWN = ("enableDistributedReplicatedGraphs", "aliasZeroCopy", "updatableNamedBuffers",

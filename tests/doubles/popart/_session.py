@@ -391,7 +391,7 @@ class InferenceSession(_Session):
         return {name: _executor.array(value, self._infos[name]) for name, value in values.items()}
 
     def _by_runtime(self, part, anchors):
-        """Compute with ONNX Runtime, which knows ONNX better than the executor here."""
+        """Compute with ONNX Runtime, which supports more of ONNX than the executor here."""
         if self._runtime is None or self._runtime[0] is not self._device:
             self._runtime = (self._device, _runtime(self._program, self._device, anchors))
         values = self._runtime[1].run(anchors, part)

@@ -37,7 +37,7 @@ def _measured(model, known):
 
 
 def _inferred(model):
-    """Return what ONNX's own inference knows, which loses track of shapes computed in a graph."""
+    """Return the shapes of ONNX's own inference, without those that a graph computes."""
     import onnx
 
     plain = onnx.ModelProto()

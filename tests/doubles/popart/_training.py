@@ -84,7 +84,7 @@ class TrainingSession(_Session):
             raise popart_exception("Unsupported reduction type")
         if isinstance(self._optimizer, SGD) and self._optimizer._values["nesterov"].val() and (
                 self._mean() != 1):
-            raise NotImplementedError("the double does not know Nesterov's momentum with means")
+            raise NotImplementedError("the double has no Nesterov momentum with means")
 
     def _mean(self):
         """Return what the sum of gradients is divided by."""

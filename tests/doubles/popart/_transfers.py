@@ -9,13 +9,13 @@ _OVERLAPS = (_enums.ExchangeStrategy.OverlapInnerLoop, _enums.ExchangeStrategy.O
 
 def overlapping(model):
     """Return the tile set and the strategy of the inputs that overlap with computation."""
-    said = {one.key: int(one.value) for one in model.metadata_props
-            if one.key.startswith((TILES + "/", EXCHANGE + "/"))}
+    stated = {one.key: int(one.value) for one in model.metadata_props
+              if one.key.startswith((TILES + "/", EXCHANGE + "/"))}
     found = {}
     for value in model.graph.input:
-        strategy = said.get(f"{EXCHANGE}/{value.name}", 0)
+        strategy = stated.get(f"{EXCHANGE}/{value.name}", 0)
         if strategy in [one.value for one in _OVERLAPS]:
-            found[value.name] = (_enums.TileSet(said[f"{TILES}/{value.name}"]),
+            found[value.name] = (_enums.TileSet(stated[f"{TILES}/{value.name}"]),
                                  _enums.ExchangeStrategy(strategy))
     return found
 

@@ -1,7 +1,7 @@
 """A strict stand-in for PopTorch 3.3: what the contract file does not list, it does not have.
 
 It executes on the CPU with the semantics of the real one, as far as ipucnn uses it. Put the folder
-above on `sys.path` to import it. `poptorch._machine` says what hardware it pretends to have.
+above on `sys.path` to import it. `poptorch._machine` defines the hardware that it simulates.
 Of the contract it imitates what ipucnn uses; what is missing here raises `AttributeError`.
 """
 

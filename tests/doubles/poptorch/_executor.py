@@ -250,7 +250,7 @@ class PoplarExecutor:
         for tensor in inputs:
             assert tensor is None or tensor.dim() == 0 or tensor.shape[0] % count == 0, (
                 f"Invalid batch dimension: {tensor.shape[0]} must be a multiple of {count}")
-        # a whole number is 32 bits wide on the device; torch on a CPU wants 64 for indices
+        # a whole number is 32 bits wide on the device; torch on a CPU needs 64 for indices
         return list(zip(*([tensor] * count if tensor is None or tensor.dim() == 0 else
                           [part.long() if part.dtype == torch.int32 else part
                            for part in tensor.chunk(count)] for tensor in inputs)))

@@ -30,7 +30,7 @@ class DataLoader(_data.DataLoader):
         self._accessor = None
         self._ring_rows = None
         if batch_sampler is not None:
-            raise NotImplementedError("the double knows no batch samplers")
+            raise NotImplementedError("the double has no batch samplers")
         assert isinstance(options, Options)
         options._freeze()
         self._options = options
@@ -142,7 +142,7 @@ class AsynchronousDataAccessor:
             return self  # the real one takes what was not begun for what is wanted
         if self._began and not (self._ended and self._indefinitely):
             self._pipe.send(("reset",))
-            while self._told()[0] != "reset":
+            while self._received()[0] != "reset":
                 pass
         self._pipe.send(("start",))
         self._began, self._used, self._ended, self._slot = True, False, False, None
@@ -157,16 +157,16 @@ class AsynchronousDataAccessor:
                 buffer[self._slot].fill_(_SCRIBBLE)
             self._pipe.send(("free", self._slot))
             self._slot = None
-        what, *told = self._told()
+        what, *rest = self._received()
         if what == "end":
             self._ended = True
             raise StopIteration
-        self._slot, rows = told
+        self._slot, rows = rest
         self._used = True
         item = [buffer[self._slot][:rows] for buffer in self._buffers]
         return item[0] if self._single else item
 
-    def _told(self):
+    def _received(self):
         while not self._pipe.poll(0.2):
             if not self._process.is_alive() and not self._pipe.poll(0):
                 assert self._process.exitcode == 0, "An error occurred in the data fetcher"
@@ -175,18 +175,18 @@ class AsynchronousDataAccessor:
             return self._pipe.recv()
         except (EOFError, OSError):
             self._process.join()
-            return self._told() if self._process.exitcode == 0 else self._failed()
+            return self._received() if self._process.exitcode == 0 else self._failed()
 
     def _failed(self):
         raise AssertionError("An error occurred in the data fetcher")
 
 
 class _Reset(Exception):
-    """The host wants another pass."""
+    """The host requests another pass."""
 
 
 def _serve(pipe, loader, buffer_size, rows, keep_rest, indefinitely, start_method):
-    if start_method:  # else as the real one: from a server of its own, which imports torch anew
+    if start_method:  # else as the real one: from a server of its own, which imports torch again
         multiprocessing.set_start_method(start_method, force=True)
     with contextlib.suppress(KeyboardInterrupt):  # as the real one, which leaves its host waiting
         _Server(pipe, loader, buffer_size, rows, keep_rest).serve(indefinitely)
@@ -204,7 +204,7 @@ class _Server:
 
     def serve(self, indefinitely):
         items = self.items()
-        first = next(items, None)  # before anybody asks for it
+        first = next(items, None)  # before it is requested
         if first is None:
             raise failure("The Dataset is empty")
         self.buffers = [

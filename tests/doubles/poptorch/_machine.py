@@ -1,4 +1,4 @@
-"""What the double pretends to run on; tests change `MACHINE`, processes set the environment."""
+"""The device that the double simulates; tests change `MACHINE`, processes set the environment."""
 
 import os
 from dataclasses import dataclass, field

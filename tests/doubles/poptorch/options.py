@@ -20,7 +20,7 @@ _TYPES = {"bool": bool, "uint64": int, "double": float, "string": str,
 class PipelinedExecution:
     def __init__(self, *args):
         if args:
-            raise NotImplementedError("the double knows no explicit stages")
+            raise NotImplementedError("the double has no explicit stages")
 
     def backendOptions(self):
         return {"execution_mode": 0}

@@ -104,7 +104,7 @@ class EngineChecks:
 
     @pytest.mark.parametrize("eight_bit", [True, False])
     @pytest.mark.parametrize("place", ["device", "host", "none"])
-    def test_images_are_normalised_where_the_plan_says(self, place, eight_bit):
+    def test_images_are_normalised_according_to_the_plan(self, place, eight_bit):
         if place == "host" and eight_bit:
             return  # no such plan
         images = images_of(2)
@@ -150,7 +150,7 @@ class EngineChecks:
             assert torch.isfinite(logits).all()
             assert torch.equal(session(None), logits)
 
-    def test_half_precision_says_what_it_is(self):
+    def test_half_precision_is_described(self):
         with self.backend().inference(model_of(SMALL), ExecutionPlan(), SIZE) as session:
             session.compile()
             assert session.facts["weights_type"] == "bfloat16"
@@ -165,8 +165,8 @@ class EngineChecks:
         {"batch_size": 2, "normalization_location": "device"}])
     def test_a_file_gives_the_predictions_of_its_network(self, tmp_path, how):
         path = exported_file(tmp_path, **how)
-        told = run_file(path, backend=self.name, predictions=str(tmp_path / "file.csv"))
-        assert told.weights["source"] == path
+        result = run_file(path, backend=self.name, predictions=str(tmp_path / "file.csv"))
+        assert result.weights["source"] == path
         run_with(backend="torch", data="shapes", iterations=3, batch_size=2,
                  predictions=str(tmp_path / "torch.csv"))
         ours, theirs = rows_of(tmp_path / "file.csv"), rows_of(tmp_path / "torch.csv")
@@ -182,9 +182,9 @@ class EngineChecks:
         path = exported_file(tmp_path, dynamic_batch=True, precision="half")
         with pytest.raises(UsageError, match="half precision"):
             run_file(path, backend=self.name)
-        told = run_file(path, backend=self.name, precision="half", batch_size=3)
-        assert told.images == 9
-        assert told.session["weights_type"] == "float16"
+        result = run_file(path, backend=self.name, precision="half", batch_size=3)
+        assert result.images == 9
+        assert result.session["weights_type"] == "float16"
 
     def test_a_file_of_another_batch_is_refused(self, tmp_path):
         path = exported_file(tmp_path, batch_size=2)

@@ -1,4 +1,4 @@
-"""What the doctor finds of the Poplar SDK; nothing of it is imported unless that is asked for."""
+"""Checks of the Poplar SDK; none of it is imported without `--deep`."""
 
 import json
 import sys
@@ -30,11 +30,11 @@ def named(checks):
 @pytest.fixture
 def install(fake_distribution, without_poptorch):
     """Return what installs a `poptorch`, which must never be imported."""
-    def install(version="3.3.0+112992", said=MAKER + NEEDS, core=CORE):
+    def install(version="3.3.0+112992", stated=MAKER + NEEDS, core=CORE):
         modules = {"poptorch/__init__.py": "raise AssertionError('it was imported')"}
         info = fake_distribution("poptorch", {**modules, **({core: ""} if core else {})}, {},
                                  version) / f"poptorch-{version}.dist-info" / "METADATA"
-        info.write_text(info.read_text() + said)
+        info.write_text(info.read_text() + stated)
 
     return install
 
@@ -63,7 +63,7 @@ def test_graphcores_wheel_is_recognised_and_not_imported(install, sdk):
     assert "poptorch" not in sys.modules
 
 
-@pytest.mark.parametrize("wrong", [{"said": "Author: Somebody\n"}, {"core": ""}])
+@pytest.mark.parametrize("wrong", [{"stated": "Author: Somebody\n"}, {"core": ""}])
 def test_a_package_of_that_name_from_elsewhere_is_a_problem(install, wrong):
     install(**wrong)
     check = named(check_sdk({}))["PopTorch"]
@@ -136,13 +136,13 @@ def test_popart_of_a_package_index(popart, fake_distribution):
 # -- PopTorch requirements ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("said", "core", "found"), [
+@pytest.mark.parametrize(("stated", "core", "found"), [
     ("Requires-Python: ==2.7.*\n", CORE, f"made for Python 2.7, and this is {HERE}"),
     ("", "poptorch/poptorch_core.cpython-27-x86_64-linux-gnu.so", "made for Python 2.7"),
     ("Requires-Dist: torch (==1.13.1)\n", CORE, "needs torch 1.13.1, and "),
     ("Requires-Dist: torch==1.13.1+cpu\n", CORE, "needs torch 1.13.1, and ")])
-def test_what_a_wheel_needs(install, said, core, found):
-    install(said=MAKER + said, core=core)
+def test_what_a_wheel_needs(install, stated, core, found):
+    install(stated=MAKER + stated, core=core)
     check = named(check_sdk({}))["PopTorch requirements"]
     assert check.status == PROBLEM
     assert found in check.detail
@@ -174,16 +174,16 @@ def test_a_shell_without_the_sdk(install, without_poptorch):
     assert "source the enable.sh" in check.remedy
 
 
-@pytest.mark.parametrize(("made", "said"), [
+@pytest.mark.parametrize(("made", "message"), [
     ({"libraries": ("poplar",)}, "no folder of LD_LIBRARY_PATH has libpopart.so"),
     ({"libraries": ()}, "libpoplar.so or libpopart.so"),
     ({"version": "3.4.0+1"}, "is of 3.4, and PopTorch is 3.3.0+112992"),
     ({"POPLAR_SDK_ENABLED": "/nowhere/poplar"}, "which is not there")])
-def test_a_shell_with_half_an_sdk(install, sdk, made, said):
+def test_a_shell_with_half_an_sdk(install, sdk, made, message):
     install()
     check = named(check_sdk(sdk(**made)))["IPU SDK"]
     assert check.status == WARNING
-    assert said in check.detail
+    assert message in check.detail
     assert check.remedy
 
 
@@ -216,7 +216,7 @@ def test_a_variable_and_what_it_means(name, value, status, meaning):
     assert check.remedy == (f"unset {name}" if status == WARNING else "")
 
 
-def test_variables_that_say_nothing():
+def test_variables_without_effect():
     assert check_variables({"POPTORCH_IPU_MODEL": "0", "POPTORCH_WAIT_FOR_IPU": "0",
                             "POPTORCH_CACHE_DIR": "", "HOME": "/"}) == []
 
@@ -275,7 +275,7 @@ def diagnosed(capsys, monkeypatch):
 
 def test_the_command_fails_on_a_package_from_elsewhere(install, diagnosed, monkeypatch):
     monkeypatch.setenv("POPTORCH_IPU_MODEL", "1")
-    install(said="", core="")
+    install(stated="", core="")
     code, checks = diagnosed()
     assert code == 1
     assert checks["PopTorch"]["status"] == PROBLEM

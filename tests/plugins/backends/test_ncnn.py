@@ -53,7 +53,7 @@ def cache(tmp_path, monkeypatch):
 class TestNcnn(EngineChecks):
     backend, name = NcnnBackend, "ncnn"
     # it has no half precision
-    test_half_precision_says_what_it_is = test_a_file_in_half_precision = None
+    test_half_precision_is_described = test_a_file_in_half_precision = None
 
     @pytest.mark.parametrize("name", [*FAMILIES, "resnet20-cifar"])
     def test_gives_the_logits_of_torch(self, name):

@@ -30,7 +30,7 @@ class TestOnnxRuntime(EngineChecks):
     backend, name = OnnxRuntimeBackend, "onnxruntime"
 
 
-def test_probe_tells_what_half_precision_is_on_a_cpu():
+def test_probe_names_half_precision_on_a_cpu():
     probe = OnnxRuntimeBackend().probe_for(ExecutionPlan())
     assert (probe.usable, probe.half) == (True, "bfloat16")
     assert "computes in float32" in probe.notes[0]
@@ -169,18 +169,18 @@ def test_calls_in_flight_end_with_the_session():
         started[-1]()  # the first ones may have been computed
 
 
-@pytest.mark.parametrize(("said", "told"), [
+@pytest.mark.parametrize(("raised", "message"), [
     ("bad_alloc while running a node", "out of memory"), ("no kernel", "refuses the network")])
-def test_what_the_engine_refuses(monkeypatch, said, told):
+def test_what_the_engine_refuses(monkeypatch, raised, message):
     class Refusal(Exception):
         __module__ = "onnxruntime.capi"
 
     def refuse(*_: object, **__: object):
-        raise Refusal(said + "\nsecond line")
+        raise Refusal(raised + "\nsecond line")
 
     with OnnxRuntimeBackend().inference(
             model_of("resnet18"), ExecutionPlan(precision="32.32"), SIZE) as session:
         monkeypatch.setattr(onnxruntime, "InferenceSession", refuse)
-        with pytest.raises(IpucnnError, match=told) as caught:
+        with pytest.raises(IpucnnError, match=message) as caught:
             session.compile()
     assert "second line" not in caught.value.message

@@ -60,7 +60,7 @@ def _without_half(monkeypatch):
         monkeypatch.setattr(module, "half_type", lambda core, device: "")
 
 
-def test_a_cpu_without_bfloat16_rounds_the_weights_and_says_so(monkeypatch):
+def test_a_cpu_without_bfloat16_rounds_the_weights_with_a_note(monkeypatch):
     _without_half(monkeypatch)
     probe = OpenVinoBackend().probe_for(ExecutionPlan())
     assert probe.half == "bfloat16"
@@ -245,7 +245,7 @@ def test_a_quantised_network_is_stored(folder, tmp_path, monkeypatch):
     assert len(list((tmp_path / "quantised").iterdir())) == 2
 
 
-def test_what_quantising_does_is_told(folder):
+def test_the_effect_of_quantising_is_reported(folder):
     state, loggers = random.getstate(), logging.getLoggerClass()
     result = _quantised(data_dir=str(folder), calibration_samples=40)
     assert (random.getstate(), logging.getLoggerClass()) == (state, loggers)
@@ -359,7 +359,7 @@ def test_a_folder_for_data_that_reads_none_is_refused(folder):
         _quantised(data="shapes", calibration_dir=str(folder))
 
 
-def test_other_backends_say_who_computes_in_8_bit_integers():
+def test_other_backends_name_those_with_8_bit_integers():
     with pytest.raises(UsageError, match="'torch' does not compute in precision 'int8'"
                        ) as raised:
         run_with(backend="torch", precision="int8", data="generated")

@@ -40,13 +40,13 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 @pytest.fixture
 def machine(popart_double):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return popart_double._machine.MACHINE
 
 
 @pytest.fixture
 def made(popart_double, monkeypatch):
-    """The sessions that PopART was asked for."""
+    """The sessions that were created with PopART."""
     sessions = []
 
     class Recorded(popart_double.InferenceSession):
@@ -260,7 +260,7 @@ def _logits_of(session, busy, images):
     ("/layer1/layer1.0/Add", "layer1/0"), ("/_blocks.3/_bn0/Mul", "_blocks/3/_bn0"),
     ("/features/features.1/conv/conv.0/conv.0.0/Conv", "features/1/conv/0/0"),
     ("/Flatten", ""), ("Cast_19", ""), ("", "")])
-def test_nodes_tell_their_module(node, module):
+def test_nodes_have_the_name_of_their_module(node, module):
     assert module_of(node) == module
 
 
@@ -299,10 +299,10 @@ def test_stages_are_virtual_graphs_and_pipeline_stages(popart_double, made):
     assert stages[2][0].startswith("/layer4/layer4.0/")
 
 
-@pytest.mark.parametrize(("splits", "said"), [
+@pytest.mark.parametrize(("splits", "message"), [
     (("layer9",), "unknown pipeline split 'layer9'"), (("layer3", "layer2"), "runs before")])
-def test_splits_that_cannot_be_are_refused(popart_double, splits, said):
-    with pytest.raises(UsageError, match=said):
+def test_splits_that_cannot_be_are_refused(popart_double, splits, message):
+    with pytest.raises(UsageError, match=message):
         _session(ExecutionPlan(device_iterations=3, pipeline_splits=splits),
                  backend=_with(ipu_model=True))
 
@@ -427,7 +427,7 @@ def test_ipu_model_needs_no_hardware(machine, made, popart_double):
     assert (made[-1]._info.numIpus, made[-1]._info.tilesPerIPU) == (3, 1472)
 
 
-def test_cycles_are_told(popart_double):
+def test_cycles_are_reported(popart_double):
     with _session(backend=_with(report_hw_cycle_count=True)) as session:
         session.compile()
         session(_images(1))

@@ -369,7 +369,7 @@ def test_inference_is_that_of_onnx_runtime(popart):
 
 @pytest.mark.parametrize(("kind", "shape"), [
     ("final", (2, 5)), ("SUM", (2, 5)), (("EveryN", 2), (2, 2, 5)), ("all", (4, 2, 5))])
-def test_anchors_return_what_their_type_says(popart, kind, shape):
+def test_anchors_return_according_to_their_type(popart, kind, shape):
     data, x = exported(small().eval()), images(4, 2)
     every = run(popart, ready(inferring(popart, data, steps=4)), x=x)["y"]
     found = run(popart, ready(inferring(popart, data, kind, steps=4)), x=x)["y"]
@@ -786,7 +786,7 @@ def test_half_precision_weights_stay_halves(popart):
         session.readWeights(popart.PyWeightsIO({"6.weight": np.zeros((5, 4), np.float32)}))
 
 
-def test_losses_reduce_as_told(popart):
+def test_losses_reduce_as_given(popart):
     log = torch.log_softmax(small()(torch.from_numpy(images(2))), 1)
     y = np.array([1, 3], np.int32)
     rows = -log[[0, 1], [1, 3]].detach().numpy()

@@ -1,4 +1,4 @@
-"""What goes wrong with PopART, as `ipucnn run` tells it: one line, and what to do."""
+"""Errors of PopART in `ipucnn run`: one line, and a hint."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def failed(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def machine(popart_double):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return popart_double._machine.MACHINE
 
 
@@ -147,14 +147,14 @@ def test_a_driver_that_fails(popart_double, failed, monkeypatch):
     assert "the IPU driver failed: no driver" in error
 
 
-@pytest.mark.parametrize(("options", "ipus", "said"), [
+@pytest.mark.parametrize(("options", "ipus", "message"), [
     (["--replicas", "3"], 16, "3 replicas of 1 pipeline stages need 3 IPUs, and IPUs are only"),
     (["--replicas", "4"], 2, "4 replicas of 1 pipeline stages need 4 IPUs, and this machine has"),
     (["--replicas", "128"], 256, "need 128 IPUs, and a process can use 64")])
-def test_ipus_that_cannot_be_had(machine, failed, options, ipus, said):
+def test_ipus_that_cannot_be_had(machine, failed, options, ipus, message):
     machine.ipus = ipus
     error, hint = failed(*options, code=2)
-    assert said in error
+    assert message in error
     assert "replicas" in hint
 
 
@@ -189,34 +189,34 @@ def test_out_of_memory(machine, failed):
     assert not machine.taken
 
 
-@pytest.mark.parametrize(("name", "said"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("poplar_recoverable_runtime_error", "LINK_RESET"),
     ("poplar_unrecoverable_runtime_error", "hardware"),
     ("poplar_application_runtime_error", "POPART_LOG_LEVEL"), ("poplibs_exception", "LOG_LEVEL"),
     ("popart_internal_exception", "LOG_LEVEL")])
-def test_a_device_that_fails_while_it_runs(popart_double, machine, failed, name, said):
+def test_a_device_that_fails_while_it_runs(popart_double, machine, failed, name, message):
     machine.fails = getattr(popart_double, name)("link is down\nmore")
     machine.fails.recoveryAction = "LINK_RESET"
     error, hint = failed(code=1)
     assert error.endswith("the model cannot run on the IPU: link is down")
-    assert said in hint
+    assert message in hint
     assert not machine.taken
 
 
 def test_a_graph_that_popart_does_not_read(popart_double, failed, monkeypatch):
     def fails(*_):
-        raise popart_double.popart_exception("the checker says no\nmore")
+        raise popart_double.popart_exception("the checker refuses it\nmore")
 
     monkeypatch.setattr(popart_double, "GraphTransformer", fails)
     error, hint = failed(code=1)
-    assert error.endswith("the model cannot be prepared on the IPU: the checker says no")
+    assert error.endswith("the model cannot be prepared on the IPU: the checker refuses it")
     assert "POPART_LOG_LEVEL" in hint
 
 
 # -- options that contradict each other --------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "said"), [
+@pytest.mark.parametrize(("options", "message"), [
     (["--offline-target-ipu-version", "3", "--compile-only"], "there is no IPU version 3"),
     (["--offline-target-ipu-version", "2"], "cannot be run here"),
     (["--offline-target-ipu-version", "2", "--compile-only", "--ipu-model"], "exclude each other"),
@@ -226,9 +226,9 @@ def test_a_graph_that_popart_does_not_read(popart_double, failed, monkeypatch):
      "'--full-precision-norm' is not an option of backend 'popart'"),
     (["--num-io-tiles", "33"], "33 tiles cannot be set aside"),
     (["--precision", "int8"], "does not compute in precision 'int8'")])
-def test_options_that_cannot_be(machine, failed, options, said):
+def test_options_that_cannot_be(machine, failed, options, message):
     error, _ = failed(*options, code=2)
-    assert said in error
+    assert message in error
 
 
 def test_an_operator_that_popart_lacks(popart_double, failed, tmp_path):

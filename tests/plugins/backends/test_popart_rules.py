@@ -44,7 +44,7 @@ def popart(popart_double):
 
 @pytest.fixture
 def machine(popart):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return popart._machine.MACHINE
 
 
@@ -310,7 +310,7 @@ def test_a_cached_program_brings_what_the_hash_does_not_see(popart, machine, tmp
     assert cached(popart, tmp_path, 3, enableStableNorm=True)[0] == [3, 3]
 
 
-def test_programs_that_the_hash_cannot_tell_apart_are_kept_apart(machine, tmp_path):
+def test_programs_of_one_hash_are_kept_apart(machine, tmp_path):
     cache = {"model_cache_path": str(tmp_path)}
     first, _ = logits(Shifted(1.0), cache)
     second, _ = logits(Shifted(3.0), cache)

@@ -1,4 +1,4 @@
-"""Training through PopART, on the strict double: what is computed, options, the whole commands."""
+"""Training through PopART, on the strict double: computation, options, whole commands."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ REGISTRY = Registry(PluginSettings(disable_all=True))
 
 @pytest.fixture(autouse=True)
 def machine(popart_double, monkeypatch):
-    """What the double pretends to run on; torch differentiates batch norms as PopART does."""
+    """The device that the double simulates; torch differentiates batch norms as PopART does."""
     use_sample_norms(popart_double, monkeypatch)
     return popart_double._machine.MACHINE
 
 
 @pytest.fixture
 def made(popart_double, monkeypatch):
-    """The training sessions that PopART was asked for."""
+    """The training sessions that were created with PopART."""
     sessions = []
 
     class Recorded(popart_double.TrainingSession):
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
-            self.asked = kwargs
+            self.arguments = kwargs
             sessions.append(self)
 
     monkeypatch.setattr(popart_double, "TrainingSession", Recorded)
@@ -169,7 +169,7 @@ def test_label_smoothing():
                       gradient_accumulation=2)
 
 
-def test_what_rests_keeps_its_weights_and_statistics(made):
+def test_frozen_layers_keep_their_weights_and_statistics(made):
     model = network()
     with torch.no_grad():
         model[0][1].running_var.fill_(2.5)
@@ -220,7 +220,7 @@ def test_half_precision(made):
     assert {value.dtype for value in found.values()} == {torch.float32, torch.int64}
     assert_close(found, expected, 0.02)
     assert made[0].getInfo("0.0.weight").data_type_lcase() == "float16"
-    assert made[0].getInfo(made[0].asked["loss"]).data_type_lcase() == "float32"
+    assert made[0].getInfo(made[0].arguments["loss"]).data_type_lcase() == "float32"
 
 
 def test_a_loss_that_is_not_finite_is_raised_with_its_update():
@@ -234,7 +234,7 @@ def test_a_loss_that_is_not_finite_is_raised_with_its_update():
 def test_without_metrics_no_predictions_cross(made):
     result = session(setup={"metrics": False}).step(batch(4), 0)
     assert result.correct == 0
-    assert list(made[0].dataFlow.anchors()) == [made[0].asked["loss"]]
+    assert list(made[0].dataFlow.anchors()) == [made[0].arguments["loss"]]
 
 
 @pytest.mark.parametrize("layer", [nn.Dropout(0.5), StochasticDepth(0.5, "row")],
@@ -273,7 +273,7 @@ OPTIONS = [
 
 
 def setting(session, path):
-    value = session.asked["userOptions"]
+    value = session.arguments["userOptions"]
     for name in path.split("."):
         value = getattr(value, name)
     return str(value)
@@ -293,11 +293,11 @@ def test_option_reaches_popart(made, name, value, field, meaning):
 
 def test_gradients_are_averaged_whatever_the_shape(made):
     session(replicas=2, gradient_accumulation=3)
-    options = made[-1].asked["userOptions"]
+    options = made[-1].arguments["userOptions"]
     assert (options.accumulationFactor, options.replicatedGraphCount) == (3, 2)
     assert str(options.accumulationAndReplicationReductionType) == "ReductionType.Mean"
     session(replicas=2, gradient_accumulation=3, accumulation_reduction="sum")
-    options = made[-1].asked["userOptions"]
+    options = made[-1].arguments["userOptions"]
     assert str(options.accumulationAndReplicationReductionType) == "ReductionType.Sum"
 
 
@@ -311,7 +311,7 @@ def test_recomputation_keeps_what_is_named(made):
 
     session_ = session(recompute="manual", recompute_checkpoints=("0", "1/0"))
     assert session_.facts["kept_for_backward"] == 4
-    nodes = onnx.load_from_string(made[-1].asked["fnModel"]).graph.node
+    nodes = onnx.load_from_string(made[-1].arguments["fnModel"]).graph.node
     kept = [node.name for node in nodes if node.op_type != "Constant" and node.name
             and not any("recompute" in one.name for one in node.attribute)]
     assert [name.split("/")[-1] for name in kept] == ["Conv", "BatchNormalization", "Relu", "Conv"]
@@ -335,7 +335,7 @@ def test_every_training_option_of_the_record_is_tried_here():
         "accumulation-sum", "compile-only", "recompute", "sharding"}
 
 
-@pytest.mark.parametrize(("setup", "options", "plan", "said"), [
+@pytest.mark.parametrize(("setup", "options", "plan", "message"), [
     ({"tolerate_non_finite": True}, {}, {}, "--skip-non-finite"),
     ({}, {"auto_loss_scaling": True}, {}, "precision 32.32 has none"),
     ({}, {"num_io_tiles": 64}, {"recompute": "auto"}, "does not recompute where transfers overlap"),
@@ -352,8 +352,8 @@ def test_every_training_option_of_the_record_is_tried_here():
     ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, None, dict)}, {}, {}, "'mine'"),
     ({"optimizer": choice(nesterov=True)}, {}, {}, "'--nesterov'"),
     ({"optimizer": choice(dampening=0.1)}, {}, {}, "'--dampening'")])
-def test_what_the_device_cannot_do_is_refused(setup, options, plan, said):
-    with pytest.raises(UsageError, match=said):
+def test_what_the_device_cannot_do_is_refused(setup, options, plan, message):
+    with pytest.raises(UsageError, match=message):
         session(setup=setup, options=options, **plan)
 
 
@@ -387,7 +387,7 @@ def test_a_cached_program_has_the_optimizer_state_of_its_training(machine, tmp_p
     assert [one["event"] for one in machine.events] == ["compiled", event]
 
 
-def test_saved_weights_replace_those_that_rest():
+def test_saved_weights_replace_frozen_ones():
     resting = network()
     train_from(resting, "1")
     parts = [batch(4, seed) for seed in range(4)]
@@ -423,7 +423,7 @@ def test_the_ipus_are_free_while_a_training_is_detached(machine):
     assert not machine.taken
 
 
-def test_out_of_memory_says_what_to_try(machine):
+def test_out_of_memory_has_a_hint(machine):
     machine.bytes_per_ipu = 100
     with pytest.raises(IpucnnError, match="cannot be compiled for training") as error:
         session()
@@ -493,7 +493,7 @@ def test_ipus_without_a_pipeline_take_turns(cli, made):
     assert (result["plan"]["stages"], result["plan"]["gradient_accumulation"]) == (2, 1)
     assert len(result["session"]["stages_begin_at"]) == 2
     assert [v["images"] for v in result["validations"]] == [50]
-    options = made[-1].asked["userOptions"]
+    options = made[-1].arguments["userOptions"]
     assert options.enablePipelining is False
     assert str(options.virtualGraphMode) == "VirtualGraphMode.Manual"
 

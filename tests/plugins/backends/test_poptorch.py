@@ -51,7 +51,7 @@ def poptorch(poptorch_double):
 
 @pytest.fixture
 def machine(poptorch):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return poptorch._machine.MACHINE
 
 
@@ -297,12 +297,12 @@ def test_io_tiles_come_with_overlapped_transfers(machine):
     assert not plain.overlaps
 
 
-@pytest.mark.parametrize(("tiles", "splits", "said"), [
+@pytest.mark.parametrize(("tiles", "splits", "message"), [
     (31, (), "31 is too small"), (33, (), "33 tiles"),
     (194, (), "194 tiles"), (32, ("layer3",), "pipeline")])
-def test_io_tiles_that_cannot_be_are_refused(poptorch, tiles, splits, said):
+def test_io_tiles_that_cannot_be_are_refused(poptorch, tiles, splits, message):
     plan = ExecutionPlan(device_iterations=2, pipeline_splits=splits)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         _session(plan, backend=_with(num_io_tiles=tiles))
 
 
@@ -334,13 +334,13 @@ def test_offline_target_compiles_without_hardware(machine):
     assert not PopTorchBackend().probe().usable
 
 
-@pytest.mark.parametrize(("plan", "options", "said"), [
+@pytest.mark.parametrize(("plan", "options", "message"), [
     (COMPILED, {"offline_target_ipu_version": 3}, "no IPU version 3"),
     (PLAIN, {"offline_target_ipu_version": 2}, "cannot be run here"),
     (COMPILED, {"offline_target_ipu_version": 2, "connection_type": "ondemand"},
      "--connection-type")])
-def test_offline_target_that_cannot_be_is_refused(poptorch, plan, options, said):
-    with pytest.raises(UsageError, match=said):
+def test_offline_target_that_cannot_be_is_refused(poptorch, plan, options, message):
+    with pytest.raises(UsageError, match=message):
         _session(plan, backend=_with(**options))
 
 
@@ -410,7 +410,7 @@ def test_missing_poptorch_names_the_sdk_and_never_pip(bare):
     ("assert False, 'only works with torch==9.9 but'", "torch==9.9", "torch 2.0.1"),
     ("import poptorch.poptorch_core", "poptorch_core", "enable.sh"),
     ("raise OSError('libpopart.so: cannot open')", "libpopart.so", "enable.sh")])
-def test_poptorch_that_does_not_import_says_why(bare, monkeypatch, tmp_path, code, reason, remedy):
+def test_why_poptorch_cannot_be_imported(bare, monkeypatch, tmp_path, code, reason, remedy):
     (tmp_path / "poptorch").mkdir()
     (tmp_path / "poptorch" / "__init__.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -441,14 +441,14 @@ def test_driver_that_fails_does_not_make_the_probe_fail(poptorch, monkeypatch):
     assert probe.reason.endswith("no driver")
 
 
-@pytest.mark.parametrize(("replicas", "splits", "ipus", "error", "said"), [
+@pytest.mark.parametrize(("replicas", "splits", "ipus", "error", "message"), [
     (3, (), 16, UsageError, "3 replicas of 1 pipeline stages need 3 IPUs.*powers of two"),
     (2, ("layer2",), 2, UnavailableError, "need 4 IPUs, and this machine has fewer"),
     (64, ("layer2",), 256, UsageError, "need 128 IPUs, and a process can use 64")])
-def test_number_of_ipus_is_checked_first(machine, replicas, splits, ipus, error, said):
+def test_number_of_ipus_is_checked_first(machine, replicas, splits, ipus, error, message):
     machine.ipus = ipus
     plan = ExecutionPlan(replicas=replicas, pipeline_splits=splits, device_iterations=2)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         _session(plan)
 
 
@@ -467,7 +467,7 @@ def _failure(plan, run=False):
     return caught.value
 
 
-def test_out_of_memory_says_what_to_try(machine):
+def test_out_of_memory_has_a_hint(machine):
     machine.bytes_per_ipu = 1000
     error = _failure(ExecutionPlan(micro_batch=4))
     assert error.exit_code == 1
@@ -476,21 +476,21 @@ def test_out_of_memory_says_what_to_try(machine):
     assert "--available-memory-proportion" in error.hint
 
 
-def test_busy_ipus_say_how_to_wait(machine):
+def test_the_error_for_busy_ipus_has_a_hint(machine):
     machine.busy = True
     error = _failure(ExecutionPlan())
     assert "Failed to acquire 1 IPU" in error.message
     assert "POPTORCH_WAIT_FOR_IPU=1" in error.hint
 
 
-@pytest.mark.parametrize(("name", "said"), [
+@pytest.mark.parametrize(("name", "message"), [
     ("RecoverableError", "reset"), ("UnrecoverableError", "hardware"), ("Error", "LOG_LEVEL")])
-def test_errors_while_running_are_one_line(poptorch, machine, name, said):
+def test_errors_while_running_are_one_line(poptorch, machine, name, message):
     failure = poptorch._errors.failure("link is down\nmore", "poplar_x", getattr(poptorch, name))
     machine.fails = failure
     error = _failure(ExecutionPlan(), run=True)
     assert error.message == "the model cannot run on the IPU: link is down"
-    assert said in error.hint
+    assert message in error.hint
 
 
 # -- the whole command -------------------------------------------------------------------------
@@ -730,7 +730,7 @@ class _Numbered(torch.nn.Module):
 
 @pytest.mark.parametrize(("mode", "rows"), [
     ("All", [1, 2, 3, 4, 5, 6]), ("Final", [5, 6]), ("Sum", [9, 12]), ("Default", range(1, 7))])
-def test_double_returns_what_the_output_mode_says(poptorch, mode, rows):
+def test_double_returns_according_to_the_output_mode(poptorch, mode, rows):
     options = poptorch.Options().deviceIterations(3).replicationFactor(2)
     options.outputMode(poptorch.OutputMode[mode])
     model = poptorch.inferenceModel(_Numbered(), options)
@@ -793,10 +793,10 @@ def test_double_checks_blocks(poptorch):
             poptorch.Options().deviceIterations(2))(torch.zeros(2))
 
 
-@pytest.mark.parametrize(("sharded", "tiles", "marks", "said"), [
+@pytest.mark.parametrize(("sharded", "tiles", "marks", "message"), [
     (False, 32, "right", "PipelinedExecution"), (True, 0, "right", "No IO tiles"),
     (True, 32, "late input", "not a tensor input"), (True, 32, "early output", "tensor output")])
-def test_double_checks_overlapped_transfers(poptorch, sharded, tiles, marks, said):
+def test_double_checks_overlapped_transfers(poptorch, sharded, tiles, marks, message):
     mode = poptorch.OverlapMode.OverlapDeviceIterationLoop
 
     class Marked(torch.nn.Module):
@@ -810,7 +810,7 @@ def test_double_checks_overlapped_transfers(poptorch, sharded, tiles, marks, sai
         options.setExecutionStrategy(poptorch.ShardedExecution())
     if tiles:
         options.TensorLocations.numIOTiles(tiles)
-    with pytest.raises(poptorch.Error, match=said):
+    with pytest.raises(poptorch.Error, match=message):
         poptorch.inferenceModel(Marked(), options)(torch.zeros(1))
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong with IPUs and their SDK, as the commands tell it: one line, and what to do."""
+"""Errors of IPUs and their SDK in commands: one line, and a hint."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def failed(request, tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def machine(poptorch_double):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return poptorch_double._machine.MACHINE
 
 
@@ -164,17 +164,17 @@ def test_out_of_memory(machine, failed):
     assert ("--offload-optimizer" in hint) is (failed.command == "train")
 
 
-@pytest.mark.parametrize(("name", "action", "said"), [
+@pytest.mark.parametrize(("name", "action", "message"), [
     ("RecoverableError", "LINK_RESET", "LINK_RESET"), ("UnrecoverableError", None, "hardware"),
     ("Error", None, "POPTORCH_LOG_LEVEL")])
-def test_a_device_that_fails_while_it_runs(poptorch_double, machine, failed, name, action, said):
+def test_a_device_that_fails_while_it_runs(poptorch_double, machine, failed, name, action, message):
     kind = getattr(poptorch_double, name)
     machine.fails = poptorch_double._errors.failure("link is down\nmore", "poplar_x", kind)
     if action:
         kind.recovery_action = action
     error, hint = failed(code=1)
     assert error.endswith("on the IPU: link is down")
-    assert said in hint
+    assert message in hint
 
 
 def test_io_tiles_and_a_pipeline(machine, failed):

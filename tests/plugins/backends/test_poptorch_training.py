@@ -36,7 +36,7 @@ WEIGHTS = (0.5, 1.0, 2.0, 3.0, 0.25)
 
 @pytest.fixture(autouse=True)
 def machine(poptorch_double):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return poptorch_double._machine.MACHINE
 
 
@@ -285,7 +285,7 @@ def test_round_trips_are_those_of_all_calls(machine):
     made = session(replicas=2)
     assert made.device_latency() is None
     for seconds, number in (((1.0, 3.0, 2.0), 0), ((0.5, 1.5, 1.0), 1)):
-        made._executor.getLatency = lambda told=seconds: told
+        made._executor.getLatency = lambda found=seconds: found
         made.step(batch(8), number)
     assert made.device_latency() == (0.5, 3.0, 1.5)
 
@@ -322,14 +322,14 @@ class Untraceable(CrossEntropy):
     name, traceable = "by-value", False
 
 
-@pytest.mark.parametrize(("setup", "options", "said"), [
+@pytest.mark.parametrize(("setup", "options", "message"), [
     ({"tolerate_non_finite": True}, {}, "--skip-non-finite"),
     ({}, {"enable_optimizer_rts": True}, "--enable-optimizer-rts"),
     ({"loss": Untraceable()}, {}, "backend 'poptorch' has no loss 'by-value'"),
     ({}, {"num_io_tiles": 33}, "--num-io-tiles"),
     ({"optimizer": OptimizerChoice("mine", 0.1, 0.0, None, dict)}, {}, "'mine'")])
-def test_what_the_device_cannot_do_is_refused(setup, options, said):
-    with pytest.raises(UsageError, match=said):
+def test_what_the_device_cannot_do_is_refused(setup, options, message):
+    with pytest.raises(UsageError, match=message):
         session(setup=setup, options=options)
 
 
@@ -356,7 +356,7 @@ def test_weights_are_fresh_after_every_call(machine):
     assert not torch.equal(made.weights()["0.0.weight"], after["0.0.weight"])
 
 
-def test_out_of_memory_says_what_to_try(machine):
+def test_out_of_memory_has_a_hint(machine):
     machine.bytes_per_ipu = 100
     with pytest.raises(IpucnnError, match="cannot be compiled for training") as error:
         session()

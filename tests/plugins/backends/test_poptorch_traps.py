@@ -32,7 +32,7 @@ def poptorch(poptorch_double):
 
 @pytest.fixture
 def machine(poptorch):
-    """What the double pretends to run on."""
+    """The device that the double simulates."""
     return poptorch._machine.MACHINE
 
 
@@ -397,12 +397,12 @@ def test_training_flag_is_that_of_the_wrapping(poptorch):
         def forward(self, x):
             return super().forward(x * (2 if self.training else 1))
 
-    for training, told in ((True, 2), (False, 1)):
+    for training, expected in ((True, 2), (False, 1)):
         model = Flagged(poptorch).train(training)
         wrapped = poptorch.trainingModel(model)
         wrapped.compile(torch.ones(1))
         model.train(not training)
-        assert float(wrapped(torch.ones(1))[0]) == told
+        assert float(wrapped(torch.ones(1))[0]) == expected
     made = session(model=network().eval())
     before = made.weights()["0.1.running_mean"]
     made.step(batch(2), 0)
@@ -637,12 +637,12 @@ def test_cycle_count_is_not_offered(poptorch):
 # -- transfers that overlap --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("marks", "mode", "said"), [
+@pytest.mark.parametrize(("marks", "mode", "message"), [
     ("all", "Final", "Unsupported output mode"),
     ("used before", "Sum", "must be the only op"), ("used beside", "Sum", "must be the only op"),
     ("computed", "Sum", "not a tensor input"), ("returned twice", "Sum", "returned twice"),
     ("changed after", "Sum", "not a tensor output"), ("all", "Sum", None)])
-def test_marks_of_overlapped_transfers(poptorch, marks, mode, said):
+def test_marks_of_overlapped_transfers(poptorch, marks, mode, message):
     overlap = poptorch.OverlapMode.OverlapAccumulationLoop
 
     class Marked(Weighed):
@@ -660,10 +660,10 @@ def test_marks_of_overlapped_transfers(poptorch, marks, mode, said):
     options.TensorLocations.numIOTiles(32)
     options.outputMode(poptorch.OutputMode[mode])
     wrapped = poptorch.trainingModel(Marked(poptorch), options)
-    if said is None:
+    if message is None:
         wrapped(torch.ones(2))
     else:
-        with pytest.raises(poptorch.Error, match=said):
+        with pytest.raises(poptorch.Error, match=message):
             wrapped(torch.ones(2))
 
 
@@ -751,7 +751,7 @@ def test_value_that_torch_has_by_default_is_constant(poptorch):
                 wrapped.setOptimizer(optimizer)
 
 
-def test_changed_rate_needs_the_device_to_be_told(poptorch):
+def test_changed_rate_must_be_sent_to_the_device(poptorch):
     model = Weighed(poptorch)
     optimizer = poptorch.optim.SGD(model.parameters(), lr=0.5)
     wrapped = poptorch.trainingModel(model, None, optimizer)
@@ -818,7 +818,7 @@ def dropping():
     return model
 
 
-def test_detached_training_goes_on_as_it_was():
+def test_detached_training_continues_unchanged():
     """Attaching loads weights, optimizer and random numbers: what was not read is lost."""
     left, stayed = session(model=dropping()), session(model=dropping())
     for number in range(3):

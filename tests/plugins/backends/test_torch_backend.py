@@ -127,7 +127,7 @@ def test_a_batch_norm_that_is_not_alone_after_its_convolution_stays():
 
 @pytest.mark.parametrize("precision", ["16.16", "32.32"])
 @pytest.mark.parametrize("place", ["device", "host", "none"])
-def test_images_are_normalised_where_the_plan_says(place, precision):
+def test_images_are_normalised_according_to_the_plan(place, precision):
     module, images = _model("resnet18"), _images(2)
     fed = normalise(images) if place == "host" else images
     with torch.no_grad():
@@ -206,7 +206,7 @@ def test_an_unknown_device_is_refused():
             devices.pick("cuda:3")
 
 
-def test_the_device_that_is_described_is_the_one_that_is_asked_for(monkeypatch):
+def test_the_device_that_is_described_is_the_given_one(monkeypatch):
     def pick(wanted=None):
         if wanted == "tpu":
             raise UsageError("no device 'tpu'", "use another")
@@ -215,8 +215,8 @@ def test_the_device_that_is_described_is_the_one_that_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(engine, "pick", pick)
     assert TorchBackend().probe().device == "a GPU"
-    asked = TorchBackend(TorchOptions(device="cpu")).probe_for(ExecutionPlan())
-    assert (asked.device, asked.half) == ("a CPU", "bfloat16")
+    found = TorchBackend(TorchOptions(device="cpu")).probe_for(ExecutionPlan())
+    assert (found.device, found.half) == ("a CPU", "bfloat16")
     missing = TorchBackend(TorchOptions(device="tpu")).probe_for(ExecutionPlan())
     assert (missing.usable, missing.reason, missing.remedy) == (False, "no device 'tpu'",
                                                                 "use another")

@@ -222,7 +222,7 @@ def test_a_group_without_a_timeout_has_that_of_torch(monkeypatch, seconds, limit
     ("12.4", False, None, OK, "has no NVIDIA driver"),
     ("12.4", True, None, PROBLEM, "finds no GPU: the driver is too old"),
 ])
-def test_doctor_says_why_there_is_no_gpu(monkeypatch, tmp_path, built, driver, visible, status,
+def test_doctor_reports_why_there_is_no_gpu(monkeypatch, tmp_path, built, driver, visible, status,
                                          words):
     def old():
         raise RuntimeError("the driver is too old\nmore")
@@ -317,7 +317,7 @@ def test_an_update_that_has_begun_is_not_repeated():
     assert steps == [1]
 
 
-def test_out_of_memory_at_one_micro_batch_is_said():
+def test_out_of_memory_at_one_micro_batch_is_an_error():
     made = session(network(), micro_batch=4)
 
     def fails(_):
@@ -330,7 +330,7 @@ def test_out_of_memory_at_one_micro_batch_is_said():
 
 
 @pytest.mark.parametrize("backward", [False, True])
-def test_out_of_memory_of_a_compiled_model_is_said(monkeypatch, backward):
+def test_out_of_memory_of_a_compiled_model_is_an_error(monkeypatch, backward):
     class Fails(torch.autograd.Function):
         @staticmethod
         def forward(_, images):

@@ -237,7 +237,7 @@ def test_a_resumed_session_continues_bit_for_bit(name, tmp_path):
     assert_close(second.weights(ema=True), whole.weights(ema=True), 0)
 
 
-def test_a_copy_of_a_partly_resting_model_rests_too():
+def test_a_copy_of_a_partly_frozen_model_is_frozen_too():
     from ipucnn.training.parameters import train_from
 
     model = network(norm=True)

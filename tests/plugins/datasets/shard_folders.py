@@ -61,7 +61,7 @@ def listed(folder, names, per_shard, total):
                  for place, name in enumerate(names))
 
 
-def write(folder, train=10, validation=6, per_shard=4, kind="jpg", make=sample, **said):
+def write(folder, train=10, validation=6, per_shard=4, kind="jpg", make=sample, **stated):
     """Write a folder as 'ipucnn data convert' does."""
     counts = {"train": train, "validation": validation}
     shards = {}
@@ -69,7 +69,7 @@ def write(folder, train=10, validation=6, per_shard=4, kind="jpg", make=sample, 
         names = write_split(folder, split, [make(number, kind) for number in range(count)],
                             per_shard)
         shards[split] = listed(folder, names, per_shard, count)
-    fields = {"classes": CLASSES, "boxes": True, "image_ids": True, **said}
+    fields = {"classes": CLASSES, "boxes": True, "image_ids": True, **stated}
     (folder / "metadata.json").write_text(Metadata(
         counts, "img" if kind == "jpg" else "tensor", shards=shards,
         checksum=checksum(shard.md5 for row in shards.values() for shard in row),
@@ -83,7 +83,7 @@ def digest(folder):
 
 
 def write_old(folder, train=10, validation=6, per_shard=4, kind="jpg", boxes=True, instances=0,
-              **said):
+              **stated):
     """Write a folder as the converter of Graphcore's example applications did."""
     description = {} if boxes else {"json": None}
     counts = {"train": train, "validation": validation}
@@ -96,7 +96,7 @@ def write_old(folder, train=10, validation=6, per_shard=4, kind="jpg", boxes=Tru
     content = {"train_length": train, "validation_length": validation,
                "format": "img" if kind == "jpg" else "tensor", "shuffle": True, "seed": 7,
                "train_transform_pipeline": steps, "validation_transform_pipeline": steps,
-               "checksum": digest(folder), **said}
+               "checksum": digest(folder), **stated}
     (folder / "metadata.json").write_text(json.dumps(content))
     for split, names in shards.items():
         rest = len(names) % instances or instances if instances else 0

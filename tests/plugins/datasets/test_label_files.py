@@ -95,8 +95,8 @@ def test_several_labels(root, header, cells, note):
     assert dataset.class_names == ("cat", "dog", "pet")
     assert [dataset.labels(index) for index in range(4)] == [(0, 2), (1, 2), (0,), ()]
     assert dataset.label(0) is None
-    (said,) = dataset.notes
-    assert said.endswith(f"are separated by {note}")
+    (text,) = dataset.notes
+    assert text.endswith(f"are separated by {note}")
 
 
 def test_a_space_is_part_of_a_single_label(root):

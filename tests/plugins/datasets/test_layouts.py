@@ -1,4 +1,4 @@
-"""How `image_folder` understands folders, and what it says of them."""
+"""The folders that `image_folder` accepts, and its notes on them."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_what_is_not_understood_is_described(tmp_path, files, message, hint):
     assert any(caught.value.message == problem for problem in verify(str(tmp_path), "image_folder"))
 
 
-def test_a_class_of_unread_formats_says_so(tmp_path):
+def test_a_class_of_unread_formats_is_an_error(tmp_path):
     root = fill(tmp_path, "a/1.jpg", "b/")
     (tmp_path / "b" / "1.cr2").write_bytes(b"raw")
     with pytest.raises(DataError, match="no images, but 1 image of a format that no installed "
@@ -196,7 +196,7 @@ class TestHeldOut:
         assert train[1:] == validation[1:]
         return train[0], validation[0], train[2]
 
-    def test_by_class_and_said(self, root):
+    def test_by_class_with_a_note(self, root):
         train, validation, notes = self.split(root)
         assert sorted(train + validation) == sorted(opened(root)[0])
         assert [name[0] for name in validation] == ["a", "a", "a", "b", "c"]
@@ -224,7 +224,7 @@ class TestHeldOut:
         assert len(train) == 18
         assert len(validation) == 2
 
-    def test_only_where_it_is_asked_for(self, root):
+    def test_only_on_request(self, root):
         assert len(opened(root)[0]) == len(opened(root, "train")[0]) == 43
         assert len(opened(root, "train", validation_split=0.1)[0]) == 38
         with pytest.raises(NoSplitError, match="no validation images") as caught:

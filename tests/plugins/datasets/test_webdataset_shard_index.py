@@ -159,7 +159,7 @@ class TestFaults:
 
 
 class TestKept:
-    def test_the_last_that_were_asked_for(self):
+    def test_the_last_keys_requested(self):
         kept, made = Kept(2), []
         for key in (1, 2, 1, 3, 1, 2):
             assert kept(key, lambda key=key: made.append(key) or 10 * key) == 10 * key

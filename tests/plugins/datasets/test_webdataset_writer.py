@@ -95,24 +95,25 @@ def test_files_are_stored_byte_for_byte_under_the_suffix_of_their_content(folder
             seen.append(sample[suffix])
         assert len(seen) == len(set(seen)) == count
     assert made.splits["train"].samples == 30
-    said = meta(tmp_path / "out")
-    assert said.classes == tuple(CLASSES)
-    assert said.lengths == {"train": 30, "validation": 10}
-    assert [s.samples for s in said.shards["train"]] == [8, 8, 8, 6]
-    assert (said.format, said.shuffle, said.image_quality, said.boxes) == ("img", True, None, False)
+    found = meta(tmp_path / "out")
+    assert found.classes == tuple(CLASSES)
+    assert found.lengths == {"train": 30, "validation": 10}
+    assert [s.samples for s in found.shards["train"]] == [8, 8, 8, 6]
+    assert (found.format, found.shuffle) == ("img", True)
+    assert (found.image_quality, found.boxes) == (None, False)
 
 
-def test_metadata_tells_sizes_and_digests_as_checksumdir_has_them(folder, tmp_path):
+def test_metadata_has_sizes_and_the_digests_of_checksumdir(folder, tmp_path):
     write(folder, tmp_path, samples_per_shard=8)
-    said = meta(tmp_path)
+    found = meta(tmp_path)
     digests = []
-    for shard in (shard for of in said.shards.values() for shard in of):
+    for shard in (shard for of in found.shards.values() for shard in of):
         data = (tmp_path / shard.name).read_bytes()
         assert (len(data), hashlib.md5(data).hexdigest()) == (shard.bytes, shard.md5)
         digests.append(shard.md5)
     assert sorted(os.listdir(tmp_path)) == sorted(
-        ["metadata.json", *(shard.name for of in said.shards.values() for shard in of)])
-    assert said.checksum == hashlib.md5("".join(sorted(digests)).encode()).hexdigest()
+        ["metadata.json", *(shard.name for of in found.shards.values() for shard in of)])
+    assert found.checksum == hashlib.md5("".join(sorted(digests)).encode()).hexdigest()
 
 
 @pytest.mark.parametrize("options", [
@@ -140,13 +141,13 @@ def test_shuffling_is_one_permutation_by_the_seed(folder, tmp_path):
 def test_shards_by_size_are_as_full_as_can_be(folder, tmp_path):
     limit = 60_000
     write(folder, tmp_path, bytes_per_shard=str(limit), samples_per_shard=20)
-    said, firsts = meta(tmp_path), []
-    for shard in said.shards["train"]:
+    found, firsts = meta(tmp_path), []
+    for shard in found.shards["train"]:
         here = inside(tmp_path / shard.name)
         assert len(here) == shard.samples
         firsts.append(sum(512 + -(-len(value) // 512) * 512 for key, value in here[0].items()
                           if not key.startswith("__")))
-    sizes = [shard.bytes for shard in said.shards["train"]]
+    sizes = [shard.bytes for shard in found.shards["train"]]
     assert len(sizes) > 3
     assert max(sizes) <= limit
     # the sample that begins a shard had no place in the one before it
@@ -159,7 +160,7 @@ def test_a_sample_larger_than_a_shard_has_one_to_itself(folder, tmp_path):
     assert [shard.samples for shard in meta(tmp_path).shards["validation"]] == [1] * 10
 
 
-def test_shards_by_size_hold_no_more_samples_than_told(folder, tmp_path):
+def test_shards_by_size_hold_no_more_samples_than_given(folder, tmp_path):
     write(folder, tmp_path, bytes_per_shard="1G", samples_per_shard=4, splits=["validation"])
     assert [shard.samples for shard in meta(tmp_path).shards["validation"]] == [4, 4, 2]
 
@@ -177,10 +178,10 @@ def test_steps_and_pixels(folder, tmp_path):
         assert pixels.shape == (3, 28, 28)
         assert numpy.array_equal(pixels, expected)
     assert numpy.load(io.BytesIO(samples(tmp_path, "validation")[0]["npy"])).shape == (3, 20, 25)
-    said = meta(tmp_path)
-    assert said.format == "tensor"
-    assert said.image_quality is None
-    assert said.transforms == {"train": ("Resize(32)", "CenterCrop(28)"),
+    found = meta(tmp_path)
+    assert found.format == "tensor"
+    assert found.image_quality is None
+    assert found.transforms == {"train": ("Resize(32)", "CenterCrop(28)"),
                                "validation": ("Resize(20)",)}
 
 
@@ -195,7 +196,7 @@ def test_an_image_smaller_than_its_crop_gets_a_black_border(tmp_path):
     assert pixels.sum() == original.sum()
 
 
-def test_encoded_images_have_the_quality_that_is_told(folder, tmp_path):
+def test_encoded_images_have_the_given_quality(folder, tmp_path):
     sizes = {}
     for quality in (30, 95):
         write(folder, tmp_path / str(quality), image_quality=quality, splits=["train"])
@@ -236,8 +237,8 @@ def imagenet(tmp_path):
 
 def test_imagenet_and_its_boxes(imagenet, tmp_path):
     assert write(imagenet, tmp_path / "out", shuffle=False).data == "imagenet"
-    told = [json.loads(s["json"]) if "json" in s else None for s in samples(tmp_path / "out")]
-    assert told == [{"bbox": [0.2, 0.25, 0.9, 0.75]}, None, {"bbox": [0.0, 0.0, 0.1, 0.1]}]
+    found = [json.loads(s["json"]) if "json" in s else None for s in samples(tmp_path / "out")]
+    assert found == [{"bbox": [0.2, 0.25, 0.9, 0.75]}, None, {"bbox": [0.0, 0.0, 0.1, 0.1]}]
     assert meta(tmp_path / "out").boxes is True
     assert not any("json" in sample for sample in samples(tmp_path / "out", "validation"))
 
@@ -259,8 +260,8 @@ def test_coco_and_its_ids(tmp_path):
         {"image_id": 7}, {"image_id": 42}, {"image_id": 99}]
     assert not any("cls" in sample for sample in found)
     assert not shards(tmp_path / "out", "train")
-    said = meta(tmp_path / "out")
-    assert (said.image_ids, said.classes, said.lengths["train"]) == (True, (), 0)
+    found = meta(tmp_path / "out")
+    assert (found.image_ids, found.classes, found.lengths["train"]) == (True, (), 0)
 
 
 def test_a_dataset_that_draws_its_images(tmp_path, monkeypatch):
@@ -322,7 +323,7 @@ def test_nothing_readable_is_no_dataset(damaged, tmp_path):
         write(damaged, tmp_path / "out", skip_bad_samples=True)
 
 
-# -- going on ----------------------------------------------------------------------------------
+# -- continuing ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [{"samples_per_shard": 2}, {"bytes_per_shard": "11K"}])

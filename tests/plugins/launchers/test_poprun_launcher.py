@@ -37,7 +37,7 @@ def popdist(monkeypatch):
     sys.modules.pop("popdist", None)
 
 
-def test_the_environment_tells_which_instance_this_is():
+def test_the_environment_describes_the_instance():
     assert launched({}) is None
     assert launched(poprun()) == Launch(index=1, count=2, replicas=8, launcher="poprun")
     assert launched(poprun(1, 1, 0)) == Launch(0, 1, 1, "poprun")

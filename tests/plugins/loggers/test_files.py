@@ -27,7 +27,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
-def test_both_files_say_the_same(tmp_path):
+def test_both_files_have_the_same_rows(tmp_path):
     writer = MetricsWriter(tmp_path)
     for row in ROWS:
         writer.add(row)
@@ -37,7 +37,7 @@ def test_both_files_say_the_same(tmp_path):
     assert {row["top1"] for row in table(tmp_path)} == {""}
 
 
-def test_a_resumed_training_goes_on_where_its_checkpoint_was(tmp_path):
+def test_a_resumed_training_continues_where_its_checkpoint_was(tmp_path):
     for row in ROWS:
         MetricsWriter(tmp_path, 9).add(row)
     writer = MetricsWriter(tmp_path, rows=2)
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_written_for_a_while_leaves_no_gap(tmp_path):
     assert [row["update"] for row in table(folder)] == ["0", "1", "2", "3"]
 
 
-def test_a_folder_that_is_gone_is_made_anew(tmp_path):
+def test_a_deleted_folder_is_created_again(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()
     writer = MetricsWriter(folder)
@@ -173,7 +173,7 @@ def test_a_restored_training_keeps_the_rows_of_its_checkpoint(tmp_path):
     assert lines(tmp_path) == [*ROWS[:4], ROWS[5]]
 
 
-def test_a_row_that_cannot_be_written_is_told_and_written_with_the_next(tmp_path):
+def test_a_row_that_cannot_be_written_is_noted_and_written_with_the_next(tmp_path):
     folder = tmp_path / "log"
     folder.mkdir()
     logger = started(folder)

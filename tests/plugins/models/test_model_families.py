@@ -158,7 +158,7 @@ def test_published_weights_are_what_torchvision_states(name):
 
 
 def description(name):
-    """What an installed distribution says of itself; an egg has it in another file."""
+    """The metadata of an installed distribution; an egg has it in another file."""
     installed = metadata.distribution(name)
     return installed.read_text("METADATA") or installed.read_text("PKG-INFO") or ""
 

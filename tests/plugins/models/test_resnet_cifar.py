@@ -90,7 +90,7 @@ def test_shortcut_types(name, kind, projected):
         {"resnet20-cifar": 2, "resnet18": 3}[name] if kind == "A" else 0)
 
 
-def test_the_shortcuts_are_the_papers_unless_told():
+def test_the_shortcuts_are_the_papers_by_default():
     assert parameters(outline("resnet20-cifar")) == parameters(
         outline("resnet20-cifar", shortcut_type="A"))
     for name in ("resnet50", "resnext50", "resnet50-cifar"):

@@ -106,7 +106,7 @@ def test_an_option_without_meaning_for_the_layer_is_refused(name, options, flag,
     create_model("resnet8-cifar", weights="random", normlayer="none", norm_eps=None)
 
 
-def test_what_the_layers_say_of_themselves():
+def test_which_layers_depend_on_the_batch():
     specs = {name: registry().get_typed(NormLayerSpec, name) for name in
              registry().names("norm-layer")}
     assert {name: spec.batch_dependent for name, spec in specs.items()} == {

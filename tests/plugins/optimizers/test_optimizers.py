@@ -54,7 +54,7 @@ def test_sgd_has_momentum_by_default():
 
 def test_adam_and_adamw_differ_in_where_decay_enters():
     assert steps("adam", [2.0], optimizer_eps=0.0) == pytest.approx(0.9)
-    # no decay unless asked for
+    # no decay by default
     assert steps("adamw", [2.0], optimizer_eps=0.0) == pytest.approx(0.9)
     assert steps("adamw", [2.0], optimizer_eps=0.0, group=DECAYING) == pytest.approx(
         1 * (1 - 0.1 * 0.5) - 0.1)
