@@ -13,9 +13,6 @@ from ipucnn.models.card import listed
 
 IMAGENET_CLASSES = 1000
 
-MATCHES = ("name", "position")
-"""The values of `--match-classes`."""
-
 
 def imagenet_names() -> Tuple[str, ...]:
     """Return the names of ImageNet's 1000 classes in the order of published networks."""

@@ -28,7 +28,6 @@ from typing import (
     Tuple,
     Type,
     TypeVar,
-    Union,
 )
 
 from ipucnn.core.names import key
@@ -249,10 +248,6 @@ class CommandOptions:
         values = {item.name: _plain(self.get(item.name)) for item in common_options(type(self))
                   if not item.option.switch}
         return {**values, **self.plugins.as_dict(without)}
-
-
-AnyOptions = Union[CommandOptions, Any]
-"""The options of a command: composed, or one plain dataclass."""
 
 
 @once_per_class
