@@ -107,6 +107,8 @@ def test_every_line_runs_or_can_be_planned(line, tmp_path, monkeypatch, capsys):
 
 def test_make_lines_are_targets():
     makefile = (ROOT / "Makefile").read_text()
-    for _, here in rows("umbrella"):
-        for target in re.findall(r"`make ?([a-z_]*)", here):
-            assert re.search(rf"^{target or 'all'}:", makefile, re.MULTILINE), target
+    targets = [target for _, here in rows("umbrella")
+               for target in re.findall(r"`make ?([a-z_]*)", here)]
+    assert targets
+    for target in targets:
+        assert re.search(rf"^{target or 'all'}:", makefile, re.MULTILINE), target
