@@ -109,6 +109,15 @@ def test_a_mistake_at_import_is_found(copied, tmp_path, monkeypatch, name):
             if result != "passed" and not result.startswith("skipped")} == {MISTAKES[name]}
 
 
+def test_a_changed_setting_of_a_library_is_found(copied):
+    path, registry = copied("changes_the_folder")
+    path.write_text(path.read_text().replace(
+        "os.chdir(tempfile.gettempdir())",
+        "from PIL import ImageFile\nImageFile.LOAD_TRUNCATED_IMAGES = True"))
+    assert import_checks(str(path), registry)["test_import_changes_no_setting"].endswith(
+        "changes Pillow's reading of truncated images")
+
+
 def test_the_command_reports_them(cli, copied):
     path, _ = copied("counts_its_calls")
     done = cli("check-plugin", path, "lr-schedule:cosine", "--exclude",
