@@ -19,7 +19,7 @@ from ipucnn.models.batch_search import Call, Found, Record, check_backend, searc
 from ipucnn.models.build import build_model, seeded
 from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.parameters import freeze_through, train_from
+from ipucnn.training.parameters import freeze
 from ipucnn.training.rates import optimizer_choice
 from ipucnn.training.training_parts import OptimisationPart
 
@@ -152,10 +152,7 @@ class _Measured:
         with seeded(self._options.dataset.seed):
             module: torch.nn.Module = build_model(
                 self._network, self._options.plugins, self._registry).module
-        if self._options.optimisation.first_trainable_layer:
-            train_from(module, self._options.optimisation.first_trainable_layer)
-        if self._options.fine_tuning.frozen_module:
-            freeze_through(module, self._options.fine_tuning.frozen_module)
+        freeze(module, self._options)
         return module
 
     def _stored(self) -> int:

@@ -10,6 +10,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
 from ipucnn.models.layer_rates import head_of, rate_factors
 from ipucnn.training.fine_tuning import FineTuningPart
+from ipucnn.training.options import TrainOptions
 
 
 def layers_of(model: nn.Module, tuning: FineTuningPart) -> Tuple[Dict[str, float], str]:
@@ -19,6 +20,18 @@ def layers_of(model: nn.Module, tuning: FineTuningPart) -> Tuple[Dict[str, float
     """
     return (rate_factors(model, tuning.layer_decay, tuning.head_lr_factor),
             head_of(model) if tuning.frozen_epochs else "")
+
+
+def freeze(model: nn.Module, options: TrainOptions) -> None:
+    """Freeze the modules that the options of a training name; changes the model in place.
+
+    Raises:
+        UsageError: there is no such module, or none are left to train.
+    """
+    if options.optimisation.first_trainable_layer:
+        train_from(model, options.optimisation.first_trainable_layer)
+    if options.fine_tuning.frozen_module:
+        freeze_through(model, options.fine_tuning.frozen_module)
 
 
 def train_from(model: nn.Module, first: str) -> None:

@@ -43,7 +43,7 @@ from ipucnn.training.idle_options import notes_on_idle, notes_on_length
 from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import accumulation_notes, endless_epoch
-from ipucnn.training.parameters import freeze_through, layers_of, train_from
+from ipucnn.training.parameters import freeze, layers_of
 from ipucnn.training.rates import (
     LearningRate,
     LossScaling,
@@ -209,12 +209,8 @@ def prepare(options: TrainOptions, registry: Registry,
               for each, split in ((dataset, "training"), (validation, "validation"))]
     check_outputs(dataset, labels[0])
     notes += [match.note for match in labels if match is not None and match.note]
-    tuning = options.fine_tuning
-    if options.optimisation.first_trainable_layer:
-        train_from(built.module, options.optimisation.first_trainable_layer)
-    if tuning.frozen_module:
-        freeze_through(built.module, tuning.frozen_module)
-    factors, head = layers_of(built.module, tuning)
+    freeze(built.module, options)
+    factors, head = layers_of(built.module, options.fine_tuning)
     instances.share(built.module.state_dict())
     loss = make_loss(options, registry)
     dataset, counts, class_notes = balanced(options, dataset, labels[0], loss, built.num_outputs)
