@@ -9,7 +9,7 @@ import typer
 
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.launching import speaks
+from ipucnn.core.execution.launching import is_first
 from ipucnn.inference.options import RunOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
@@ -55,9 +55,9 @@ def run(given: Dict[str, Any]) -> int:
                 render.note(note)
 
     def write(result: Any) -> None:
-        if options.results.result and speaks():
+        if options.results.result and is_first():
             write_json(options.results.result, result.document())
-        if options.results.report and speaks():
+        if options.results.report and is_first():
             from ipucnn.reports.job import of_document
 
             of_document(result.document(), options.results.report)

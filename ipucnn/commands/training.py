@@ -10,7 +10,7 @@ import typer
 
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.execution.launching import speaks
+from ipucnn.core.execution.launching import is_first
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
@@ -72,11 +72,11 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
     def show(result: Any, failed: bool = False) -> None:
         note = None
         try:
-            if given.get("result") and speaks():
+            if given.get("result") and is_first():
                 from ipucnn.core.files import write_json
 
                 write_json(given["result"], result.as_dict())
-            if not given.get("no_report") and result.log_dir and speaks():
+            if not given.get("no_report") and result.log_dir and is_first():
                 from ipucnn.reports.job import of_training
 
                 note = of_training(result.log_dir)
@@ -102,7 +102,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
 
 
 def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
-    if given.get("dashboard") and speaks():
+    if given.get("dashboard") and is_first():
         if not render.wants_bar("auto"):
             render.note("'--dashboard' needs a terminal; progress is shown as lines")
         else:
@@ -116,7 +116,7 @@ def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
 
 def _next_steps(result: Any, failed: bool) -> List[str]:
     """Return the lines that suggest commands for the model of a training."""
-    if not result.checkpoint or not speaks():
+    if not result.checkpoint or not is_first():
         return []
     folder = os.path.dirname(result.checkpoint) or "."
     steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
@@ -136,11 +136,11 @@ def validate(given: Dict[str, Any]) -> int:
 
     def show(found: Any) -> None:
         try:
-            if options.results.result and speaks():
+            if options.results.result and is_first():
                 from ipucnn.core.files import write_json
 
                 write_json(options.results.result, found.document(options.results.per_class))
-            if options.results.report and speaks():
+            if options.results.report and is_first():
                 from ipucnn.reports.job import of_document
 
                 of_document(found.document(), options.results.report)

@@ -168,7 +168,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: Set[int] = set()
         self._operations: List[int] = []
         self._stored: List[int] = []
-        self._born: Dict[int, int] = {}
+        self._created: Dict[int, int] = {}
         self._used: Dict[int, int] = {}
         self._values: Dict[int, int] = {}
         self._kept: Set[int] = set()
@@ -201,9 +201,9 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def made(self, tensor: torch.Tensor) -> None:
         """Record a tensor that exists from now on."""
         key = _key(tensor)
-        if key not in self._born and key not in self.constants and tensor.is_floating_point():
+        if key not in self._created and key not in self.constants and tensor.is_floating_point():
             self._held.append(tensor)
-            self._born[key] = len(self.paths) - 1
+            self._created[key] = len(self.paths) - 1
             self._values[key] = tensor.untyped_storage().nbytes() // tensor.element_size()
             self._used[key] = len(self.paths) - 1
 
@@ -224,13 +224,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         count = len(self.paths)
         alive, passed, largest = [0] * (count + 1), [0] * (count + 1), [0] * count
         for key, values in self._values.items():
-            born, used = self._born[key], self._used[key]
-            alive[born] += values
+            created, used = self._created[key], self._used[key]
+            alive[created] += values
             alive[used + 1] -= values
-            if used > born:
-                passed[born + 1] += values
+            if used > created:
+                passed[created + 1] += values
                 passed[used + 1] -= values
-            largest[born] = max(largest[born], values)
+            largest[created] = max(largest[created], values)
         rows = zip(self.paths, self._operations, parameters, self._stored, accumulate(passed),
                    accumulate(alive), largest)
         return tuple(Call(path, operations // _IMAGES, weights,

@@ -9,7 +9,7 @@ import torch
 from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.machine import compute_threads
 from ipucnn.onnx.target import INSTALL
-from ipucnn.onnx.tracing_export import INPUT, blamed
+from ipucnn.onnx.tracing_export import INPUT, export_errors
 
 if TYPE_CHECKING:
     import onnx
@@ -50,12 +50,12 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = compute_threads()
-    with blamed(what):
+    with export_errors(what):
         session = onnxruntime.InferenceSession(proto.SerializeToString(), options,
                                                providers=["CPUExecutionProvider"])
     found = []
     for images in examples:
-        with torch.no_grad(), blamed(what):
+        with torch.no_grad(), export_errors(what):
             wanted = module(images).float()
             logits = torch.from_numpy(session.run(None, {INPUT: images.numpy()})[0]).float()
         if logits.shape != wanted.shape:

@@ -105,7 +105,7 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
     if graph.dynamic_batch:
         how["dynamic_axes"] = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
     try:
-        with _exporting, _quiet() as warned, blamed(what), _images_alone(module):
+        with _exporting, _quiet() as warned, export_errors(what), _images_alone(module):
             torch.onnx.export(module, (images,), buffer,  # type: ignore[arg-type]
                               opset_version=opset,
                               input_names=[INPUT], output_names=[OUTPUT], training=mode,
@@ -143,7 +143,7 @@ def _images_alone(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def blamed(what: str) -> Iterator[None]:
+def export_errors(what: str) -> Iterator[None]:
     """Convert any exception in a network's own code into an error that names the network."""
     try:
         yield

@@ -9,7 +9,7 @@ import traceback
 from typing import IO, TYPE_CHECKING, Any, Iterable, Optional, Sequence, TextIO, Tuple, cast
 
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.launching import own_name, speaks
+from ipucnn.core.execution.launching import is_first, own_name
 from ipucnn.core.files import json_text
 from ipucnn.core.names import printable, printable_lines
 from ipucnn.core.showing import kept, plain, plain_table
@@ -27,7 +27,7 @@ def emit(text: str) -> None:
         BrokenPipeError: the reader closed the pipe.
         IpucnnError: it cannot be written (a full disk, a closed stream).
     """
-    if not speaks():
+    if not is_first():
         return
     if sys.stdout is None:
         raise IpucnnError("cannot write to standard output: it is closed")
@@ -148,7 +148,7 @@ def note(text: str) -> None:
 
 def info(text: str) -> None:
     """Print a message to standard error, unless quiet."""
-    if not _quiet and speaks():
+    if not _quiet and is_first():
         say(text)
 
 
@@ -248,5 +248,5 @@ def wants_bar(choice: str) -> bool:
     """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
     if choice != "auto":
         return choice == "on"
-    return (not _quiet and speaks() and _is_terminal(sys.stderr)
+    return (not _quiet and is_first() and _is_terminal(sys.stderr)
             and not os.environ.get("CI") and os.environ.get("TERM") != "dumb")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.launching import fitted, launched, speaks
+from ipucnn.core.execution.launching import fitted, is_first, launched
 from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
 from ipucnn.core.progress import Listener
@@ -53,8 +53,8 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
     folder = own.get("checkpoint_output_dir") or _folder_of(place)
     check_result(own.get("result"), folder, overrides.get("log_dir"))
     with ExitStack() as held:
-        output = place_of(folder, writes=speaks())
-        if speaks() and output.is_dir():  # before the newest checkpoint is looked for
+        output = place_of(folder, writes=is_first())
+        if is_first() and output.is_dir():  # before the newest checkpoint is looked for
             held.enter_context(locked(output, "--checkpoint-output-dir", listener.note))
         own["checkpoint_path"] = place_of(place)
         if is_store(place) and divided(place)[0] == folder:  # one folder of copies is sufficient

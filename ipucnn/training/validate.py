@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
-from ipucnn.core.execution.launching import fitted, sharing, speaks
+from ipucnn.core.execution.launching import fitted, is_first, sharing
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text
@@ -112,7 +112,7 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
-    if found and evaluator is not None and speaks():
+    if found and evaluator is not None and is_first():
         _document(found, evaluator.dataset, options.results)
     return found
 

@@ -135,7 +135,7 @@ def _apart(launch: Launch, stages: int) -> bool:
         and launch.local_index is not None
 
 
-def speaks() -> bool:
+def is_first() -> bool:
     """Return whether this process reports results: the first instance, or a single process."""
     try:
         launch = launched()

@@ -19,13 +19,13 @@ from ipucnn.core.execution.launching import (
     connect,
     environment_of,
     fitted,
+    is_first,
     joined,
     launched,
     launched_count,
     launcher_named,
     own_name,
     select,
-    speaks,
 )
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
@@ -92,7 +92,7 @@ def test_without_a_launcher_a_process_works_alone():
     assert launched({}) is None
     assert launched() is None
     assert launched_count() == 1
-    assert speaks()
+    assert is_first()
     assert own_name() == ""
     assert joined() is ALONE
 
@@ -100,14 +100,14 @@ def test_without_a_launcher_a_process_works_alone():
 def test_an_instance_is_one_of_its_launcher(local):
     assert launched() == Launch(1, 3, None, "local")
     assert launched_count() == 3
-    assert not speaks()
+    assert not is_first()
     assert own_name() == "instance 2 of 3: "
 
 
 def test_the_first_instance_speaks(monkeypatch):
     for name, value in environment_of("local", 0, 2).items():
         monkeypatch.setenv(name, value)
-    assert speaks()
+    assert is_first()
     assert own_name() == "instance 1 of 2: "
 
 
@@ -115,7 +115,7 @@ def test_an_environment_that_is_not_valid_leaves_messages_as_they_are(local, mon
     monkeypatch.setenv("IPUCNN_INSTANCE_INDEX", "many")
     with pytest.raises(UsageError, match="'many'"):
         launched()
-    assert speaks()
+    assert is_first()
     assert own_name() == ""
 
 
@@ -140,8 +140,8 @@ def test_variables_of_two_launchers_are_ambiguous():
 
 SCRIPT = """
 import sys
-from ipucnn.core.execution.launching import launched, speaks
-print(launched(), speaks(), sorted(
+from ipucnn.core.execution.launching import launched, is_first
+print(launched(), is_first(), sorted(
     name for name in sys.modules if name.split(".")[0] in ("torch", "cluster_plugin")
     or name.startswith(("ipucnn.plugins.", "ipucnn.training", "ipucnn.inference"))))
 """
@@ -179,7 +179,7 @@ def test_an_unknown_launcher_is_an_error(monkeypatch):
     monkeypatch.setenv(launching.VARIABLE, "slurmm")
     with pytest.raises(UnknownNameError, match="unknown launcher 'slurmm'"):
         launched()
-    assert speaks()
+    assert is_first()
     assert own_name() == ""
 
 

@@ -56,13 +56,13 @@ print(json.dumps(rows))
 @pytest.mark.parametrize("place", ["import", "hook", "target"])
 @pytest.mark.parametrize("way", OUTPUT)
 def test_output_of_a_plugin_never_reaches_standard_output(tmp_path, way, place):
-    speaks = OUTPUT[way]
+    prints = OUTPUT[way]
     record = model("tinynet", target="chatty_target:build")
     files = {
-        "chatty_plugin.py": plugin(record, before=speaks if place == "import" else ""),
-        "chatty_target.py": (speaks if place == "target" else "") + "\nbuild = len\n"}
+        "chatty_plugin.py": plugin(record, before=prints if place == "import" else ""),
+        "chatty_target.py": (prints if place == "target" else "") + "\nbuild = len\n"}
     if place == "hook":
-        body = "".join(f"    {line}\n" for line in speaks.splitlines())
+        body = "".join(f"    {line}\n" for line in prints.splitlines())
         files["chatty_plugin.py"] = files["chatty_plugin.py"].replace(
             "    return", body + "    return")
     out, err = run(tmp_path, LISTING, **files)

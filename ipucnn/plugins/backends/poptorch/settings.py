@@ -12,7 +12,7 @@ from typing import Any, Optional
 import poptorch
 import torch
 
-from ipucnn.core.execution.launching import launched, speaks
+from ipucnn.core.execution.launching import is_first, launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import cache_dir, make_folder, trusted_folder
 from ipucnn.plugins.backends._ipu.settings import PROFILE_FOLDER, collective_settings
@@ -133,7 +133,7 @@ def _common_options(plan: ExecutionPlan, chosen: PopTorchOptions, program: str) 
     options = _new_options(plan)
     options.deviceIterations(plan.device_iterations)
     options.enableSyntheticData(plan.synthetic)
-    options.showCompilationProgressBar(sys.stderr.isatty() and speaks())
+    options.showCompilationProgressBar(sys.stderr.isatty() and is_first())
     if plan.seed is not None:
         options.randomSeed(plan.seed)
     if plan.replicas > 1:
