@@ -120,11 +120,15 @@ def test_classes_called_like_splits(tmp_path):
     assert opened(root, "train")[1] == ("bus", "test", "train")
 
 
-def test_macos_and_hidden_folders_are_no_classes(tmp_path):
+def test_folders_of_systems_and_hidden_folders_are_no_classes(tmp_path):
     root = fill(tmp_path, "a/1.jpg", "b/1.jpg", "__MACOSX/a/._1.jpg", ".thumbnails/x.jpg")
     _, classes, notes = opened(root, "train")
     assert classes == ("a", "b")
-    assert notes == [f"left out of {root!r}: 1 folder of macOS metadata: __MACOSX",
+    thumbnail = "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg"
+    disk = fill(tmp_path / "disk", "a/1.jpg", "b/1.jpg", "lost+found/x", f"a/{thumbnail}")
+    assert opened(disk, "train") == (["a/1.jpg", "b/1.jpg"], ("a", "b"), [
+        f"left out of {disk!r}: 2 folders of the operating system: a/@eaDir, lost+found"])
+    assert notes == [f"left out of {root!r}: 1 folder of the operating system: __MACOSX",
                      f"left out of {root!r}: 1 hidden image or folder: .thumbnails"]
 
 
