@@ -309,3 +309,65 @@ def test_small_images_are_left_as_they_are_or_said_to_be_enlarged(cli, small_cif
     assert code == 0, err
     assert "note: images of 32 pixels are enlarged to the model's input of 48: '--input-size 32'" \
         in err
+
+
+def test_classes_in_weights_of_other_programs(cli, tmp_path):
+    import tiny_plugin
+
+    torch.save({"state_dict": tiny_plugin.build(3).state_dict(), "epoch": 7,
+                "class_to_idx": {"bee": 0, "wasp": 1, "ant": 2}}, str(tmp_path / "other.pth"))
+    code, out, err = cli("run", *TINY[:4], "--weights", "other.pth", "--data-dir", "photos",
+                         "--predictions", "p.json", "--json", "--progress", "off")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"]["images"] == 30
+    rows = json.loads(Path("p.json").read_text())
+    assert {(row["label"], row["label_name"]) for row in rows} == {(2, "ant"), (0, "bee")}
+    names = {row["class_1"]: row["name_1"] for row in rows}
+    assert names.items() <= {0: "bee", 1: "wasp", 2: "ant"}.items()
+
+
+def test_wrong_predictions_of_several_labels_are_shown(cli):
+    names = [f"{name}/{name}{number}.jpg" for name in COUNTS for number in range(6)]
+    Path("labels.csv").write_text("file,labels\n" + "".join(
+        f"{name},{'x|y' if number % 2 else ''}\n" for number, name in enumerate(names)))
+    code, out, err = cli("run", *TINY[:4], "--weights", "random", "--num-classes", "3",
+                         "--match-classes", "position", "--data", "image_folder", "--labels",
+                         "labels.csv", "--data-dir", "photos", "--progress", "off")
+    assert code == 0, err
+    assert re.search(r"ant0.jpg +class \d +\d+\.\d % +wrong\n", out)
+    assert re.search(r"ant1.jpg +class \d +\d+\.\d % +(right|wrong: x\|y)\n", out)
+
+
+EMPTY = """
+from ipucnn.plugin import DatasetSpec, ImageDataset, hookimpl
+
+
+class Nothing(ImageDataset):
+    class_names = ("a", "b")
+
+    def __len__(self):
+        return 0
+
+    def image(self, index):
+        raise IndexError(index)
+
+    def name(self, index):
+        raise IndexError(index)
+
+
+@hookimpl
+def ipucnn_datasets():
+    return [DatasetSpec(name="nothing", summary="no images", labelled=True,
+                        target=lambda request: Nothing())]
+"""
+
+
+@pytest.mark.parametrize("command", [
+    ("run", "--weights", "random"), ("train", "--no-checkpoints"),
+    ("data", "bench", "--iterations", "1")])
+def test_a_dataset_without_images_is_an_error(cli, command):
+    Path("empty.py").write_text(EMPTY)
+    model = [] if command[0] == "data" else TINY[:4]
+    code, out, err = cli("--plugin", "empty.py", *command, *model, "--data", "nothing")
+    assert (code, out) == (1, "")
+    assert re.search(r"dataset 'nothing' has no (train )?images", err)
