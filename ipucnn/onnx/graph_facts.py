@@ -194,14 +194,14 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
     """
     model = _inlined(proto)
     ends, passed = _ends(model, path)
-    kinds = {kind for kind, _ in ends}
+    kinds = _kinds(ends)
     if any(_over_one_value(node, model) for _, node in ends):
         raise DataError(f"the Softmax of '{path}' is computed over an axis of one value, so that "
                         "each of its results is 1",
                         "export it again with a Softmax over the axis of the classes")
-    if "Hardmax" in kinds:
-        raise DataError(f"'{path}' ends in a Hardmax: its outputs are 0 and 1, and no score for "
-                        "each class", "export the network without it")
+    if kinds and kinds <= _DECISIONS:
+        raise DataError(f"'{path}' ends in {', '.join(sorted(kinds))}: its outputs are decisions, "
+                        "and no score for each class", "export the network without it")
     if not _are_probabilities(kinds):
         return LOGITS, False
     if opset_of(proto) >= 13 and not passed & _RESHAPING and any(
@@ -209,6 +209,12 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
         raise DataError(f"the Softmax of '{path}' is computed over the images of a batch (axis 0), "
                         "and not over the classes", "export it again with a Softmax over axis 1")
     return PROBABILITIES, kinds <= set(_SIGMOID) and not passed & _JOINING
+
+
+def _kinds(ends: List[Tuple[str, onnx.NodeProto]]) -> Set[str]:
+    """Return the types of the operators that outputs are derived from; masks do not count."""
+    kinds = {kind for kind, _ in ends}
+    return kinds - _DECISIONS or kinds
 
 
 def _are_probabilities(kinds: Set[str]) -> bool:
@@ -245,7 +251,7 @@ def _ends_of(graph: onnx.GraphProto, output: str, outer: Mapping[str, onnx.NodeP
         bodies = list(_bodies(node, name))
         if bodies:
             inner = [_ends_of(body, result, makers, path) for body, result in bodies]
-            if len({_are_probabilities({kind for kind, _ in found}) for found, _ in inner}) > 1:
+            if len({_are_probabilities(_kinds(found)) for found, _ in inner}) > 1:
                 raise DataError(f"some branches of '{path}' end in probabilities, and others do "
                                 "not", "export it again without the condition")
             for found, through in inner:
@@ -257,7 +263,9 @@ def _ends_of(graph: onnx.GraphProto, output: str, outer: Mapping[str, onnx.NodeP
             ends.append((node.op_type, node))
         else:
             passed.add(node.op_type)
-            inputs = node.input[:1] if node.op_type in _PASSED else node.input
+            # the first input of Where is a condition
+            inputs = node.input[:1] if node.op_type in _PASSED else node.input[
+                node.op_type == "Where":]
             waiting += [name for name in inputs if name not in seen]
             seen.update(inputs)
     return ends, passed
@@ -342,6 +350,10 @@ _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Gather", "GlobalAveragePool",
            "Identity", "QuantizeLinear", "ReduceMean", "ReduceSum", "Slice", *sorted(_RESHAPING))
 """Operators after the activation of which the first input is the data."""
+
+_DECISIONS = {"And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Hardmax", "Less",
+              "LessOrEqual", "Not", "OneHot", "Or", "Round", "Sign", "TopK"}
+"""Operators whose results are class numbers, 0 and 1, or sorted."""
 
 _JOINING = {"Concat", "Div", "ReduceSum"}
 """Operators whose outputs depend on each other: `1 - p` beside `p`, or shares of a sum."""
