@@ -105,6 +105,17 @@ def test_a_wrapper_in_a_split_is_entered(tmp_path):
     assert opened(root, "validation")[0] == ["test/all/a/2.jpg", "test/all/b/2.jpg"]
 
 
+def test_classes_of_both_splits_are_compared_like_those_of_a_model(tmp_path):
+    root = fill(tmp_path, "train/Polar_bear/1.jpg", "train/Cat/1.jpg", "train/cat/1.jpg",
+                "val/polar bear/2.jpg", "val/cat/2.jpg")
+    images = load_dataset("image_folder", root, split="validation")
+    assert images.class_names == ("Cat", "Polar_bear", "cat")
+    assert [images.label(index) for index in range(2)] == [2, 1]
+    fill(tmp_path, "val/CAT/2.jpg")
+    with pytest.raises(DataError, match="'.*val/CAT' is none of the 3 classes"):
+        load_dataset("image_folder", root, split="validation")
+
+
 def test_a_class_of_the_training_is_no_wrapper(tmp_path):
     root = fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/day/2.jpg", "val/a/night/3.jpg")
     assert opened(root, "validation")[:2] == (["val/a/day/2.jpg", "val/a/night/3.jpg"], ("a", "b"))
