@@ -129,14 +129,16 @@ def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
     assert code == 0, err
     for place, name in (("pets/cat", "ant"), ("pets/dog", "bee"), ("split/train/cat", "ant"),
                         ("split/val/cat", "ant"), ("split/val/dog", "bee"), ("flat", "ant"),
-                        ("album/2023", "ant"), ("years/2023/ant", "ant"),
+                        ("album/2023", "ant"), ("loose/cat", "ant"), ("loose/dog", "bee"),
+                        ("a/b/c/train/cat", "ant"), ("a/b/c/train/dog", "bee"), ("years/2023/ant", "ant"),
                         ("years/2024/bee", "bee")):
         Path(place).mkdir(parents=True)
         Path(place, "1.jpg").symlink_to(photos / name / f"{name}1.jpg")
     Path("album/loose.jpg").symlink_to(photos / "bee" / "bee1.jpg")
     argv = ["run", *TINY[:2], "--backend", "torch", "--progress", "off", "--weights", "c",
             "--data-dir"]
-    for place in ("pets", "split"):
+    Path("loose/0.jpg").symlink_to(photos / "bee" / "bee1.jpg")
+    for place in ("pets", "split", "loose", "a"):
         code, _, err = cli(*argv, place)
         assert code == 0, err
         (note,) = [line for line in err.splitlines() if "being scored" in line]
@@ -144,7 +146,8 @@ def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
         assert "none of its folders, such as 'cat', is a class of the model, such as 'ant'" in note
         assert "'--data image_folder --match-classes position'" in note
     Path("wrapped", "__MACOSX").mkdir(parents=True)
-    Path("wrapped", "inside").symlink_to(photos)
+    Path("wrapped", "inside", "archive").mkdir(parents=True)
+    Path("wrapped", "inside", "archive", "test").symlink_to(photos)
     assert scored_as("wrapped", ["ant", "bee"], registry()) == "image_folder"
     code, _, err = cli(*argv, "years")  # the folders of years are no classes
     assert code == 0, err

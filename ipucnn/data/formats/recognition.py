@@ -165,8 +165,8 @@ def format_of(data_dir: str, data: DatasetSpec, used: Registry) -> DatasetSpec:
 _SPLIT = re.compile("train|val|test|dev")
 """A part of the names of splits."""
 
-_DEEPEST = 2
-"""Levels of folders above classes: a wrapper folder, and one for each split."""
+_DEEPEST = 4
+"""Levels of folders above classes: wrapper folders, and one for each split."""
 
 
 def recognised(path: str, used: Optional[Registry] = None) -> str:
