@@ -266,7 +266,9 @@ def remedy_for_missing(path: Union[Path, str], otherwise: str) -> str:
 def _damaged(path: Union[Path, str], error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
     # do not pass on torch's advice to read the file with `weights_only=False`
-    reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]
+    # and of a `KeyError`, the text is the missing key alone
+    unsaid = not lines or isinstance(error, (pickle.UnpicklingError, KeyError))
+    reason = "" if unsaid else ": " + lines[0][:200]
     hint = "fetch or copy it again"
     if str(path).lower().endswith(".onnx"):
         hint = ("'ipucnn run --onnx FILE' runs an ONNX file; other commands need the checkpoint or "
