@@ -326,13 +326,16 @@ def _axis(node: onnx.NodeProto) -> Optional[int]:
 def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
     """Return whether an operator is the last one of a softmax of several operators.
 
-    These are exponentials divided by their sum, or multiplied by its reciprocal, or exponentials
-    of a LogSoftmax.
+    These are exponentials divided by their sum, multiplied by its reciprocal or normalised to a
+    sum of 1, or exponentials of a LogSoftmax.
     """
     before = [makers.get(name) for name in last.input]
     types = ["" if node is None else node.op_type for node in before]
     if last.op_type == "Exp":
         return types == ["LogSoftmax"]
+    if last.op_type == "LpNormalization":
+        return types == ["Exp"] and any(entry.name == "p" and entry.i == 1
+                                        for entry in last.attribute)
     if last.op_type not in ("Div", "Mul") or types[0] != "Exp":
         return False
     above, below = before
@@ -348,14 +351,15 @@ _SIGMOID = ("Sigmoid", "QLinearSigmoid", "HardSigmoid")
 _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 _PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Gather", "GlobalAveragePool",
-           "Identity", "QuantizeLinear", "ReduceMean", "ReduceSum", "Slice", *sorted(_RESHAPING))
+           "Identity", "LpNormalization", "Pow", "QuantizeLinear", "ReduceMax", "ReduceMean",
+           "ReduceMin", "ReduceSum", "Round", "Slice", "Sqrt", *sorted(_RESHAPING))
 """Operators after the activation of which the first input is the data."""
 
 _DECISIONS = {"And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Hardmax", "Less",
-              "LessOrEqual", "Not", "OneHot", "Or", "Round", "Sign", "TopK"}
+              "LessOrEqual", "Not", "OneHot", "Or", "Sign", "TopK"}
 """Operators whose results are class numbers, 0 and 1, or sorted."""
 
-_JOINING = {"Concat", "Div", "ReduceSum"}
+_JOINING = {"Concat", "Div", "LpNormalization", "ReduceSum"}
 """Operators whose outputs depend on each other: `1 - p` beside `p`, or shares of a sum."""
 
 _COMBINING = ("Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum", "Where")
@@ -382,8 +386,10 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
             f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "logits are (batch, classes)", _HOW)
     if shape[1] == 1 and {kind for kind, _ in _ends(_inlined(proto), path)[0]} & set(_SOFTMAX):
-        raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
-                        "end the network in a Sigmoid, or in the one logit, and export it again")
+        raise DataError(f"'{path}' has one output, which is derived from a Softmax: it is always 1, "
+                        "or the probability of an unknown class",
+                        "end the network in a Sigmoid, in the one logit, or in the Softmax of all "
+                        "classes, and export it again")
     return shape[1]
 
 

@@ -220,6 +220,14 @@ HALF, AXES = ("half", numpy.float32(0.5)), ("axes", numpy.array([1]))
     (ending(node("Softmax", "z", "p"), node("Greater", "p half", "b"),
             node("Cast", "b", "mask", to=FLOAT), node("Mul", "p mask", "shares"),
             constants=[HALF]), "probabilities", False),
+    (ending(node("Exp", "z", "e"), node("LpNormalization", "e", "shares", p=1, axis=1)),
+     "probabilities", False),
+    (ending(node("Softmax", "z", "p"), node("Pow", "p two", "q"),
+            node("LpNormalization", "q", "shares", p=1, axis=1),
+            constants=[("two", numpy.float32(2))]), "probabilities", False),
+    (ending(node("LpNormalization", "z", "shares", p=2, axis=1)), "logits", False),
+    (ending(node("Sigmoid", "z", "p"), node("Sqrt", "p", "shares")), "probabilities", True),
+    (ending(node("Softmax", "z", "p"), node("Round", "p", "shares")), "probabilities", False),
     (ending(node("Softmax", "z", "p"), node("Log", "p", "shares")), "logits", False)])
 def test_operators_after_the_activation(tmp_path, proto, outputs, multi_label):
     card = read_network(written(tmp_path, proto)).card
@@ -298,7 +306,13 @@ def test_a_softmax_of_one_output_is_refused(tmp_path):
     proto = model([node("Softmax", "x", "y"), node("ReduceMean", "images", "x", axes=[1, 2],
                                                    keepdims=0)][::-1],
                   [("images", FLOAT, [1, 3, 8, 8])], [("y", FLOAT, [1, 1])])
-    assert "Softmax of one output, which is always 1" in refused(written(tmp_path, proto))
+    assert "one output, which is derived from a Softmax" in refused(written(tmp_path, proto))
+
+
+def test_the_largest_probability_alone_is_refused(tmp_path):
+    proto = ending(node("Softmax", "z", "p"), node("ReduceMax", "p", "shares", axes=[1]))
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    assert "the probability of an unknown class" in refused(written(tmp_path, proto))
 
 
 @pytest.mark.parametrize(("shape", "hint"), [
