@@ -11,7 +11,7 @@ from ipucnn.benchmarking import compute, host
 from ipucnn.benchmarking.bench_result import MUCH, BenchResult, Loading, Waiting, waiting
 from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.launching import check_alone
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -99,8 +99,6 @@ def _preparation(options: BenchOptions, feeding: RunOptions, data: DatasetSpec,
                                  preprocessing.input_size, length),
                       split="train" if train else None)
     dataset = open_dataset(data, request, feeding.plugins, registry)
-    if not len(dataset):
-        raise DataError(f"dataset {data.name!r} has no images", "name another folder")
     transform = TrainTransform(preprocessing.input_size, options.dataset.seed, dataset)
     return Preparation(dataset, preprocessing, transform if train else None,
                        feeding.plan(False).pixels)

@@ -32,8 +32,9 @@ def composed(text: str) -> str:
 
 
 def class_key(name: str) -> str:
-    """Return the form in which names of classes are compared."""
-    return composed(key(name)).replace(" ", "-")
+    """Return the form in which names of classes are compared; numbers lose their leading zeros."""
+    form = composed(key(name)).replace(" ", "-")
+    return (form.lstrip("0") or "0") if re.fullmatch("[0-9]+", form) else form
 
 
 def close_matches(name: str, candidates: Iterable[str], limit: int = 3) -> List[str]:

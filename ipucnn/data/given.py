@@ -277,6 +277,13 @@ def _class_names(items: Any) -> Tuple[str, ...]:
         if isinstance(names, (list, tuple)) and names:
             return tuple(map(str, names))
     inner = getattr(items, "dataset", None)  # of torch's `Subset`
+    parts = getattr(items, "datasets", None)  # of its `ConcatDataset`
+    if isinstance(parts, (list, tuple)):
+        found = {_class_names(part) for part in parts}
+        if len(found) > 1:
+            raise UsageError("the datasets of the collection have different classes, so that a "
+                             "label does not determine a class", "give one of them at a time")
+        return found.pop() if found else ()
     return () if inner is None else _class_names(inner)
 
 

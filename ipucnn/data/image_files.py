@@ -23,14 +23,11 @@ from ipucnn.core.errors import DataError
 from ipucnn.data import ImageDataset, left_out
 from ipucnn.data.image_formats import IMAGE, IMAGE_SUFFIXES, OTHER, kind_of
 from ipucnn.data.images import check, decode, read_file
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import SYSTEM_FOLDERS, LeftOut, printable
 from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:
     import torch
-
-MACOS_FOLDER = "__MACOSX"
-"""Folder of metadata that macOS puts into archives."""
 
 
 class FileImages(ImageDataset):
@@ -119,7 +116,7 @@ class Contents:
     """The contents of a folder, without subfolders.
 
     Attributes:
-        folders: sorted names of its folders, except hidden ones and those of macOS.
+        folders: sorted names of its folders, except hidden ones and those of systems.
         images: sorted names of its images.
     """
 
@@ -144,7 +141,7 @@ def list_images(folder: str, left: Optional[LeftOut] = None) -> List[str]:
     """
     left = left or LeftOut(folder)
     found = sorted((os.path.relpath(path, folder).replace(os.sep, "/"), path)
-                   for path in _walk(folder, frozenset(), left))
+                   for path in _walk(folder, left))
     return [path for _, path in found]
 
 
@@ -208,23 +205,27 @@ def _identity(folder: str) -> Hashable:
     return here.st_dev, here.st_ino
 
 
-def _walk(folder: str, above: FrozenSet[Hashable], left: LeftOut) -> Iterator[str]:
-    try:
-        identity = _identity(folder)
-        if identity in above:
-            left.add(left_out.LOOP, folder)
-            return
-        entries = _entries(folder, left)
-    except (OSError, DataError):
-        if not above:
-            raise
-        left.add(left_out.UNREADABLE, folder)
-        return
-    for entry, is_folder in entries:
-        if is_folder:
-            yield from _walk(entry.path, above | {identity}, left)
-        elif _is_image(entry, left):
-            yield entry.path
+def _walk(root: str, left: LeftOut) -> Iterator[str]:
+    # not recursive: folders can be nested more deeply than Python calls
+    waiting: List[Tuple[str, FrozenSet[Hashable]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        try:
+            identity = _identity(folder)
+            if identity in above:
+                left.add(left_out.LOOP, folder)
+                continue
+            entries = _entries(folder, left)
+        except (OSError, DataError):
+            if not above:
+                raise
+            left.add(left_out.UNREADABLE, folder)
+            continue
+        for entry, is_folder in entries:
+            if is_folder:
+                waiting.append((entry.path, above | {identity}))
+            elif _is_image(entry, left):
+                yield entry.path
 
 
 def _is_image(entry: _Entry, left: LeftOut) -> bool:
@@ -245,8 +246,8 @@ def _stored_entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
         if stored.name.startswith("."):
             if stored.folder or stored.name.lower().endswith(IMAGE_SUFFIXES):
                 left.add(left_out.HIDDEN, path)
-        elif stored.name == MACOS_FOLDER:
-            left.add(left_out.MACOS, path)
+        elif stored.name in SYSTEM_FOLDERS:
+            left.add(left_out.SYSTEM, path)
         else:
             found.append((_StoredEntry(stored.name, path), stored.folder))
     return found
@@ -267,8 +268,8 @@ def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
                         left.add(left_out.HIDDEN, entry.path)
                 elif entry.is_symlink() and not os.path.exists(entry.path):
                     left.add(left_out.BROKEN, entry.path)
-                elif entry.name == MACOS_FOLDER:
-                    left.add(left_out.MACOS, entry.path)
+                elif entry.name in SYSTEM_FOLDERS:
+                    left.add(left_out.SYSTEM, entry.path)
                 elif not (entry.is_dir() or entry.is_file()):
                     left.add(left_out.SPECIAL, entry.path)
                 else:

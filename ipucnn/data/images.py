@@ -273,8 +273,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
     if image.mode == "F" or image.mode.startswith("I"):
         pixels: Any = numpy.asarray(image)
-        # in a TIFF file, 16-bit pixels have a mode of their own
-        byte = image.format == "TIFF" and image.mode == "I" and 0 < pixels.max() < 256
+        # in a TIFF file, 16-bit pixels have a mode of their own; a program may convert to this one
+        byte = image.format in ("TIFF", None) and image.mode == "I" and 0 < pixels.max() < 256
         if image.mode == "F" or byte or pixels.min() < 0 or pixels.max() > 65535:
             raise ValueError("its 32-bit pixels have no defined white")
         # Pillow's own conversion clips at 255 instead

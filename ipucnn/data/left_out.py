@@ -8,7 +8,7 @@ from typing import Dict, List, Tuple
 from ipucnn.data.image_formats import EXTRA
 
 HIDDEN = "hidden"
-MACOS = "macos"
+SYSTEM = "system"
 OTHER = "other"
 UNREAD = "unread"
 BROKEN = "broken"
@@ -20,6 +20,11 @@ MISSING = "missing"
 UNLISTED = "unlisted"
 UNLABELLED = "unlabelled"
 OTHER_SPLIT = "other-split"
+
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
+                            "System Volume Information"})
+"""Folders that systems create: macOS in archives, a NAS of Synology beside photographs, Linux and
+Windows at the top of a disk. They are no classes; images in them are copies or were removed."""
 
 _TEXTS: Dict[str, Tuple[str, str, str]] = {
     BROKEN: ("broken link", "broken links", ""),
@@ -37,7 +42,7 @@ _TEXTS: Dict[str, Tuple[str, str, str]] = {
     LOOSE: ("image outside of the class folders", "images outside of the class folders", ""),
     LOOP: ("link to a folder that it is in", "links to folders that they are in", ""),
     OTHER: ("file that is no image", "files that are no images", ""),
-    MACOS: ("folder of macOS metadata", "folders of macOS metadata", ""),
+    SYSTEM: ("folder of the operating system", "folders of the operating system", ""),
     HIDDEN: ("hidden image or folder", "hidden images or folders", "")}
 """Singular, plural and advice by reason, the gravest first."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Mapping, Optional, Tuple, TypeVar
 
-from ipucnn.core.errors import IpucnnError, NoSplitError, UsageError
+from ipucnn.core.errors import DataError, IpucnnError, NoSplitError, UsageError
 from ipucnn.core.options.composition import PluginOptions
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.parts import DatasetPart, NetworkPart
@@ -81,7 +81,7 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
             trainings.
 
     Raises:
-        DataError: it cannot be found or read.
+        DataError: it cannot be found or read, or has no images.
         UsageError: its folder is a URL that it cannot read, or an option is of another format.
     """
     named = data
@@ -95,6 +95,11 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
                          f"dataset {reader.name!r} of {registry.provider_of(reader).label}")
     except NoSplitError as error:
         raise NoSplitError(error.message, no_split_hint or error.hint) from error
+    if reader.finite and not len(dataset):
+        kind = NoSplitError if request.split else DataError
+        raise kind(f"dataset {reader.name!r} has no "
+                   + (f"{request.split} images" if request.split else "images"),
+                   no_split_hint or "choose other images with '--data-dir' or '--data'")
     usual = usual_record(reader, dataset, registry)
     dataset.recipe, dataset.native_size = usual.recipe, usual.native_size
     if request.data_dir and reader is not data:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 if TYPE_CHECKING:
-    from ipucnn.data import ImageDataset
+    from ipucnn.data import ImageDataset, Label
 
 FIRST = 10
 """Number of images with predictions in a result."""
@@ -19,13 +19,13 @@ class Answer(NamedTuple):
     Attributes:
         output: the most probable class, an index.
         probability: of this class.
-        label: of the image in its dataset; None when it is not known.
+        label: of the image in its dataset, or all of its labels; None when it is not known.
         correct: whether the class is that of the label; None without a label.
     """
 
     output: int
     probability: float
-    label: Optional[int] = None
+    label: Optional[Label] = None
     correct: Optional[bool] = None
 
 
@@ -55,8 +55,7 @@ class Answers:
                 "path": dataset.name(index), "class": answer.output,
                 "name": self._names[answer.output], "probability": round(answer.probability, 6)}
             if self.labelled:
-                row["label_name"] = None if answer.label is None else \
-                    dataset.class_names[answer.label]
+                row["label_name"] = _named(answer.label, dataset.class_names)
                 row["correct"] = answer.correct
             self._first.append((index, row))
 
@@ -82,3 +81,10 @@ class Answers:
                    for output, (images, correct) in sorted(
                        counts.items(), key=lambda item: (-item[1][0], item[0]))]
         return [row for _, row in first[:FIRST]], classes
+
+
+def _named(label: Optional[Label], names: Sequence[str]) -> Optional[str]:
+    """Return the name of a label, or the names of several with `|` between them, as predictions."""
+    if isinstance(label, tuple):
+        return "|".join(names[number] for number in label)
+    return None if label is None else names[label]

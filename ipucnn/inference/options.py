@@ -191,10 +191,10 @@ class RunOptions(CommandOptions):
         weights = _onnx_file(values, registry) if values.get("onnx") else values.get("weights")
         if isinstance(weights, str) \
                 and (is_store(weights) or expanded_path(weights).is_file()):
-            from ipucnn.onnx.any_card import card_in_file  # imports torch
+            from ipucnn.onnx.any_card import classes_of_file  # imports torch
 
-            card = card_in_file(weights, registry)
-            found = scored_as(place, card.class_names, registry) if card else None
+            names = classes_of_file(weights, registry)
+            found = None if names is None else scored_as(place, names, registry)
             if found is not None:
                 values["data"] = found
         return values

@@ -125,9 +125,8 @@ class Scores:
         self.answers.labelled = known is not None
         for row, output, probability, right in zip(fresh, best.tolist(), certain.tolist(), correct):
             if isfinite(probability):
-                label = batch.labels[row]
                 self.answers.add(self._dataset, batch.indices[row], Answer(
-                    output, probability, label if isinstance(label, int) else None, right))
+                    output, probability, batch.labels[row], right))
 
     def shown(self) -> Optional[Dict[str, Any]]:
         """Return the evidence of this process, or None without a report."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Iterator, List, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError
@@ -16,8 +17,8 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import known_outputs
 
-_DEEPEST = 3
-"""Levels of folders that may be classes: below a wrapper folder and the folders of splits."""
+_DEEPEST = 5
+"""Levels of folders that may be classes: below wrapper folders and the folders of splits."""
 
 
 def unscored_notes(options: RunOptions, images: ImageDataset, built: BuiltModel,
@@ -62,18 +63,22 @@ def unscored_notes(options: RunOptions, images: ImageDataset, built: BuiltModel,
 def _levels(images: ImageDataset, root: str) -> Iterator[List[str]]:
     """Yield the sorted names of the folders of each level that can be classes.
 
-    Every image is in a folder of this level, and there are several of them.
+    Most images are in a folder of this level, and there are several of them.
     """
-    places = {os.path.dirname(images.name(index)) or os.curdir for index in range(len(images))}
-    parts = {_parts(os.path.relpath(place, root)) for place in places}
-    for level in range(min(map(len, parts), default=0)):
-        folders = sorted({part[level] for part in parts})
+    places = Counter(os.path.dirname(images.name(index)) or os.curdir
+                     for index in range(len(images)))
+    counts = {_parts(os.path.relpath(place, root)): count for place, count in places.items()}
+    for level in range(_DEEPEST):
+        inside = {parts: count for parts, count in counts.items() if len(parts) > level}
+        if 2 * sum(inside.values()) <= len(images):
+            break
+        folders = sorted({parts[level] for parts in inside})
         if len(folders) > 1:
             yield folders
 
 
 def _parts(folder: str) -> Tuple[str, ...]:
-    return () if folder == os.curdir else tuple(folder.split(os.sep)[:_DEEPEST])
+    return () if folder == os.curdir else tuple(folder.split(os.sep))
 
 
 def _known(folders: Sequence[str], card: ModelCard) -> Iterator[Tuple[str, int]]:

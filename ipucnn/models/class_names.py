@@ -62,7 +62,7 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
         return ClassMatch(tuple(range(len(dataset))))
     outputs = known_outputs(dataset, model, count)
     notes = []
-    if _numeric(dataset) and not any(name in model for name in dataset):
+    if _numeric(dataset) and set(_by_name(dataset, model)) <= {None}:
         _check_from_zero(dataset, count, what)
         known = [(name, output) for name, output in zip(dataset, outputs) if output is not None]
         if known and model and not same_number:

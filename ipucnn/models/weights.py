@@ -265,10 +265,12 @@ class _Fit:
             raise WeightsError(f"weights '{path}' have no entry that fits the model",
                                "choose the model that they were made for with '--model'")
         special = [name for name, value in fitting.items() if value.is_meta or value.is_quantized
-                   or value.layout is not torch.strided]
+                   or value.layout is not torch.strided
+                   or (self.own[name].is_floating_point() and not value.is_floating_point())]
         if special:
-            raise WeightsError(f"weights '{path}' contain tensors that are sparse, quantised or "
-                               f"without values ({first_names(special)})",
+            raise WeightsError(f"weights '{path}' contain tensors that are sparse, quantised, of "
+                               "whole or complex numbers, or without values "
+                               f"({first_names(special)})",
                                "save them as dense tensors of floating-point numbers")
         self.model.load_state_dict(fitting, strict=False)
         return WeightsReport(

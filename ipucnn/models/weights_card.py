@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
 from ipucnn.core.files import expanded_path
@@ -23,6 +23,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
+from ipucnn.models.foreign_names import Field, class_names_in, naming_fields
 from ipucnn.models.weights_source import local_file, published_weights
 
 CARD = "card"
@@ -76,8 +77,11 @@ def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
         return replace(card, class_names=stored.class_names, outputs=stored.outputs,
                        multi_label=stored.multi_label, precision=stored.precision,
                        metrics=stored.metrics)
-    names = tuple(_published_names(spec, network.source)) if stored is None else ()
-    return replace(card, class_names=names) if len(names) == num_outputs else card
+    if stored is not None:
+        return card
+    names = names_in_file(network.source, registry, num_outputs) or tuple(
+        _published_names(spec, network.source))
+    return replace(card, class_names=names) if len(names) == card.classes else card
 
 
 def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
@@ -110,30 +114,50 @@ def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
         WeightsError: the card in the file is damaged, or a URL names no file.
     """
     path = local_file(source) or expanded_path(source)
+    card = _described(path, registry)[0]
+    if card is not None:
+        best = best_of(path.parent)
+        if best.pop("file", None) == path.name:
+            # a checkpoint is written before its validation
+            return replace(card, metrics={f"best {name}": value for name, value in best.items()})
+    return card
+
+
+def names_in_file(source: str, registry: Registry,
+                  num_outputs: Optional[int] = None) -> Tuple[str, ...]:
+    """Return the class names in a weights file of another program; empty without any.
+
+    Args:
+        source: a value of `--weights`.
+        registry: as in `file_card`.
+        num_outputs: number of outputs of the model; None if it is not known.
+    """
+    path = local_file(source) or expanded_path(source)
+    return class_names_in(_described(path, registry)[1], num_outputs)
+
+
+Description = Tuple[Optional[ModelCard], List[Field]]
+
+
+def _described(path: Path, registry: Registry) -> Description:
+    """Return the card in a file, and fields of other programs that may contain class names."""
     with suppress(OSError):
         status = path.stat()
         if path.is_file():
-            card = _file_card(path, (status.st_mtime_ns, status.st_size), registry)
-            best = best_of(path.parent)
-            if card is not None and best.pop("file", None) == path.name:
-                # a checkpoint is written before its validation
-                return replace(card, metrics={f"best {name}": value
-                                              for name, value in best.items()})
-            return card
-    return None
+            return _read_description(path, (status.st_mtime_ns, status.st_size), registry)
+    return None, []
 
 
 @lru_cache(maxsize=4)
-def _file_card(path: Path, _version: Tuple[int, int], registry: Registry) -> Optional[ModelCard]:
-    from ipucnn.models.weights_file import read_checkpoint
+def _read_description(path: Path, _version: Tuple[int, int], registry: Registry) -> Description:
+    from ipucnn.models.weights_file import beside_weights
 
-    if path.suffix == ".safetensors":
-        return None
     try:
-        content = read_checkpoint(path)
+        content = beside_weights(path)
     except WeightsError:
-        return None  # reported when the weights are read
-    return card_in(content, path, registry) if isinstance(content, dict) else None
+        return None, []  # reported when the weights are read
+    card = card_in(content, path, registry)
+    return card, naming_fields(content) if card is None else []
 
 
 def card_in(content: Mapping[str, Any], path: Path, registry: Registry) -> Optional[ModelCard]:

@@ -26,6 +26,7 @@ _LAYOUTS = ("model_state_dict", "state_dict", "model")
 _AVERAGES = ("ema", "state_dict_ema", "model_ema")
 """Keys of the moving average of the weights: those of ipucnn, timm and torchvision's scripts."""
 
+_HEADER = 9  # bytes of a file that show its format
 _FORBIDDEN = re.compile(r"(?:GLOBAL|class) ([\w.]+)")
 _HOW_TO_CONVERT = ("if you trust the file, load it where it was made and save its state dictionary "
                    "alone, best as safetensors")
@@ -52,16 +53,14 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
             path, "'--weights' accepts 'pretrained', 'random', a file or a folder"))
     try:
         with path.open("rb") as file:
-            header = file.read(9)
+            header = file.read(_HEADER)
     except OSError as error:
         raise WeightsError(f"cannot read weights '{path}': {error.strerror or error}",
                            "check the file and its permissions") from error
     if header[:1] == pickle.PROTO and header[1:2] > b"\2":  # torch.save writes protocol 2
         raise WeightsError(f"weights '{path}' are a plain pickle, which could run code, and are "
                            "refused", _HOW_TO_CONVERT)
-    # a file of safetensors begins with the size of a JSON object in 8 bytes
-    safetensors = header[8:] == b"{" or path.suffix.lower() == ".safetensors"
-    content = _safetensors(path) if safetensors else _quietly(path)
+    content = _safetensors(path) if _is_safetensors(path, header) else _quietly(path)
     if ema:
         averages = [content[name] for name in _AVERAGES if isinstance(content.get(name), dict)] \
             if isinstance(content, dict) else []
@@ -80,6 +79,31 @@ def read_weights(path: Path, ema: bool = False) -> StateDict:
                            "it must map names to tensors, itself or under "
                            + " or ".join(repr(name) for name in _LAYOUTS))
     return dict(content)
+
+
+def beside_weights(path: Path) -> Dict[Any, Any]:
+    """Return the dictionary in a checkpoint, or the metadata of a file of safetensors.
+
+    Raises:
+        WeightsError: the file cannot be read, is damaged or holds code.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER)
+        if _is_safetensors(path, header):
+            with safe_open(str(path), "pt") as opened:
+                return opened.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise _damaged(path, error) from error
+    content = read_checkpoint(path)
+    return content if isinstance(content, dict) else {}
+
+
+def _is_safetensors(path: Path, header: bytes) -> bool:
+    # such a file begins with the size of a JSON object in 8 bytes
+    return header[8:] == b"{" or path.suffix.lower() == ".safetensors"
 
 
 def _safetensors(path: Path) -> Any:
@@ -242,7 +266,9 @@ def remedy_for_missing(path: Union[Path, str], otherwise: str) -> str:
 def _damaged(path: Union[Path, str], error: Exception) -> WeightsError:
     lines = str(error).strip().splitlines()
     # do not pass on torch's advice to read the file with `weights_only=False`
-    reason = "" if not lines or isinstance(error, pickle.UnpicklingError) else ": " + lines[0][:200]
+    # and of a `KeyError`, the text is the missing key alone
+    unsaid = not lines or isinstance(error, (pickle.UnpicklingError, KeyError))
+    reason = "" if unsaid else ": " + lines[0][:200]
     hint = "fetch or copy it again"
     if str(path).lower().endswith(".onnx"):
         hint = ("'ipucnn run --onnx FILE' runs an ONNX file; other commands need the checkpoint or "

@@ -49,10 +49,13 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         given["weights"] = weights
     if given.get("weights_partial") or not expanded_path(weights).is_file():
         return given
-    from ipucnn.models.weights_card import file_card  # imports torch
+    from ipucnn.models.weights_card import file_card, names_in_file  # imports torch
 
     card = file_card(weights, registry)
     if card is None:
+        names = names_in_file(weights, registry)
+        if names and not training and given.get("num_classes") is None:
+            given["num_classes"] = len(names)
         return given
     settled = _settled(card, training)
     for name, value in list(settled.items()):

@@ -10,7 +10,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import chosen
 from ipucnn.models.store_paths import place_of, present, shown_path
-from ipucnn.models.weights_card import file_card
+from ipucnn.models.weights_card import file_card, names_in_file
 from ipucnn.onnx.network import read_network
 
 
@@ -45,3 +45,13 @@ def card_in_file(place: str, registry: Registry) -> Optional[ModelCard]:
     """
     path = expanded_path(place)
     return read_network(path).card if path.suffix == ".onnx" else file_card(place, registry)
+
+
+def classes_of_file(place: str, registry: Registry) -> Optional[Tuple[str, ...]]:
+    """Return the class names in a file; None for a file with weights only.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    card = card_in_file(place, registry)
+    return card.class_names if card is not None else names_in_file(place, registry) or None

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import parsed_json, read_limited
 from ipucnn.core.preprocessing import Preprocessing
-from ipucnn.onnx.embedded_metadata import names_in
+from ipucnn.models.foreign_names import class_names_in, naming_fields
 
 NAMES, IMAGES = "config.json", "preprocessor_config.json"
 """The files of a Hugging Face model: its configuration, and that of its image processor."""
@@ -46,9 +46,7 @@ def names_beside(path: Path, num_outputs: int) -> Tuple[str, ...]:
         path: the model file.
         num_outputs: number of outputs of the model.
     """
-    found = {names for key, value in _values(path, NAMES).items()
-             for names in [names_in(key, value, num_outputs)] if names}
-    return found.pop() if len(found) == 1 else ()
+    return class_names_in(naming_fields(_values(path, NAMES)), num_outputs)
 
 
 def preprocessing_beside(path: Path, input_size: int) -> Optional[Preprocessing]:

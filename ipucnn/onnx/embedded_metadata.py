@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.files import parsed_json
 from ipucnn.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, LARGEST_INPUT, Preprocessing
 from ipucnn.models.card import ModelCard
+from ipucnn.models.foreign_names import class_names_in, naming_fields
 
 if TYPE_CHECKING:
     import onnx
 
 _PREFIX = "ipucnn."
 _CARD = "card"
-_LONGEST = 1 << 22  # characters of a list of names
-_TEXT = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_LITERAL = re.compile(r"[\d\s\[\](){},:]*")
-_NAMES = ("names", "class_names", "classes", "labels", "label_names", "id2label")
-_NUMBERS = ("label2id", "class_to_idx")
-"""Properties under which other exporters write class names, and the numbers of classes by name."""
-
-_PLACEHOLDER = re.compile(r"LABEL_\d+")
 
 
 def _numbers(value: Any) -> bool:
@@ -92,7 +83,8 @@ class Metadata:
             PluginError: the card is damaged.
         """
         values = _own_fields(properties)
-        names = values.get("class_names") or _foreign_names(properties, num_outputs)
+        names = values.get("class_names") or class_names_in(
+            naming_fields(properties), num_outputs)
         card: Optional[ModelCard] = None
         if _CARD in values:
             card = ModelCard.from_plain(values[_CARD])
@@ -118,52 +110,3 @@ def _own_fields(properties: Mapping[str, str]) -> Dict[str, Any]:
             if _FORMS[name](value):
                 values[name] = tuple(value) if isinstance(value, list) else value
     return values
-
-
-def _foreign_names(properties: Mapping[str, str], num_outputs: int) -> Tuple[str, ...]:
-    """Return the class names in the format of other programs; empty if there are different ones."""
-    found = {names for key, text in properties.items()
-             for names in [names_in(key.rpartition(".")[2], _value(text), num_outputs)] if names}
-    return found.pop() if len(found) == 1 else ()
-
-
-def _value(text: str) -> Any:
-    try:
-        return _literal(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return [name.strip() for name in text.replace("\n", ",").split(",")]
-
-
-def names_in(key: str, value: Any, num_outputs: int) -> Tuple[str, ...]:
-    """Return the class names in a field of another program; empty if it has none for the outputs.
-
-    Args:
-        key: the name of the field.
-        value: names in a list, names by number, or numbers by name. Placeholders (`LABEL_0`) are
-            no names.
-        num_outputs: number of outputs of the model.
-    """
-    if key.lower() not in (*_NAMES, *_NUMBERS):
-        return ()
-    count = 2 if num_outputs == 1 else num_outputs
-    if isinstance(value, dict):
-        pairs = [(name, number) for number, name in value.items()]
-        numbered = {str(number): name for name, number in (
-            value.items() if key.lower() in _NUMBERS else pairs)}
-        value = [numbered.get(str(number)) for number in range(len(value))]
-    if not isinstance(value, (list, tuple)) or len(value) != count \
-            or not all(isinstance(name, str) for name in value) \
-            or all(_PLACEHOLDER.fullmatch(name) for name in value):
-        return ()
-    return tuple(value)
-
-
-def _literal(text: str) -> Any:
-    """Return the list or mapping of strings in a Python literal.
-
-    Raises:
-        ValueError: it is something else; a long expression could crash Python's parser.
-    """
-    if len(text) > _LONGEST or not _LITERAL.fullmatch(_TEXT.sub("", text)):
-        raise ValueError("it is no plain list of names")
-    return ast.literal_eval(text.strip())

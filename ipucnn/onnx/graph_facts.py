@@ -194,14 +194,14 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
     """
     model = _inlined(proto)
     ends, passed = _ends(model, path)
-    kinds = {kind for kind, _ in ends}
+    kinds = _kinds(ends)
     if any(_over_one_value(node, model) for _, node in ends):
         raise DataError(f"the Softmax of '{path}' is computed over an axis of one value, so that "
                         "each of its results is 1",
                         "export it again with a Softmax over the axis of the classes")
-    if "Hardmax" in kinds:
-        raise DataError(f"'{path}' ends in a Hardmax: its outputs are 0 and 1, and no score for "
-                        "each class", "export the network without it")
+    if kinds and kinds <= _DECISIONS:
+        raise DataError(f"'{path}' ends in {', '.join(sorted(kinds))}: its outputs are decisions, "
+                        "and no score for each class", "export the network without it")
     if not _are_probabilities(kinds):
         return LOGITS, False
     if opset_of(proto) >= 13 and not passed & _RESHAPING and any(
@@ -209,6 +209,12 @@ def _activation(proto: onnx.ModelProto, path: str) -> Tuple[str, bool]:
         raise DataError(f"the Softmax of '{path}' is computed over the images of a batch (axis 0), "
                         "and not over the classes", "export it again with a Softmax over axis 1")
     return PROBABILITIES, kinds <= set(_SIGMOID) and not passed & _JOINING
+
+
+def _kinds(ends: List[Tuple[str, onnx.NodeProto]]) -> Set[str]:
+    """Return the types of the operators that outputs are derived from; masks do not count."""
+    kinds = {kind for kind, _ in ends}
+    return kinds - _DECISIONS or kinds
 
 
 def _are_probabilities(kinds: Set[str]) -> bool:
@@ -245,7 +251,7 @@ def _ends_of(graph: onnx.GraphProto, output: str, outer: Mapping[str, onnx.NodeP
         bodies = list(_bodies(node, name))
         if bodies:
             inner = [_ends_of(body, result, makers, path) for body, result in bodies]
-            if len({_are_probabilities({kind for kind, _ in found}) for found, _ in inner}) > 1:
+            if len({_are_probabilities(_kinds(found)) for found, _ in inner}) > 1:
                 raise DataError(f"some branches of '{path}' end in probabilities, and others do "
                                 "not", "export it again without the condition")
             for found, through in inner:
@@ -257,7 +263,9 @@ def _ends_of(graph: onnx.GraphProto, output: str, outer: Mapping[str, onnx.NodeP
             ends.append((node.op_type, node))
         else:
             passed.add(node.op_type)
-            inputs = node.input[:1] if node.op_type in _PASSED else node.input
+            # the first input of Where is a condition
+            inputs = node.input[:1] if node.op_type in _PASSED else node.input[
+                node.op_type == "Where":]
             waiting += [name for name in inputs if name not in seen]
             seen.update(inputs)
     return ends, passed
@@ -318,13 +326,16 @@ def _axis(node: onnx.NodeProto) -> Optional[int]:
 def _is_softmax(last: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto]) -> bool:
     """Return whether an operator is the last one of a softmax of several operators.
 
-    These are exponentials divided by their sum, or multiplied by its reciprocal, or exponentials
-    of a LogSoftmax.
+    These are exponentials divided by their sum, multiplied by its reciprocal or normalised to a
+    sum of 1, or exponentials of a LogSoftmax.
     """
     before = [makers.get(name) for name in last.input]
     types = ["" if node is None else node.op_type for node in before]
     if last.op_type == "Exp":
         return types == ["LogSoftmax"]
+    if last.op_type == "LpNormalization":
+        return types == ["Exp"] and any(entry.name == "p" and entry.i == 1
+                                        for entry in last.attribute)
     if last.op_type not in ("Div", "Mul") or types[0] != "Exp":
         return False
     above, below = before
@@ -340,10 +351,15 @@ _SIGMOID = ("Sigmoid", "QLinearSigmoid", "HardSigmoid")
 _RESHAPING = {"Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 
 _PASSED = ("Cast", "Clip", "DequantizeLinear", "Dropout", "Gather", "GlobalAveragePool",
-           "Identity", "QuantizeLinear", "ReduceMean", "ReduceSum", "Slice", *sorted(_RESHAPING))
+           "Identity", "LpNormalization", "Pow", "QuantizeLinear", "ReduceMax", "ReduceMean",
+           "ReduceMin", "ReduceSum", "Round", "Slice", "Sqrt", *sorted(_RESHAPING))
 """Operators after the activation of which the first input is the data."""
 
-_JOINING = {"Concat", "Div", "ReduceSum"}
+_DECISIONS = {"And", "ArgMax", "ArgMin", "Equal", "Greater", "GreaterOrEqual", "Hardmax", "Less",
+              "LessOrEqual", "Not", "OneHot", "Or", "Sign", "TopK"}
+"""Operators whose results are class numbers, 0 and 1, or sorted."""
+
+_JOINING = {"Concat", "Div", "LpNormalization", "ReduceSum"}
 """Operators whose outputs depend on each other: `1 - p` beside `p`, or shares of a sum."""
 
 _COMBINING = ("Add", "Concat", "Div", "Max", "Mean", "Min", "Mul", "Sub", "Sum", "Where")
@@ -370,8 +386,10 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
             f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "logits are (batch, classes)", _HOW)
     if shape[1] == 1 and {kind for kind, _ in _ends(_inlined(proto), path)[0]} & set(_SOFTMAX):
-        raise DataError(f"'{path}' ends in a Softmax of one output, which is always 1",
-                        "end the network in a Sigmoid, or in the one logit, and export it again")
+        raise DataError(f"'{path}' has one output, which is derived from a Softmax: it is always 1, "
+                        "or the probability of an unknown class",
+                        "end the network in a Sigmoid, in the one logit, or in the Softmax of all "
+                        "classes, and export it again")
     return shape[1]
 
 

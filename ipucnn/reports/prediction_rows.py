@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterator, List, Mapping
 from ipucnn.core.errors import DataError, UnavailableError
 from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.files import parsed_json, read_limited, require_file
+from ipucnn.core.names import class_key
 from ipucnn.core.options.parts import MOST_CLASSES
 from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.thumbnails import of_file, with_thumbnails
@@ -67,7 +68,8 @@ def _collected(first: Mapping[str, Any], rows: Iterator[Mapping[str, Any]]) -> D
             truth = _class(row["label"], row.get("label_name"), names)
             right = int(truth == answer)
         elif row.get("labels") not in (None, ""):  # of several classes
-            right = int(str(row["name_1"]) in str(row["labels"]).split("|"))
+            right = int(class_key(str(row["name_1"])) in map(
+                class_key, str(row["labels"]).split("|")))
         columns["truth"].append(truth)
         columns["right"].append(right)
         paths.append(str(row["path"]))

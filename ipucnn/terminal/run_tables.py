@@ -52,7 +52,10 @@ def _verdict(row: Dict[str, Any], width: int) -> str:
     """Return whether a prediction is correct, with the label of an incorrect one."""
     if row.get("correct") is None:
         return ""
-    return "right" if row["correct"] else f"wrong: {shortened(printable(row['label_name']), width)}"
+    if row["correct"]:
+        return "right"
+    label = shortened(printable(row["label_name"]), width)
+    return f"wrong: {label}" if label else "wrong"  # an image may have none of several labels
 
 
 def _classes(rows: Sequence[Dict[str, Any]], width: int) -> str:

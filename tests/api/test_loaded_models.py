@@ -276,6 +276,24 @@ def test_runs_take_images_of_this_process_and_score_their_labels(photos, trained
         ipucnn.run(**options, images=photo, instances=2)
 
 
+def test_labels_of_joined_datasets_are_those_of_their_classes(photos, trained):
+    class Few(torchvision.datasets.ImageFolder):
+        def find_classes(self, directory):
+            names = sorted(os.listdir(directory))[3:]
+            return names, {name: number for number, name in enumerate(names)}
+
+    options = {"weights": trained, "backend": "torch", "progress": False}
+    few = Few(str(photos / "validation"))
+    alone = ipucnn.run(**options, images=few)
+    joined = ipucnn.run(**options, images=torch.utils.data.ConcatDataset([few, few]))
+    assert [row["label_name"] for row in joined.answers[:10]] == [
+        row["label_name"] for row in alone.answers[:10]]
+    assert joined.accuracy["top1"] == alone.accuracy["top1"]
+    whole = torchvision.datasets.ImageFolder(str(photos / "validation"))
+    with pytest.raises(ipucnn.IpucnnError, match="have different classes"):
+        ipucnn.run(**options, images=torch.utils.data.ConcatDataset([few, whole]))
+
+
 class _OneFile:
     """Images in one open file, as a dataset for a single thread reads them."""
 

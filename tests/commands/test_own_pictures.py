@@ -129,14 +129,16 @@ def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
     assert code == 0, err
     for place, name in (("pets/cat", "ant"), ("pets/dog", "bee"), ("split/train/cat", "ant"),
                         ("split/val/cat", "ant"), ("split/val/dog", "bee"), ("flat", "ant"),
-                        ("album/2023", "ant"), ("years/2023/ant", "ant"),
+                        ("album/2023", "ant"), ("loose/cat", "ant"), ("loose/dog", "bee"),
+                        ("a/b/c/train/cat", "ant"), ("a/b/c/train/dog", "bee"), ("years/2023/ant", "ant"),
                         ("years/2024/bee", "bee")):
         Path(place).mkdir(parents=True)
         Path(place, "1.jpg").symlink_to(photos / name / f"{name}1.jpg")
     Path("album/loose.jpg").symlink_to(photos / "bee" / "bee1.jpg")
     argv = ["run", *TINY[:2], "--backend", "torch", "--progress", "off", "--weights", "c",
             "--data-dir"]
-    for place in ("pets", "split"):
+    Path("loose/0.jpg").symlink_to(photos / "bee" / "bee1.jpg")
+    for place in ("pets", "split", "loose", "a"):
         code, _, err = cli(*argv, place)
         assert code == 0, err
         (note,) = [line for line in err.splitlines() if "being scored" in line]
@@ -144,7 +146,8 @@ def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
         assert "none of its folders, such as 'cat', is a class of the model, such as 'ant'" in note
         assert "'--data image_folder --match-classes position'" in note
     Path("wrapped", "__MACOSX").mkdir(parents=True)
-    Path("wrapped", "inside").symlink_to(photos)
+    Path("wrapped", "inside", "archive").mkdir(parents=True)
+    Path("wrapped", "inside", "archive", "test").symlink_to(photos)
     assert scored_as("wrapped", ["ant", "bee"], registry()) == "image_folder"
     code, _, err = cli(*argv, "years")  # the folders of years are no classes
     assert code == 0, err
@@ -309,3 +312,65 @@ def test_small_images_are_left_as_they_are_or_enlarged_with_a_note(cli, small_ci
     assert code == 0, err
     assert "note: images of 32 pixels are enlarged to the model's input of 48: '--input-size 32'" \
         in err
+
+
+def test_classes_in_weights_of_other_programs(cli, tmp_path):
+    import tiny_plugin
+
+    torch.save({"state_dict": tiny_plugin.build(3).state_dict(), "epoch": 7,
+                "class_to_idx": {"bee": 0, "wasp": 1, "ant": 2}}, str(tmp_path / "other.pth"))
+    code, out, err = cli("run", *TINY[:4], "--weights", "other.pth", "--data-dir", "photos",
+                         "--predictions", "p.json", "--json", "--progress", "off")
+    assert code == 0, err
+    assert json.loads(out)["accuracy"]["images"] == 30
+    rows = json.loads(Path("p.json").read_text())
+    assert {(row["label"], row["label_name"]) for row in rows} == {(2, "ant"), (0, "bee")}
+    names = {row["class_1"]: row["name_1"] for row in rows}
+    assert names.items() <= {0: "bee", 1: "wasp", 2: "ant"}.items()
+
+
+def test_wrong_predictions_of_several_labels_are_shown(cli):
+    names = [f"{name}/{name}{number}.jpg" for name in COUNTS for number in range(6)]
+    Path("labels.csv").write_text("file,labels\n" + "".join(
+        f"{name},{'x|y' if number % 2 else ''}\n" for number, name in enumerate(names)))
+    code, out, err = cli("run", *TINY[:4], "--weights", "random", "--num-classes", "3",
+                         "--match-classes", "position", "--data", "image_folder", "--labels",
+                         "labels.csv", "--data-dir", "photos", "--progress", "off")
+    assert code == 0, err
+    assert re.search(r"ant0.jpg +class \d +\d+\.\d % +wrong\n", out)
+    assert re.search(r"ant1.jpg +class \d +\d+\.\d % +(right|wrong: x\|y)\n", out)
+
+
+EMPTY = """
+from ipucnn.plugin import DatasetSpec, ImageDataset, hookimpl
+
+
+class Nothing(ImageDataset):
+    class_names = ("a", "b")
+
+    def __len__(self):
+        return 0
+
+    def image(self, index):
+        raise IndexError(index)
+
+    def name(self, index):
+        raise IndexError(index)
+
+
+@hookimpl
+def ipucnn_datasets():
+    return [DatasetSpec(name="nothing", summary="no images", labelled=True,
+                        target=lambda request: Nothing())]
+"""
+
+
+@pytest.mark.parametrize("command", [
+    ("run", "--weights", "random"), ("train", "--no-checkpoints"),
+    ("data", "bench", "--iterations", "1")])
+def test_a_dataset_without_images_is_an_error(cli, command):
+    Path("empty.py").write_text(EMPTY)
+    model = [] if command[0] == "data" else TINY[:4]
+    code, out, err = cli("--plugin", "empty.py", *command, *model, "--data", "nothing")
+    assert (code, out) == (1, "")
+    assert re.search(r"dataset 'nothing' has no (train )?images", err)

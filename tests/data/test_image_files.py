@@ -48,6 +48,19 @@ def test_links_are_followed_once(tmp_path):
         "2 links to folders that they are in: linked/loop, real/loop"]
 
 
+def test_folders_are_nested_more_deeply_than_python_calls(tmp_path):
+    places = [str(tmp_path)]
+    for _ in range(sys.getrecursionlimit() + 100):
+        places.append(places[-1] + "/d")
+        os.mkdir(places[-1])
+    try:
+        (tmp_path / "a.jpg").write_bytes(b"")
+        assert list_images(str(tmp_path)) == [str(tmp_path / "a.jpg")]
+    finally:  # `shutil.rmtree` of pytest is recursive
+        for place in places[:0:-1]:
+            os.rmdir(place)
+
+
 def test_what_is_left_out_is_counted_and_named(tmp_path):
     touch(tmp_path, "a.jpg", "__MACOSX/a/._a.jpg", "notes.txt", "b.CR2", ".cache/x.jpg",
           ".DS_Store", *(f"{number}.psd" for number in range(4)))
@@ -55,7 +68,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path):
     assert left_of(tmp_path) == [
         "5 images of formats that no installed decoder reads: 0.psd, 1.psd, 2.psd and 2 more; "
         "pip install 'ipucnn[formats]' adds decoders of HEIC and AVIF",
-        "1 file that is no image: notes.txt", "1 folder of macOS metadata: __MACOSX",
+        "1 file that is no image: notes.txt", "1 folder of the operating system: __MACOSX",
         "1 hidden image or folder: .cache"]
 
 

@@ -107,6 +107,8 @@ def test_pixels_without_a_defined_white_are_refused():
     whole = Image.fromarray(numpy.arange(256, dtype=numpy.int32).reshape(16, 16))
     with pytest.raises(DataError, match="no defined white"):  # each high byte would be black
         images.decode(encode(whole, "TIFF"), "whole.tif")
+    with pytest.raises(ValueError, match="no defined white"):
+        images.pixels_of(photograph().convert("L").convert("I"))  # by a program
 
 
 def test_palette_png():

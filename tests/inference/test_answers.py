@@ -46,3 +46,12 @@ def test_without_labels_nothing_is_right_or_wrong():
     rows, classes = answers.together([answers.as_plain(), None])
     assert set(rows[0]) == {"path", "class", "name", "probability"}
     assert classes == [{"class": 1, "name": "b", "images": 2}]
+
+
+def test_several_labels_are_named_like_those_of_predictions():
+    answers = Answers(Names.class_names)
+    answers.labelled = True
+    for index, labels in enumerate(((0, 1), ())):
+        answers.add(Names(), index, Answer(1, 0.5, labels, bool(labels)))
+    rows, _ = answers.together([answers.as_plain()])
+    assert [row["label_name"] for row in rows] == ["a|b", ""]

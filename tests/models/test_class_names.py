@@ -14,6 +14,8 @@ from ipucnn.models.class_names import ClassMatch, imagenet_names, match_classes
     (["b"], ["a", "b", "c"], (1,)),
     (["2", "0"], ["0", "1", "2"], (2, 0)),
     (["1", "2"], ["2", "1"], (1, 0)),
+    (["01", "02"], ["1", "2", "3"], (0, 1)),
+    (["0", "10"], ["010", "000"], (1, 0)),
     (["cafe\u0301", "b"], ["b", "Caf\xe9"], (1, 0)),
 ])
 def test_classes_are_matched_by_name(dataset, model, outputs):

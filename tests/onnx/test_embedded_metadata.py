@@ -57,7 +57,8 @@ def test_writing_again_replaces_it_and_keeps_what_others_wrote():
 
 @pytest.mark.parametrize(("key", "value"), [
     ("names", "{0: 'a', 1: 'b', 2: 'c', 3: 'd', 4: 'e'}"), ("labels", '["a","b","c","d","e"]'),
-    ("classes", "a, b,c,d,e"), ("model.class_names", "a\nb\nc\nd\ne"),
+    ("classes", "a, b,c,d,e"), ("model.class_names", "a\nb\nc\nd\ne\n"),
+    ("Class-Labels", "a,b,c,d,e"), ("categories", '["a", "b", "c", "d", "e"]'),
     ("id2label", '{"0": "a", "1": "b", "2": "c", "3": "d", "4": "e"}'),
     ("label2id", '{"e": 4, "a": 0, "b": 1, "c": 2, "d": 3}')])
 def test_class_names_that_other_programs_wrote_are_read(key, value):

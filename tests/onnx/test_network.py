@@ -215,14 +215,35 @@ HALF, AXES = ("half", numpy.float32(0.5)), ("axes", numpy.array([1]))
             node("Softmax", "a", "b")], [onnx.helper.make_opsetid("", 11)])]),
      "probabilities", False),
     (ending(node("Sigmoid", "z", "p"), node("Mul", "z p", "shares")), "logits", False),
+    (ending(node("Softmax", "z", "p"), node("Greater", "p half", "b"), node("Sub", "p p", "none"),
+            node("Where", "b p none", "shares"), constants=[HALF]), "probabilities", False),
+    (ending(node("Softmax", "z", "p"), node("Greater", "p half", "b"),
+            node("Cast", "b", "mask", to=FLOAT), node("Mul", "p mask", "shares"),
+            constants=[HALF]), "probabilities", False),
+    (ending(node("Exp", "z", "e"), node("LpNormalization", "e", "shares", p=1, axis=1)),
+     "probabilities", False),
+    (ending(node("Softmax", "z", "p"), node("Pow", "p two", "q"),
+            node("LpNormalization", "q", "shares", p=1, axis=1),
+            constants=[("two", numpy.float32(2))]), "probabilities", False),
+    (ending(node("LpNormalization", "z", "shares", p=2, axis=1)), "logits", False),
+    (ending(node("Sigmoid", "z", "p"), node("Sqrt", "p", "shares")), "probabilities", True),
+    (ending(node("Softmax", "z", "p"), node("Round", "p", "shares")), "probabilities", False),
     (ending(node("Softmax", "z", "p"), node("Log", "p", "shares")), "logits", False)])
 def test_operators_after_the_activation(tmp_path, proto, outputs, multi_label):
     card = read_network(written(tmp_path, proto)).card
     assert (card.outputs, card.multi_label) == (outputs, multi_label)
 
 
-def test_a_hardmax_is_refused(tmp_path):
-    assert "ends in a Hardmax" in refused(written(tmp_path, ending(node("Hardmax", "z", "shares"))))
+@pytest.mark.parametrize(("operator", "nodes", "constants"), [
+    ("Hardmax", [node("Hardmax", "z", "shares")], []),
+    ("ArgMax", [node("ArgMax", "z", "best", axis=1), node("Cast", "best", "shares", to=FLOAT)], []),
+    ("TopK", [onnx.helper.make_node("TopK", ["z", "three"], ["shares", "places"])],
+     [("three", numpy.array([3]))]),
+    ("Greater", [node("Sigmoid", "z", "p"), node("Greater", "p half", "b"),
+                 node("Cast", "b", "shares", to=FLOAT)], [HALF])])
+def test_decisions_are_refused(tmp_path, operator, nodes, constants):
+    found = refused(written(tmp_path, ending(*nodes, constants=constants)))
+    assert f"ends in {operator}: its outputs are decisions" in found
 
 
 def branches(then, other, **outer):
@@ -285,7 +306,13 @@ def test_a_softmax_of_one_output_is_refused(tmp_path):
     proto = model([node("Softmax", "x", "y"), node("ReduceMean", "images", "x", axes=[1, 2],
                                                    keepdims=0)][::-1],
                   [("images", FLOAT, [1, 3, 8, 8])], [("y", FLOAT, [1, 1])])
-    assert "Softmax of one output, which is always 1" in refused(written(tmp_path, proto))
+    assert "one output, which is derived from a Softmax" in refused(written(tmp_path, proto))
+
+
+def test_the_largest_probability_alone_is_refused(tmp_path):
+    proto = ending(node("Softmax", "z", "p"), node("ReduceMax", "p", "shares", axes=[1]))
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
+    assert "the probability of an unknown class" in refused(written(tmp_path, proto))
 
 
 @pytest.mark.parametrize(("shape", "hint"), [

@@ -25,15 +25,17 @@ def test_files_names_probabilities_and_verdicts():
     text = answers(result(
         [row("photos/cat/1.jpg", "cat", 0.975, label_name="cat", correct=True),
          row("photos/dog/2.jpg", "cat", 0.5, label_name="dog", correct=False),
-         row("photos/eel/3.jpg", "dog", None, label_name=None, correct=None)],
+         row("photos/eel/3.jpg", "dog", None, label_name=None, correct=None),
+         row("photos/4.jpg", "cat", 0.5, label_name="", correct=False)],
         [{"class": 0, "name": "cat", "images": 1200, "correct": 7},
          {"class": 1, "name": "dog", "images": 1, "correct": 0}], 1201), 80)
     assert text == """\
-the first 3 of 1,201 images
+the first 4 of 1,201 images
 file              class  probability
 photos/cat/1.jpg  cat         97.5 %  right
 photos/dog/2.jpg  cat         50.0 %  wrong: dog
 photos/eel/3.jpg  dog
+photos/4.jpg      cat         50.0 %  wrong
 
 predicted class  images  right
 cat               1,200      7

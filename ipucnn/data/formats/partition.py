@@ -83,7 +83,8 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
         DataError: there are no images, or they cannot be read, or the partitions not written.
     """
     if not os.path.isdir(data_dir):
-        raise DataError(f"folder {data_dir!r} does not exist", "name one with '--data-dir'")
+        what = "is no folder" if os.path.exists(data_dir) else "does not exist"
+        raise DataError(f"{data_dir!r} {what}", "name a folder with '--data-dir'")
     left = LeftOut(data_dir)
     images = list_images(data_dir, left)
     if not images:

@@ -11,6 +11,7 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.names import class_key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry, registry
+from ipucnn.data.left_out import SYSTEM_FOLDERS
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 
@@ -107,7 +108,8 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
         if any(class_key(name) in known for name in folders) \
                 or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
-        named = [name for name in folders if not name.startswith((".", "__"))]  # __MACOSX
+        named = [name for name in folders
+                 if name not in SYSTEM_FOLDERS and not name.startswith(".")]
         folders[:] = [name for name in named if depth < _DEEPEST
                       and (len(named) == 1 or _SPLIT.search(name.lower()))]
     return shards_in(data_dir, used)
@@ -163,8 +165,8 @@ def format_of(data_dir: str, data: DatasetSpec, used: Registry) -> DatasetSpec:
 _SPLIT = re.compile("train|val|test|dev")
 """A part of the names of splits."""
 
-_DEEPEST = 2
-"""Levels of folders above classes: a wrapper folder, and one for each split."""
+_DEEPEST = 4
+"""Levels of folders above classes: wrapper folders, and one for each split."""
 
 
 def recognised(path: str, used: Optional[Registry] = None) -> str:

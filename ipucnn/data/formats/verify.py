@@ -109,6 +109,8 @@ def _format(path: str, name: Optional[str]) -> DatasetSpec:
                          "run it on the server, or on a copy; what is streamed is checked against "
                          "its MD5 in any case")
     if not os.path.isdir(path):
+        if os.path.exists(path):
+            raise DataError(f"{path!r} is no folder", "name the folder of the dataset")
         raise DataError(f"folder {path!r} does not exist", "check its name")
     spec = registry().get_typed(DatasetSpec, name or recognised(path))
     return read_by(spec, path, registry())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.names import composed
+from ipucnn.core.names import class_key
 from ipucnn.data import DatasetRequest, left_out
 from ipucnn.data.image_files import Contents, contents, folders_in, list_images
 from ipucnn.data.left_out import LeftOut, printable
@@ -237,12 +238,14 @@ def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
     _leave_loose(folder, here, left)
     names = tuple(classes) or tuple(printable(name) for name in here.folders)
     numbers: Dict[str, int] = {name: number for number, name in enumerate(names)}
-    alike = {composed(name): number for number, name in enumerate(names)}
+    forms = [class_key(name) for name in names]
+    counts = Counter(forms)
+    alike = {form: number for number, form in enumerate(forms) if counts[form] == 1}
     paths: List[str] = []
     labels: List[int] = []
     for name in here.folders:
         place = os.path.join(folder, name)
-        label = numbers.get(printable(name), alike.get(composed(printable(name))))
+        label = numbers.get(printable(name), alike.get(class_key(printable(name))))
         if label is None:
             raise DataError(f"class folder {place!r} is none of the {len(numbers)} classes that "
                             "are trained", "both splits must have the same class folders")

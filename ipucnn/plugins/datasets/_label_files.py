@@ -111,7 +111,7 @@ def read_labels(path: str) -> LabelFile:
     else:
         plural = names[label] in SEVERAL_COLUMNS
         mark = _mark([row[label] for _, row in lines], plural)
-        cells = [_divided(row[label], mark) for _, row in lines]
+        cells = _without_fractions([_divided(row[label], mark) for _, row in lines])
         order = _sorted({name for classes in cells for name in classes})
         if not order:
             raise DataError(f"labels {path!r} have no labels: every field of column "
@@ -197,6 +197,13 @@ def _divided(cell: str, mark: str) -> Tuple[str, ...]:
     return tuple(sorted(name for name in names if name and name.lower() not in _MISSING))
 
 
+def _without_fractions(cells: List[Tuple[str, ...]]) -> List[Tuple[str, ...]]:
+    """Return class numbers without `.0`, which pandas writes if a label of the column is missing."""
+    if not all(re.fullmatch(r"[0-9]+\.0", name) for classes in cells for name in classes):
+        return cells
+    return [tuple(name[:-2] for name in classes) for classes in cells]
+
+
 def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, List[str]]],
                    columns: Sequence[int]) -> List[Tuple[str, ...]]:
     """Return the classes of every line from one column of 0 and 1 per class.
@@ -236,8 +243,8 @@ class Finder:
     """Finds the files that a file of labels names.
 
     A name may be a path below the folder, a path that ends in one (`photos/a.jpg` for `a.jpg`), or
-    a file's name alone, each with or without the suffix; an image with exactly this name comes
-    first.
+    a file's name alone, each with or without the suffix, or in other case; an image with exactly
+    this name comes first.
 
     Args:
         paths: the images.
@@ -266,20 +273,22 @@ class Finder:
 
 
 class _Names:
-    """Files by their names, and by their names without the suffix, however accents are written."""
+    """Files by their names, without the suffix and in any case, however accents are written."""
 
     def __init__(self) -> None:
         self._exact: Dict[str, List[str]] = {}
         self._stems: Dict[str, List[str]] = {}
+        self._lower: Dict[str, List[str]] = {}
 
     def add(self, name: str, path: str) -> None:
         name = composed(name)
         self._exact.setdefault(name, []).append(path)
         self._stems.setdefault(os.path.splitext(name)[0], []).append(path)
+        self._lower.setdefault(name.lower(), []).append(path)
 
     def paths(self, name: str) -> List[str]:
         name = composed(name)
-        return self._exact.get(name) or self._stems.get(name, [])
+        return self._exact.get(name) or self._stems.get(name) or self._lower.get(name.lower(), [])
 
 
 def _only(name: str, found: Sequence[str]) -> Optional[str]:

@@ -145,9 +145,8 @@ def test_too_many_partitions(source, tmp_path):
 def test_no_images(source, tmp_path):
     (tmp_path / "none").mkdir()
     assert "no images in" in refused(DataError, tmp_path, tmp_path / "none", 1, tmp_path / "out")
-    for path in ("nowhere", "source/00.jpg"):
-        assert "does not exist" in refused(DataError, tmp_path, tmp_path / path, 1,
-                                           tmp_path / "out")
+    for path, why in (("nowhere", "does not exist"), ("source/00.jpg", "is no folder")):
+        assert why in refused(DataError, tmp_path, tmp_path / path, 1, tmp_path / "out")
 
 
 def test_broken_links_are_counted_and_other_files_are_read(source, tmp_path):

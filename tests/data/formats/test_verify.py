@@ -54,8 +54,8 @@ def test_what_cannot_be_verified(tmp_path):
         verify(str(tmp_path), "imagnet")
     with pytest.raises(DataError, match="none of the known datasets"):
         verify(str(tmp_path))
-    for path in (tmp_path / "nowhere", __file__):
-        with pytest.raises(DataError, match=r"'.*' does not exist"):
+    for path, why in ((tmp_path / "nowhere", "does not exist"), (__file__, "is no folder")):
+        with pytest.raises(DataError, match=f"'.*' {why}"):
             verify(str(path))
 
 

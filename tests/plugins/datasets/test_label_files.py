@@ -74,6 +74,9 @@ def test_files_of_spreadsheets(root):
 def test_numbers_are_sorted_by_value(root):
     dataset = load(root, "file,label\na,10\nb,9\nc,9\nd,100\n")
     assert dataset.class_names == ("9", "10", "100")
+    dataset = load(root, "file,label\na,10.0\nb,9.0\nc,\nd,100.0\n")  # pandas, because of c
+    assert dataset.class_names == ("9", "10", "100")
+    assert load(root, "file,label\na,1.0\nb,1.5\nc,2.0\n").class_names == ("1.0", "1.5", "2.0")
 
 
 def test_a_file_in_the_folder(root):
@@ -150,6 +153,16 @@ def test_an_exact_name_comes_before_one_without_the_suffix(root):
         Image.new("RGB", (9, 7)).save(str(root / name), "JPEG")
     dataset = load(root, "file,label\nIMG_1,cat\nx.jpg,dog\na,cat\n")
     assert content(dataset, root) == {"deep/IMG_1": "cat", "x.jpg": "dog", "a.jpg": "cat"}
+
+
+def test_names_in_other_case_are_found_if_there_is_one_image(root):
+    for name in ("B.JPG", "X.JPG", "x.JPG"):
+        Image.new("RGB", (9, 7)).save(str(root / name), "JPEG")
+    dataset = load(root, "file,label\nA.JPG,cat\nb.jpg,dog\nDeep\\C.jpg,cat\nx.JPG,cat\n")
+    assert content(dataset, root) == {"a.jpg": "cat", "b.jpg": "dog", "deep/c.jpg": "cat",
+                                      "x.JPG": "cat"}
+    with pytest.raises(DataError, match=r"'x.jpg' may be '.*X.JPG' or '.*x.JPG'"):
+        load(root, "file,label\nx.jpg,cat\n")
 
 
 def test_missing_unlisted_and_other_files_are_counted(root):

@@ -105,6 +105,17 @@ def test_a_wrapper_in_a_split_is_entered(tmp_path):
     assert opened(root, "validation")[0] == ["test/all/a/2.jpg", "test/all/b/2.jpg"]
 
 
+def test_classes_of_both_splits_are_compared_like_those_of_a_model(tmp_path):
+    root = fill(tmp_path, "train/Polar_bear/1.jpg", "train/Cat/1.jpg", "train/cat/1.jpg",
+                "val/polar bear/2.jpg", "val/cat/2.jpg")
+    images = load_dataset("image_folder", root, split="validation")
+    assert images.class_names == ("Cat", "Polar_bear", "cat")
+    assert [images.label(index) for index in range(2)] == [2, 1]
+    fill(tmp_path, "val/CAT/2.jpg")
+    with pytest.raises(DataError, match="'.*val/CAT' is none of the 3 classes"):
+        load_dataset("image_folder", root, split="validation")
+
+
 def test_a_class_of_the_training_is_no_wrapper(tmp_path):
     root = fill(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "val/a/day/2.jpg", "val/a/night/3.jpg")
     assert opened(root, "validation")[:2] == (["val/a/day/2.jpg", "val/a/night/3.jpg"], ("a", "b"))
@@ -120,11 +131,15 @@ def test_classes_called_like_splits(tmp_path):
     assert opened(root, "train")[1] == ("bus", "test", "train")
 
 
-def test_macos_and_hidden_folders_are_no_classes(tmp_path):
+def test_folders_of_systems_and_hidden_folders_are_no_classes(tmp_path):
     root = fill(tmp_path, "a/1.jpg", "b/1.jpg", "__MACOSX/a/._1.jpg", ".thumbnails/x.jpg")
     _, classes, notes = opened(root, "train")
     assert classes == ("a", "b")
-    assert notes == [f"left out of {root!r}: 1 folder of macOS metadata: __MACOSX",
+    thumbnail = "@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg"
+    disk = fill(tmp_path / "disk", "a/1.jpg", "b/1.jpg", "lost+found/x", f"a/{thumbnail}")
+    assert opened(disk, "train") == (["a/1.jpg", "b/1.jpg"], ("a", "b"), [
+        f"left out of {disk!r}: 2 folders of the operating system: a/@eaDir, lost+found"])
+    assert notes == [f"left out of {root!r}: 1 folder of the operating system: __MACOSX",
                      f"left out of {root!r}: 1 hidden image or folder: .thumbnails"]
 
 
