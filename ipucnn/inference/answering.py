@@ -12,6 +12,7 @@ import numpy
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import best_classes
+from ipucnn.core.execution.session_checks import compiled, logits_of
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.given import GivenImages, fitted
@@ -159,7 +160,9 @@ class Answering:
                           range(len(dataset)), workers=options.dataloader_worker,
                           skip_bad=options.skip_bad_samples, finish=True) as loader:
                     for batch in loader:
-                        found += self._named(dataset, batch.indices, session(batch.images), top_k)
+                        logits = logits_of(session.start(batch.images), len(batch),
+                                           self.job.built.card.num_outputs, self.job.chosen.plugin)
+                        found += self._named(dataset, batch.indices, logits, top_k)
             except IpucnnError as error:
                 error.partial = found
                 raise
@@ -219,7 +222,7 @@ def _opened(job: Job) -> Tuple[Job, InferenceSession]:
     with ExitStack() as stack:
         session = stack.enter_context(session_of(job, []))
         session.any_thread = True
-        session.compile()
+        compiled(session, job.chosen.plugin)
         stack.pop_all()
     return job, session
 
