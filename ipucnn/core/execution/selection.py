@@ -314,12 +314,11 @@ def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
     probe = backend.probe_for(plan)
-    provider = registry.provider_of(spec)
-    plugin = f"backend {spec.name!r} of {provider.label}"
+    plugin = registry.in_words(spec)
     if not isinstance(probe, Probe):
         raise PluginError(f"the probe of {plugin} returned {described(probe)}, expected an object "
                           "of type 'Probe'")
-    if provider.builtin:
+    if registry.provider_of(spec).builtin:
         return Chosen(spec, backend, probe)
     for name, ok, wanted in (("notes", not isinstance(probe.notes, str), "a tuple of texts"),
                              ("precision", probe.precision in PRECISIONS, ", ".join(PRECISIONS))):
