@@ -82,7 +82,9 @@ if TYPE_CHECKING:
     from ipucnn.data.normalisation import fed as fed
     from ipucnn.data.normalisation import normalise as normalise
     from ipucnn.models.norms import NormSite as NormSite
+    from ipucnn.models.optimisation import load_optimizer as load_optimizer
     from ipucnn.models.optimisation import make_optimizer as make_optimizer
+    from ipucnn.models.optimisation import optimizer_state as optimizer_state
     from ipucnn.models.optimisation import parameter_groups as parameter_groups
     from ipucnn.models.optimisation import set_rate as set_rate
     from ipucnn.onnx.engine_base import OnnxBackend as OnnxBackend
@@ -122,7 +124,8 @@ _HOMES = {
     "ipucnn.data.mixup": ("mix_images",),
     "ipucnn.data.normalisation": ("fed", "normalise"),
     "ipucnn.models.norms": ("NormSite",),
-    "ipucnn.models.optimisation": ("make_optimizer", "parameter_groups", "set_rate"),
+    "ipucnn.models.optimisation": ("load_optimizer", "make_optimizer", "optimizer_state",
+                                   "parameter_groups", "set_rate"),
     "ipucnn.onnx.engine_base": ("OnnxBackend",),
     "ipucnn.onnx.target": ("OnnxTarget",),
 }

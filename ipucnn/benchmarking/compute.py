@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Dict
 
-from ipucnn.core.execution.training_session import TrainingBatch
+from ipucnn.core.execution.session_checks import compiled, opened
+from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.core.exit_codes import INTERRUPTED
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry
@@ -56,9 +57,10 @@ def training(given: Dict[str, Any], registry: Registry) -> Callable[[], Compute]
     plan, built, batch = prepared.plan, prepared.built, TrainingBatch(None, None)
 
     def measured() -> Compute:
-        with prepared.chosen.backend.training(built.module, plan, prepared.setup,
-                                              built.input_size) as session:
-            session.compile()
+        with opened(prepared.chosen.backend.training(
+                built.module, plan, prepared.setup, built.input_size),
+                TrainingSession, prepared.chosen.plugin) as session:
+            compiled(session, prepared.chosen.plugin)
             session.set_rates(prepared.options.optimisation.rate, prepared.scaling.at(0))
             session.step(batch, 0)  # the first call allocates and chooses kernels
             begin, calls, seconds = time.perf_counter(), 0, 0.0

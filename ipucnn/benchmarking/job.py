@@ -12,10 +12,12 @@ from ipucnn.benchmarking.bench_result import MUCH, BenchResult, Loading, Waiting
 from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.launching import check_alone
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import default_of
@@ -118,7 +120,8 @@ def _session(feeding: RunOptions, data: DatasetSpec, dataset: ImageDataset,
     chosen = choose_backend(feeding, plan, registry)
     check_offer(feeding, plan, chosen.spec, registry)
     built = model_of(feeding, network_of(feeding, data, dataset), registry)
-    return chosen.backend.inference(built.module, plan, built.input_size)
+    return opened(chosen.backend.inference(built.module, plan, built.input_size),
+                  InferenceSession, chosen.plugin)
 
 
 class _Host:

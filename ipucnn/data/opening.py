@@ -92,7 +92,7 @@ def open_dataset(data: DatasetSpec, request: DatasetRequest, plugins: PluginOpti
     try:
         dataset = opened(registry.make_typed(ImageDataset, reader, request,
                                              options=plugins.of("dataset", reader.name)),
-                         f"dataset {reader.name!r} of {registry.provider_of(reader).label}")
+                         registry.in_words(reader))
     except NoSplitError as error:
         raise NoSplitError(error.message, no_split_hint or error.hint) from error
     if reader.finite and not len(dataset):

@@ -9,6 +9,7 @@ import weakref
 from collections import defaultdict
 from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import ContextVar
 from queue import SimpleQueue
 from threading import Barrier, Event, Lock, Thread
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _STARTING = Lock()
+
+USERS: ContextVar[Tuple[object, ...]] = ContextVar("ipucnn_users", default=())
+"""The objects for which the current thread prepares images; worker threads inherit them."""
 
 PATIENCE = 3.0
 """Seconds that threads have to finish their current task when the block ends."""
@@ -43,6 +47,7 @@ class Threads:
     def __init__(self, count: int, name: str) -> None:
         self._todo: SimpleQueue[Optional[Tuple[Callable[[], None], Future[None]]]] = SimpleQueue()
         self._over = Event()
+        self._users = USERS.get()
         self._threads = [Thread(target=self._work, name=f"{name}-{number}", daemon=True)
                          for number in range(count)]
         self._start()
@@ -66,6 +71,7 @@ class Threads:
 
     def _work(self) -> None:
         _batch_scheduling()
+        USERS.set(self._users)
         if self._torch:
             # the first query in a thread sets its count to the global one
             self._torch.get_num_threads()

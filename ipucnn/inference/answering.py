@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 import numpy
 
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.accuracy import best_classes
+from ipucnn.core.execution.session_checks import compiled, logits_of
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.given import GivenImages, fitted
+from ipucnn.data.workers import USERS
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.backend import InferenceSession
@@ -139,11 +141,16 @@ class Answering:
 
         Raises:
             DataError: an image cannot be read.
+            UsageError: an image calls this method.
             IpucnnError: an output of the model is not a finite number. The predictions for the
                 images before it are in the attribute `partial` of either error.
         """
         from ipucnn.data.session_loader import feed
 
+        users = USERS.get()
+        if self in users:  # the session waits for the images, and would wait forever
+            raise UsageError("an image calls 'predict' of the model that classifies it",
+                             "call it before, or load the model a second time for the images")
         if self._forked:
             raise IpucnnError(
                 "this process was forked from one in which the model is in use",
@@ -154,15 +161,20 @@ class Answering:
             session = self._open()
             options = self.job.options.dataset
             dataset = fitted(dataset, self.job.built.input_size)
+            token = USERS.set((*users, self))
             try:
                 with feed(session, dataset, self.job.executed, session.samples_per_call,
                           range(len(dataset)), workers=options.dataloader_worker,
                           skip_bad=options.skip_bad_samples, finish=True) as loader:
                     for batch in loader:
-                        found += self._named(dataset, batch.indices, session(batch.images), top_k)
+                        logits = logits_of(session.start(batch.images), len(batch),
+                                           self.job.built.card.num_outputs, self.job.chosen.plugin)
+                        found += self._named(dataset, batch.indices, logits, top_k)
             except IpucnnError as error:
                 error.partial = found
                 raise
+            finally:
+                USERS.reset(token)
         return found
 
     def recipe(self) -> Tuple[Dict[str, Any], PluginSettings]:
@@ -219,7 +231,7 @@ def _opened(job: Job) -> Tuple[Job, InferenceSession]:
     with ExitStack() as stack:
         session = stack.enter_context(session_of(job, []))
         session.any_thread = True
-        session.compile()
+        compiled(session, job.chosen.plugin)
         stack.pop_all()
     return job, session
 

@@ -12,6 +12,7 @@ import numpy
 
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.session_checks import logits_of
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.inference.run_result import Meter
 
@@ -22,6 +23,15 @@ class HostCalls:
 
     Device calls are started ahead, up to the number that the session supports, before results are
     read.
+
+    Attributes:
+        plan: of the run.
+        session: compiled.
+        batches: the images, or None for each call where the device generates them.
+        time_limit: seconds after which no further call is started; None for no limit.
+        report: receives the number of images done.
+        outputs: of the model.
+        plugin: a third-party backend in words; its logits are checked.
     """
 
     plan: ExecutionPlan
@@ -29,6 +39,8 @@ class HostCalls:
     batches: Generator[Optional[Batch], None, None]
     time_limit: Optional[float]
     report: Callable[[int], None]
+    outputs: int = 0
+    plugin: str = ""
 
     def __post_init__(self) -> None:
         self.meter = Meter()
@@ -58,7 +70,8 @@ class HostCalls:
                     more = False
                     break
                 batch, called, result = self._pending.popleft()
-                logits = result()
+                logits = result() if batch is None else logits_of(
+                    result, len(batch), self.outputs, self.plugin)
                 latencies.append(time.perf_counter() - called)
                 samples += self.session.samples_per_call if batch is None else len(batch.indices)
                 if batch is not None:

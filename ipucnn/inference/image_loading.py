@@ -10,6 +10,7 @@ from typing import Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
+from ipucnn.core.execution.session_checks import compiled
 from ipucnn.data.loader import Loader, order
 from ipucnn.data.opening import as_opened
 from ipucnn.data.returned import file_of
@@ -38,7 +39,7 @@ def loader_of(job: Job, session: InferenceSession) -> Loader:
                 finish=not (several and job.instances.in_step))  # a call is one of all instances
 
 
-def compiled(session: InferenceSession, job: Job,
+def compiled_ahead(session: InferenceSession, job: Job,
              stack: ExitStack) -> Tuple[float, Optional[Loader]]:
     """Compile a session; prepare the first images meanwhile if it does not need torch.
 
@@ -47,19 +48,20 @@ def compiled(session: InferenceSession, job: Job,
         which `stack` closes. None if torch was imported instead, for resizing many images, or if
         the loader is created after compilation.
     """
+    plugin = job.chosen.plugin
     if not session.takes_arrays or as_opened(job.data, job.dataset).on_device:
-        return session.compile(), None
+        return compiled(session, plugin), None
     if _much_to_resize(job):
         thread = Thread(target=import_module, args=("torch",), daemon=True)
         thread.start()
-        seconds = session.compile()
+        seconds = compiled(session, plugin)
         thread.join()
         return seconds, None
     if job.options.execution.compile_only or may_measure(job):
-        return session.compile(), None
+        return compiled(session, plugin), None
     loader = stack.enter_context(loader_of(job, session))
     loader.begin()
-    return session.compile(), loader
+    return compiled(session, plugin), loader
 
 
 def _much_to_resize(job: Job) -> bool:

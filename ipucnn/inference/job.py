@@ -22,7 +22,7 @@ from ipucnn.data.waiting import hint
 from ipucnn.inference import automatic_tuning, predictions
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.host_calls import HostCalls, batches
-from ipucnn.inference.image_loading import compiled, loader_of, own_part
+from ipucnn.inference.image_loading import compiled_ahead, loader_of, own_part
 from ipucnn.inference.measured import Measured
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import Job, prepare, session_of
@@ -108,7 +108,7 @@ def _execute(job: Job, progress: Progress, notes: Sequence[str]) -> RunResult:
         # with files, another call before the first images would only take time: `--warmup` leaves
         # the first calls out of the figures
         session.warm_up = not job.data.finite
-        seconds, loader = compiled(session, job, stack)
+        seconds, loader = compiled_ahead(session, job, stack)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
         result.session = session.facts
@@ -146,7 +146,8 @@ def _classify(job: Job, session: InferenceSession, result: RunResult, progress: 
     ahead = job.plan.instances if instances.in_step else 1  # count the others' images, too
     calls = HostCalls(job.plan, session, batches(loader, len(part), session.samples_per_call),
                        options.execution.time_limit,
-                       lambda done: progress("run", done * ahead, everything))
+                       lambda done: progress("run", done * ahead, everything),
+                       built.card.num_outputs, job.chosen.plugin)
     shared = not instances.in_step
     try:
         with ExitStack() as stack:

@@ -12,6 +12,7 @@ from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, launched, sharing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
@@ -248,13 +249,24 @@ def session_of(job: Job, notes: List[str]) -> InferenceSession:
     """Return the backend's session, with calibration images for 8-bit integers.
 
     Notes about those images are added to `notes`.
+
+    Raises:
+        PluginError: the backend has returned something else.
     """
     collect_as_usual()
+    built, backend = job.built, job.chosen.backend
+    if job.plan.precision == "int8":
+        session = _quantised(job, notes)
+    elif job.graph is not None:
+        session = job.graph.session(built, job.executed)
+    else:
+        session = backend.inference(built.module, job.executed, built.input_size)
+    return opened(session, InferenceSession, job.chosen.plugin)
+
+
+def _quantised(job: Job, notes: List[str]) -> InferenceSession:
+    """Return a session in 8-bit integers."""
     options, built, data, source = job.options, job.built, job.data, job.dataset
-    if job.plan.precision != "int8":
-        if job.graph is not None:
-            return job.graph.session(built, job.executed)
-        return job.chosen.backend.inference(built.module, job.executed, built.input_size)
     from ipucnn.inference.calibration_images import SAMPLES, calibration_of  # imports torch
 
     if options.dataset.calibration_dir or not data.finite:

@@ -14,6 +14,7 @@ from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, backend_options
+from ipucnn.core.execution.session_checks import compiled
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.declaration import CACHE, INFERENCE, declared
 from ipucnn.core.registry.registry import Registry
@@ -123,7 +124,7 @@ class Inference:
         return sorted(values.items())
 
     def _call(self, session: InferenceSession) -> Call:
-        session.compile()
+        compiled(session, self.chosen.plugin)
         side = self.built.input_size
         images: Any = random_images(
             (session.samples_per_call, 3, side, side),

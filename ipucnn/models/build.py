@@ -208,12 +208,11 @@ def _build(spec: ModelSpec, num_classes: int, options: Any, registry: Registry,
         provider = registry.provider_of(spec)
         if provider.builtin or registry.settings.strict:
             raise
-        raise PluginError(f"model {spec.name!r} of {provider.label} cannot be built: "
+        raise PluginError(f"{registry.in_words(spec)} cannot be built: "
                           f"{type(error).__name__}: {error}", "report it to its author") from error
     if torch.empty(0).device.type != "meta":  # an outline has no values
-        provider = registry.provider_of(spec)
-        check_model(model, f"model {spec.name!r} of {provider.label}", num_classes, input_size,
-                    not provider.builtin)
+        check_model(model, registry.in_words(spec), num_classes, input_size,
+                    not registry.provider_of(spec).builtin)
     return model
 
 

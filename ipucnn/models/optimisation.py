@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import suppress
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -15,6 +18,16 @@ _FUSED_ON_CPU = {"SGD", "Adam", "AdamW"}
 
 RATE_FACTOR = "rate_factor"
 """Key of a parameter group: the factor on the learning rate, where it is not 1."""
+
+CHANGED = "changed_settings"
+"""Key of a saved state: the settings that the optimizer itself has changed, which are its progress:
+the number of steps, or an estimated step size."""
+
+_GIVEN = ("params", "lr", "weight_decay", RATE_FACTOR)
+"""Settings of a parameter group whose values are not the optimizer's own."""
+
+_made: WeakKeyDictionary[torch.optim.Optimizer, List[Dict[str, Any]]] = WeakKeyDictionary()
+"""The settings of the parameter groups of an optimizer as it was made."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float,
@@ -55,8 +68,13 @@ def make_optimizer(model: nn.Module, choice: OptimizerChoice,
         factors: see `parameter_groups`.
         head: likewise.
     """
-    optimizer: torch.optim.Optimizer = choice.build(
-        parameter_groups(model, choice.weight_decay, factors, head), lr=choice.lr)
+    return optimizer_of(parameter_groups(model, choice.weight_decay, factors, head), choice)
+
+
+def optimizer_of(groups: List[Dict[str, Any]], choice: OptimizerChoice) -> torch.optim.Optimizer:
+    """Return the optimizer of parameter groups."""
+    optimizer: torch.optim.Optimizer = choice.build(groups, lr=choice.lr)
+    _made[optimizer] = [_copied(group) for group in optimizer.param_groups]
     return optimizer
 
 
@@ -64,6 +82,31 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all groups, each times its factor."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get(RATE_FACTOR, 1.0)
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> Dict[str, Any]:
+    """Return the state of an optimizer that `make_optimizer` returned, for `load_optimizer`.
+
+    It is its state dictionary and the names of the settings of its parameter groups that it has
+    changed itself.
+    """
+    state: Dict[str, Any] = optimizer.state_dict()
+    changed = sorted({name for group, made in zip(optimizer.param_groups, _made.get(optimizer, ()))
+                      for name, value in made.items() if not _same(value, group.get(name))})
+    return {**state, CHANGED: changed} if changed else state
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Load a state of `optimizer_state` into an optimizer, which keeps its settings.
+
+    A restored training has the settings of its options. Those that the optimizer had changed itself
+    continue from their saved values.
+
+    Raises:
+        ValueError: it is the state of other parameters.
+    """
+    plain = {name: value for name, value in state.items() if name != CHANGED}
+    optimizer.load_state_dict(with_own_settings(plain, optimizer, state.get(CHANGED, ())))
 
 
 def with_own_settings(state: Mapping[str, Any], optimizer: torch.optim.Optimizer,
@@ -83,9 +126,35 @@ def with_own_settings(state: Mapping[str, Any], optimizer: torch.optim.Optimizer
     if len(saved) != len(own):
         return dict(state)
     return {**state, "param_groups": [
-        {**group, **{name: value for name, value in mine.items()
-                     if name != "params" and not (name in kept and name in group)}}
+        {**group, **{name: _placed(group[name], value) if name in kept and name in group else value
+                     for name, value in mine.items() if name != "params"}}
         for group, mine in zip(saved, own)]}
+
+
+def _placed(saved: Any, own: Any) -> Any:
+    """Return a saved setting, a tensor on the device of the optimizer's own."""
+    tensors = isinstance(saved, torch.Tensor) and isinstance(own, torch.Tensor)
+    return saved.to(own.device) if tensors else saved
+
+
+def _copied(group: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return a copy of the settings of a parameter group that are the optimizer's own."""
+    found: Dict[str, Any] = {}
+    for name, value in group.items():
+        if name not in _GIVEN:
+            with suppress(Exception):  # of any type; what cannot be copied cannot be saved
+                found[name] = copy.deepcopy(value)
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values of a setting are equal."""
+    try:
+        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+            return torch.equal(one, other)
+        return bool(one == other)
+    except (RuntimeError, TypeError, ValueError):  # lists of tensors, for example
+        return False
 
 
 def state_size(choice: OptimizerChoice) -> int:

@@ -10,6 +10,7 @@ from ipucnn.core.errors import OutOfMemoryError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
+from ipucnn.core.execution.session_checks import compiled, opened
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession, TrainingSetup
 from ipucnn.core.machine import available_memory
 from ipucnn.core.options.parts import NetworkPart
@@ -131,14 +132,14 @@ class _Measured:
         plan = replace(self._plan, micro_batch=size)
         module = self._built()
         spec = self._registry.get_typed(LossSpec, OptimisationPart.loss)
-        session: TrainingSession = self.held.enter_context(self._chosen.backend.training(
+        session = self.held.enter_context(opened(self._chosen.backend.training(
             module, plan, TrainingSetup(
                 loss=self._registry.make(spec, options=None),
                 optimizer=optimizer_choice(self._options, self._registry),
                 ema_decay=self._options.optimisation.ema_decay, tolerate_non_finite=True,
                 metrics=not self._options.results.disable_metrics),
-            plan.preprocessing.input_size))
-        session.compile()
+            plan.preprocessing.input_size), TrainingSession, self._chosen.plugin))
+        compiled(session, self._chosen.plugin)
         session.set_rates(0.0, 1.0)
         side = plan.preprocessing.input_size
         images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8,

@@ -7,6 +7,8 @@ from typing import Any, Dict, Optional
 
 from ipucnn.core.collection import collect_as_usual
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.execution.session_checks import compiled, opened
+from ipucnn.core.execution.training_session import TrainingSession
 from ipucnn.core.loggers import COMPLETED, FAILED, STOPPED
 from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
@@ -57,11 +59,12 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
             held.enter_context(ready(folder, restored, options, listener))
         validator = held.enter_context(closing(Validator(prepared, listener)))
         collect_as_usual()
-        session = held.enter_context(prepared.chosen.backend.training(
+        chosen = prepared.chosen
+        session = held.enter_context(opened(chosen.backend.training(
             prepared.built.module, prepared.plan, prepared.setup,
-            prepared.built.input_size))
+            prepared.built.input_size), TrainingSession, chosen.plugin))
         listener.status(Status("preparing", epochs=options.optimisation.epochs))
-        prepared.compile_seconds = session.compile()
+        prepared.compile_seconds = compiled(session, chosen.plugin)
         if restored is not None:
             load_session(session, restored)
         trainer = Trainer(prepared, session, validator, listener, folder, restored)

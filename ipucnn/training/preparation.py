@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import List, Optional
+from dataclasses import dataclass, field, replace
+from typing import List, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
@@ -12,8 +12,13 @@ from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.session_checks import checked_weights, shapes_of
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
-from ipucnn.core.execution.training_session import TrainingSetup
+from ipucnn.core.execution.training_session import (
+    StateDict,
+    TrainingSession,
+    TrainingSetup,
+)
 from ipucnn.core.loggers import Logger
 from ipucnn.core.registry.records import DatasetSpec, LoggerSpec, LossSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -78,6 +83,7 @@ class Prepared:
         class_counts: number of training images by output, if the loss depends on it.
         compile_seconds: seconds spent on compiling the session, once done.
         cache, validation_cache: caches of decoded images, if enabled and if they fit.
+        shapes: those of the model's weights by name; a session may change the model.
     """
 
     options: TrainOptions
@@ -101,6 +107,18 @@ class Prepared:
     compile_seconds: float = 0.0
     cache: Optional[PixelCache] = None
     validation_cache: Optional[PixelCache] = None
+    shapes: Mapping[str, Tuple[int, ...]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shapes = shapes_of(self.built.module.state_dict())
+
+    def weights_of(self, session: TrainingSession, ema: bool = False) -> StateDict:
+        """Return the weights of a session; those of a third-party backend are checked.
+
+        Raises:
+            PluginError: they are not those of the model.
+        """
+        return checked_weights(session.weights(ema=ema), self.shapes, self.chosen.plugin)
 
 
 def prepare(options: TrainOptions, registry: Registry,

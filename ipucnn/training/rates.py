@@ -122,7 +122,6 @@ def optimizer_choice(options: TrainOptions, registry: Registry) -> OptimizerChoi
     optimisation = options.optimisation
     spec = registry.get_typed(OptimizerSpec, optimisation.optimizer)
     own = options.plugins.of("optimizer", spec.name)
-    who = f"optimizer {spec.name!r} of {registry.provider_of(spec).label}"
     return OptimizerChoice(spec.name, optimisation.rate, optimisation.weight_decay, own,
                            functools.partial(checked_optimizer, functools.partial(
-                               registry.make, spec, options=own), who))
+                               registry.make, spec, options=own), registry.in_words(spec)))

@@ -10,6 +10,7 @@ from typing import Any, Optional, Tuple
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Agreement
+from ipucnn.core.execution.session_checks import result_of_step
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
 from ipucnn.core.progress import Listener
 from ipucnn.models.store_paths import shown_path
@@ -183,7 +184,8 @@ class Trainer:
 
     def _step(self, batch: Any, lr: float, scaling: float) -> Any:
         try:
-            result = self.session.step(batch, self.update)
+            result = result_of_step(self.session.step(batch, self.update), self.update,
+                                    self.prepared.chosen.plugin)
         except NonFiniteLoss as error:
             value = "finite, and its gradients are not" if error.gradients else str(error.value)
             raise self._non_finite(error.update, value, lr, scaling) from error
@@ -266,8 +268,10 @@ class Trainer:
         """Return everything that a restored training needs."""
         return Checkpoint(
             model=self.prepared.built.card.model, dataset=self.prepared.data.name,
-            run=self.checkpoints, position=self._position(), weights=self.session.weights(),
-            ema=self.session.weights(ema=True) if self.options.optimisation.ema_decay else None,
+            run=self.checkpoints, position=self._position(),
+            weights=self.prepared.weights_of(self.session),
+            ema=self.prepared.weights_of(self.session, ema=True)
+            if self.options.optimisation.ema_decay else None,
             session=self.session.state(), progress=self.figures.as_plain(self.instances),
             options=self.options.as_dict(), class_names=self.prepared.built.card.class_names,
             versions={**describe()["packages"],

@@ -14,6 +14,7 @@ from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, is_first, sharing
 from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text
 from ipucnn.core.names import key
@@ -232,7 +233,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         loss.check(built.num_outputs)
     evaluator = Evaluator(built.module, chosen.backend, loss, plan, dataset, built.card, match,
                           options.dataset.dataloader_worker, options.dataset.skip_bad_samples,
-                          instances, cache)
+                          instances, cache, chosen.plugin)
     return evaluator, {
         "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
         "device": chosen.probe.device, "options": options.as_dict(),
@@ -244,8 +245,9 @@ def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[T
     """Return the options with a number for `--batch-size auto`, and a note."""
     def session(size: int) -> InferenceSession:
         plan = replace(inference.plan, micro_batch=size).for_images(inference.images or size)
-        return inference.chosen.backend.inference(
+        made = inference.chosen.backend.inference(
             copy.deepcopy(inference.built.module), plan, inference.built.input_size)
+        return opened(made, InferenceSession, inference.chosen.plugin)
 
     found = inference.fastest(session)
     return options.with_values(batch_size=found.size), found.note

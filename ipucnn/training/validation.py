@@ -18,6 +18,7 @@ from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.session_checks import compiled, logits_of, opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.progress import Listener, Status
 from ipucnn.core.showing import Blocks, Shown, Table
@@ -168,6 +169,7 @@ class Evaluator:
         workers, skip_bad: as in `Loader`.
         instances: the processes that share the images; all return the same result.
         cache: a cache of images at the input size.
+        plugin: a third-party backend in words; what it returns is checked.
     """
 
     module: nn.Module
@@ -181,6 +183,7 @@ class Evaluator:
     skip_bad: bool = False
     instances: Instances = ALONE
     cache: Optional[PixelCache] = None
+    plugin: str = ""
     _kept: Optional[InferenceSession] = field(default=None, init=False)
 
     def close(self) -> None:
@@ -198,15 +201,15 @@ class Evaluator:
         if self._kept is None:
             module = copy.deepcopy(self.module)
             load_state(module, weights, checkpoint)
-            session = self.backend.inference(module, self.plan,
-                                             self.plan.preprocessing.input_size)
+            made = self.backend.inference(module, self.plan, self.plan.preprocessing.input_size)
+            session = opened(made, InferenceSession, self.plugin)
             if not session.reloadable:
                 with session:
-                    session.compile()
+                    compiled(session, self.plugin)
                     yield session
                 return
             self._kept = session
-            session.compile()
+            compiled(session, self.plugin)
         else:
             self._kept.load(weights)
         yield self._kept
@@ -229,7 +232,7 @@ class Evaluator:
         with self._session(weights, checkpoint) as session, \
                 feed(session, self.dataset, self.plan, session.samples_per_call, own,
                      workers=self.workers, skip_bad=self.skip_bad, cache=self.cache) as loader:
-            for batch, logits in _classified(session, loader):
+            for batch, logits in self._classified(session, loader):
                 labels = self._labels(batch, logits.shape[1])
                 count.add(logits, labels)
                 evidence.add(batch.indices, self.card.probabilities(logits.float()), labels)
@@ -260,6 +263,23 @@ class Evaluator:
                           per_cent(count.top.top5, images), skipped, checkpoint, count.matrix(),
                           self.card.names, count.unknown, shown)
 
+    def _classified(self, session: InferenceSession,
+                    loader: Loader) -> Iterator[Tuple[Batch, torch.Tensor]]:
+        """Yield the batches of a loader with their logits; calls are started before others end."""
+        started: Deque[Tuple[Batch, Callable[[], Any]]] = deque()
+
+        def first() -> Tuple[Batch, torch.Tensor]:
+            batch, wait = started.popleft()
+            logits = logits_of(wait, len(batch), self.card.num_outputs, self.plugin)
+            return batch, torch.as_tensor(logits)  # engines that take arrays return arrays
+
+        for batch in loader:
+            started.append((batch, session.start(batch.images)))
+            if len(started) >= session.in_flight:
+                yield first()
+        while started:
+            yield first()
+
     def _labels(self, batch: Batch, classes: int) -> torch.Tensor:
         if self.match is None:
             return torch.tensor([index % classes for index in batch.indices])
@@ -267,22 +287,6 @@ class Evaluator:
             name = self.dataset.name(batch.indices[batch.labels.index(None)])
             raise DataError(f"image {name!r} has no label", "validation needs one of each")
         return label_tensor(labels_by_output(self.match, batch.labels, UNKNOWN), classes)
-
-
-def _classified(session: InferenceSession, loader: Loader) -> Iterator[Tuple[Batch, torch.Tensor]]:
-    """Yield the batches of a loader with their logits; calls are started ahead of those read."""
-    started: Deque[Tuple[Batch, Callable[[], Any]]] = deque()
-
-    def first() -> Tuple[Batch, torch.Tensor]:
-        batch, logits = started.popleft()
-        return batch, torch.as_tensor(logits())  # engines that take arrays return arrays
-
-    for batch in loader:
-        started.append((batch, session.start(batch.images)))
-        if len(started) >= session.in_flight:
-            yield first()
-    while started:
-        yield first()
 
 
 class _Count:

@@ -40,7 +40,8 @@ class Validator:
                 copy.deepcopy(prepared.built.module), backend, prepared.setup.loss, plan,
                 prepared.validation, prepared.built.card, prepared.validation_match,
                 options.dataset.dataloader_worker,
-                options.dataset.skip_bad_samples, prepared.instances, prepared.validation_cache)
+                options.dataset.skip_bad_samples, prepared.instances, prepared.validation_cache,
+                prepared.chosen.plugin)
 
     def close(self) -> None:
         """Free the device."""
@@ -60,7 +61,7 @@ class Validator:
         done = []
         with session.detached():
             for kind in kinds:
-                weights = session.weights(ema=kind == "ema")
+                weights = self._prepared.weights_of(session, ema=kind == "ema")
                 # each has running statistics of its own replicas; those of the first are used
                 self._prepared.instances.share(weights)
                 done.append(self._scored(weights, epoch, kind))

@@ -322,6 +322,42 @@ def test_the_items_of_a_dataset_are_read_one_at_a_time(model, tmp_path):
     assert torch.equal(found, torch.from_numpy(pixels).permute(0, 3, 1, 2))
 
 
+class _Asking:
+    """Images that ask a model about themselves."""
+
+    def __init__(self, other):
+        self.other = other
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        pixels = numpy.full((32, 32, 3), 40 * index, numpy.uint8)
+        self.other.predict(pixels)
+        return pixels
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_cannot_ask_the_model_that_classifies_them(trained, workers):
+    how = {"backend": "torch", "precision": "full", "dataloader_worker": workers}
+    with ipucnn.load(trained, **how) as loaded, ipucnn.load(trained, **how) as other:
+        found = []
+
+        def ask(asked):
+            try:
+                found.append(loaded.predict(_Asking(asked)))
+            except ipucnn.IpucnnError as error:
+                found.append(error.message)
+
+        for asked in (loaded, other, loaded):
+            thread = threading.Thread(target=ask, args=(asked,), daemon=True)
+            thread.start()
+            thread.join(60)
+        assert [str(found[0]), len(found[1]), str(found[2])] == [
+            "an image calls 'predict' of the model that classifies it", 2,
+            "an image calls 'predict' of the model that classifies it"]
+
+
 def test_random_numbers_of_the_caller_continue(trained, photo, tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)

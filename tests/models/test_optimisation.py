@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
-from ipucnn.models.optimisation import with_own_settings
+from ipucnn.core.execution.training_session import OptimizerChoice
+from ipucnn.models.optimisation import (
+    CHANGED,
+    load_optimizer,
+    make_optimizer,
+    optimizer_state,
+    set_rate,
+    with_own_settings,
+)
 
 
 def made(place="cpu", **settings):
@@ -39,3 +49,71 @@ def test_step_counts_are_where_the_optimizer_needs_them():
     own.load_state_dict(with_own_settings(before.state_dict(), own))
     state, = own.state.values()
     assert state["step"].device.type == "meta"
+
+
+class Counting(torch.optim.Optimizer):
+    """Keeps its progress in its parameter groups, as Prodigy and schedule-free optimizers do."""
+
+    def __init__(self, groups, lr, beta=0.9, place="cpu"):
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "beta": beta, "count": 0,
+                                  "total": torch.zeros(2, device=place), "seen": [], "idle": None})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            group["count"] += 1
+            group["total"] += 1
+            group["seen"].append(group["count"])
+            for weight in group["params"]:
+                weight.sub_(group["lr"] * group["count"] * weight.grad)
+
+
+def counting(**settings):
+    model = nn.Linear(2, 2, bias=False)
+    optimizer = make_optimizer(model, OptimizerChoice(
+        "counting", 0.1, 0.01, None, lambda groups, lr: Counting(groups, lr, **settings)))
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    return optimizer
+
+
+def test_what_an_optimizer_changes_in_its_groups_is_restored():
+    before = counting()
+    assert CHANGED not in optimizer_state(before)
+    before.step()
+    before.step()
+    set_rate(before, 0.5)
+    state = copy.deepcopy(optimizer_state(before))
+    assert state[CHANGED] == ["count", "seen", "total"]
+    after = counting(beta=0.8)  # changed when it was restored
+    load_optimizer(after, state)
+    for group in after.param_groups:
+        assert (group["count"], group["total"].tolist(), group["seen"]) == (2, [2, 2], [1, 2])
+        assert (group["lr"], group["beta"]) == (0.1, 0.8)
+    after.step()
+    assert {group["count"] for group in after.param_groups} == {3}
+    assert optimizer_state(after)[CHANGED] == state[CHANGED]
+
+
+def test_settings_that_are_tensors_stay_where_the_optimizer_needs_them():
+    before = counting()
+    before.step()
+    after = counting(place="meta")
+    load_optimizer(after, optimizer_state(before))
+    assert {group["total"].device.type for group in after.param_groups} == {"meta"}
+
+
+def test_states_without_the_names_of_changed_settings_are_loaded():
+    before, after = counting(), counting()
+    before.step()
+    load_optimizer(after, before.state_dict())  # of an earlier version
+    assert {group["count"] for group in after.param_groups} == {0}
+
+
+def test_the_state_of_a_built_in_optimizer_is_its_state_dictionary():
+    model = nn.Linear(2, 2)
+    optimizer = make_optimizer(model, OptimizerChoice(
+        "adamw", 0.1, 0.01, None, lambda groups, lr: torch.optim.AdamW(groups, lr)))
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert optimizer_state(optimizer).keys() == optimizer.state_dict().keys()

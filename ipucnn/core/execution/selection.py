@@ -10,7 +10,8 @@ from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, Usage
 from ipucnn.core.execution.backend import Backend, Probe
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import joined, launched, stages_apart
-from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.execution.plan import PRECISIONS, ExecutionPlan
+from ipucnn.core.execution.session_checks import check_job
 from ipucnn.core.names import described, key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions, changed
@@ -31,12 +32,14 @@ class Chosen:
         backend: the engine.
         probe: its probe on this machine.
         why: the reason for the choice of `--backend auto`; empty if the user named the backend.
+        plugin: a third-party backend in words; what it returns is checked (`session_checks`).
     """
 
     spec: BackendSpec
     backend: Backend
     probe: Probe
     why: str = ""
+    plugin: str = ""
 
     def join(self, plan: ExecutionPlan) -> Instances:
         """Connect the processes that share a plan, and return them.
@@ -311,11 +314,20 @@ def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
     except UnavailableError as error:
         return Chosen(spec, _Absent(), Probe(usable=False, reason=error.message, remedy=error.hint))
     probe = backend.probe_for(plan)
+    plugin = registry.in_words(spec)
     if not isinstance(probe, Probe):
-        raise PluginError(
-            f"the probe of backend {spec.name!r} of {registry.provider_of(spec).label} returned "
-            f"{described(probe)}, expected an object of type 'Probe'")
-    return Chosen(spec, backend, probe)
+        raise PluginError(f"the probe of {plugin} returned {described(probe)}, expected an object "
+                          "of type 'Probe'")
+    if registry.provider_of(spec).builtin:
+        return Chosen(spec, backend, probe)
+    for name, ok, wanted in (("notes", not isinstance(probe.notes, str), "a tuple of texts"),
+                             ("precision", probe.precision in PRECISIONS, ", ".join(PRECISIONS))):
+        if not ok:
+            raise PluginError(f"{name!r} of the probe of {plugin} is {getattr(probe, name)!r}, "
+                              f"expected {wanted}")
+    if probe.usable:
+        check_job(backend, spec, plan, plugin)
+    return Chosen(spec, backend, probe, plugin=plugin)
 
 
 def tried(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
@@ -365,8 +377,11 @@ def validating(chosen: Chosen, options: CommandOptions, plan: ExecutionPlan,
         plan: of the validation.
         registry: where the backend is looked up.
     """
-    return registry.make_typed(Backend, chosen.spec,
-                               options=backend_options(chosen.spec, options, plan, registry))
+    backend = registry.make_typed(Backend, chosen.spec,
+                                  options=backend_options(chosen.spec, options, plan, registry))
+    if chosen.plugin:
+        check_job(backend, chosen.spec, plan, chosen.plugin)
+    return backend
 
 
 class _Absent(Backend):

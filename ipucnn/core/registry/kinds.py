@@ -58,6 +58,11 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+def kind_with(record: Type[PluginSpec]) -> Kind:
+    """Return the kind whose records are of a type, or of its base."""
+    return next(kind for kind in KINDS.values() if issubclass(record, kind.record))
+
+
 def kind_named(name: str) -> Kind:
     """Return the kind called `name`, in the singular, plural or entry-point spelling.
 

@@ -14,7 +14,7 @@ from ipucnn.core.names import described, key
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Found, PluginSettings, Provider, normal_name
-from ipucnn.core.registry.kinds import KINDS, Kind, kind_named
+from ipucnn.core.registry.kinds import KINDS, Kind, kind_named, kind_with
 from ipucnn.core.registry.loaded_plugins import LoadedPlugins
 from ipucnn.core.registry.loading import (
     GUARDED,
@@ -95,8 +95,7 @@ class Registry:
 
     def get_typed(self, record: Type[SpecT], name: str) -> SpecT:
         """Return the record called `name`, of type `record`; raises as `get` does."""
-        kind = next(kind for kind in KINDS.values() if kind.record is record)
-        spec = self.get(kind.name, name)
+        spec = self.get(kind_with(record).name, name)
         if not isinstance(spec, record):  # pragma: no cover - the loader checks record types
             raise PluginError(f"{name!r} is not a {record.__name__}")
         return spec
@@ -109,6 +108,11 @@ class Registry:
         """
         return self._plugins.provider_of(spec)
 
+    def in_words(self, spec: PluginSpec) -> str:
+        """Return the kind, name and distribution of a record of this registry, for messages."""
+        kind = kind_with(type(spec)).name
+        return f"{kind} {spec.name!r} of {self.provider_of(spec).label}"
+
     @_one_thread
     def name_of(self, spec: PluginSpec) -> str:
         """Return the name of a record of this registry, or ``distribution:name`` where needed.
@@ -119,7 +123,7 @@ class Registry:
             PluginError: it does not come from this registry.
         """
         self.provider_of(spec)
-        kind = next(kind for kind in KINDS.values() if isinstance(spec, kind.record))
+        kind = kind_with(type(spec))
         meant = self._meant_by(kind, spec.name)
         if len(meant) == 1 and meant[0].spec is spec:
             return spec.name
@@ -208,12 +212,9 @@ class Registry:
         made = self.make(spec, *arguments, **keywords)
         if isinstance(made, returned):
             return made
-        kind = next(kind for kind in KINDS.values() if isinstance(spec, kind.record))
-        provider = self.provider_of(spec)
         raise PluginError(
-            f"the target of {kind.name} {spec.name!r} of {provider.label} returned "
-            f"{described(made)}, expected an object of type {returned.__name__!r}",
-            remedy_for(provider))
+            f"the target of {self.in_words(spec)} returned {described(made)}, expected an object "
+            f"of type {returned.__name__!r}", remedy_for(self.provider_of(spec)))
 
     @_one_thread
     def raised_by(self, error: BaseException) -> Optional[Provider]:

@@ -238,7 +238,7 @@ def _splits(spec: DatasetSpec, options: ConvertOptions) -> Dict[str, ImageDatase
         try:
             dataset = opened(registry().make_typed(ImageDataset, spec, DatasetRequest(
                 data_dir=source, seed=seed, split=split, class_names=classes), options=own),
-                f"dataset {spec.name!r} of {registry().provider_of(spec).label}")
+                registry().in_words(spec))
             if dataset.multi_label:
                 raise UsageError("images with several labels cannot be converted: shards hold one "
                                  "label per image", "train on the files themselves")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import torch
 
@@ -18,7 +18,12 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.data.mixup import mix_images
-from ipucnn.models.optimisation import parameter_groups
+from ipucnn.models.optimisation import (
+    CHANGED,
+    optimizer_of,
+    optimizer_state,
+    parameter_groups,
+)
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import device_errors, norm_errors
@@ -89,8 +94,7 @@ class PipelineTrainingSession(TorchTrainingSession):
                            for group in kept]
         if not kept:  # all its layers are frozen
             kept = [{"params": [torch.nn.Parameter(torch.zeros(1))], "weight_decay": 0.0}]
-        optimizer: torch.optim.Optimizer = setup.optimizer.build(kept, lr=setup.optimizer.lr)
-        return optimizer
+        return optimizer_of(kept, setup.optimizer)
 
     # -- before the first update ----------------------------------------------------------------
 
@@ -265,27 +269,31 @@ class PipelineTrainingSession(TorchTrainingSession):
 
     def _optimizer_state(self) -> Dict[str, Any]:
         """Return the state of the whole model's optimizer in the first process."""
-        own = on_host(self._optimizer.state_dict()) if self._own_groups else {
+        own = on_host(optimizer_state(self._optimizer)) if self._own_groups else {
             "state": {}, "param_groups": []}
         names = [name for group in self._own_names for name in group]
         found = self._line.gather({
             "state": {names[number]: value for number, value in own["state"].items()},
-            "groups": dict(zip(self._own_groups, own["param_groups"]))}
+            "groups": dict(zip(self._own_groups, own["param_groups"])),
+            CHANGED: own.get(CHANGED, [])}
             if self._line.group == 0 else None)
         if found is None:
             return dict(own)
         state: Dict[str, Any] = {}
         settings: Dict[int, Any] = {}
+        changed: Set[str] = set()
         for part in found:
             if part is not None:
                 state.update(part["state"])
                 settings.update(part["groups"])
+                changed.update(part[CHANGED])
         index = {name: number for number, name in enumerate(
             name for group in self._groups for name in group)}
         return {
             "state": {index[name]: state[name] for name in index if name in state},
             "param_groups": [{**settings[number], "params": [index[name] for name in group]}
-                             for number, group in enumerate(self._groups) if number in settings]}
+                             for number, group in enumerate(self._groups) if number in settings],
+            **({CHANGED: sorted(changed)} if changed else {})}
 
     def _own_state(self, state: Dict[str, Any]) -> Dict[str, Any]:
         if not self._own_groups:
@@ -302,8 +310,9 @@ class PipelineTrainingSession(TorchTrainingSession):
             groups.append({**state["param_groups"][number],
                            "params": list(range(first, first + len(own)))})
             first += len(own)
-        return {"state": {number: state["state"][index[name]] for number, name in enumerate(names)
-                          if index[name] in state["state"]}, "param_groups": groups}
+        return {**state, "param_groups": groups, "state": {
+            number: state["state"][index[name]] for number, name in enumerate(names)
+            if index[name] in state["state"]}}
 
     def close(self) -> None:
         """Release the model and its device memory."""

@@ -25,7 +25,12 @@ from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
-from ipucnn.models.optimisation import make_optimizer, set_rate, with_own_settings
+from ipucnn.models.optimisation import (
+    load_optimizer,
+    make_optimizer,
+    optimizer_state,
+    set_rate,
+)
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends.torch import compiler, memory
 from ipucnn.plugins.backends.torch.averages import MovingAverage, tensors_of
@@ -108,7 +113,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
                               self._setup.head)
 
     def _optimizer_state(self) -> Dict[str, Any]:
-        found: Dict[str, Any] = on_host(self._optimizer.state_dict())
+        found: Dict[str, Any] = on_host(optimizer_state(self._optimizer))
         return found
 
     def _own_state(self, state: Dict[str, Any]) -> Dict[str, Any]:
@@ -242,8 +247,7 @@ class TorchTrainingSession(Prefetching, TrainingSession):
         first = self._replicas.snapshot()[0]
         self._replicas.put(self._parallel.own([first, *state["replica_buffers"]]))
         try:
-            self._optimizer.load_state_dict(with_own_settings(
-                self._own_state(state["optimizer"]), self._optimizer))
+            load_optimizer(self._optimizer, self._own_state(state["optimizer"]))
         except (ValueError, KeyError, IndexError) as error:
             raise IpucnnError(f"the saved state is not of optimizer "
                               f"{self._setup.optimizer.name!r}: {error}",
