@@ -385,7 +385,8 @@ class Trainer:
         self.records.best(standing.as_plain(), standing.file)
 
     def _record_validation(self, validation: Validation, update: int) -> None:
-        self._record({"kind": "validation", "update": update, **validation.figures()})
+        self._record({"kind": "validation", "update": update, **validation.figures(),
+                      "classes": self.prepared.built.card.classes})
         self.records.confusion(validation, update)
 
     # -- the end -------------------------------------------------------------------------------

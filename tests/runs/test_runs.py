@@ -19,7 +19,7 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.progress import Listener, Status
 from ipucnn.runs.dashboard import View, drawn, encodable
-from ipucnn.runs.found import ENDED, Metrics, read, state_of
+from ipucnn.runs.found import ENDED, Metrics, best_validation, read, state_of
 from ipucnn.runs.resuming import newest_folder
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
@@ -76,6 +76,18 @@ def test_runs_are_listed_filtered_and_sorted(logs, capsys):
     assert run["seconds"] == pytest.approx(60, abs=1)
     assert invoke(["runs", str(logs / "unrelated")]) == 0
     assert "no training in" in capsys.readouterr().err
+
+
+def test_the_best_validation_counts_the_classes_of_the_last_one():
+    def best(*validations):
+        return best_validation([
+            {"kind": "train"}, *({"kind": "validation", "top1": top1, **classes}
+                                 for top1, classes in validations)]).get("top1")
+
+    assert best() is None
+    assert best((90, {"classes": 3}), (70, {"classes": 4}), (60, {"classes": 4})) == 70
+    assert best((90, {}), (70, {"classes": 4})) == 90  # of an earlier version
+    assert best((90, {}), (70, {})) == 90
 
 
 def test_linked_folders_are_runs(logs, tmp_path_factory, capsys):
