@@ -10,7 +10,7 @@ from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import ProfilePart, other_input
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
-from ipucnn.models.weights_options import settled_otherwise, with_card
+from ipucnn.models.weights_options import DETERMINED, settled_otherwise, with_card
 from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.precedence import with_one_folder, without_overridden
 from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
@@ -83,6 +83,7 @@ class TrainOptions(TrainingOptions):
     resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
     command: ClassVar[str] = "train"
+    dependent: ClassVar[Tuple[str, ...]] = ("data", "optimizer", *DETERMINED)
 
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
@@ -118,7 +119,7 @@ class TrainOptions(TrainingOptions):
             place = values.get("data_dir")
             values["data"] = dataset_in(place, registry, TrainDataset.data) if place \
                 else dataset_here(registry, TrainDataset.data)
-            if place and not {"optimizer", "lr"} & values.keys() \
+            if place and "optimizer" not in values and values.get("lr") is None \
                     and not _of_optimizers(others, registry):
                 values["optimizer"] = FOLDER_OPTIMIZER
         return values
