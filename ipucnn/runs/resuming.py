@@ -15,6 +15,7 @@ from ipucnn.data.remote.transfer import shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
+from ipucnn.reports.run_folder import LOGS
 from ipucnn.runs.found import DEPTH, searched
 from ipucnn.training.options import TrainOptions
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ipucnn.training.train_result import TrainResult
 
 AUTO = "auto"
-LOGS = "logs"
 
 _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir", "json",
                   "progress", "no_report", "dashboard", "wandb")
