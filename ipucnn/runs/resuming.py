@@ -153,7 +153,7 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
 
     path = place_of(found)
     saved = (newest(path)[0] if path.is_dir() else load(path)).options
-    resolved = options.as_dict()
+    resolved = options.settled_as(saved).as_dict()
     changes: Dict[str, Any] = {}
     for name, value in given.items():
         item = common_option(TrainOptions, name)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, ClassVar, Dict, List, Mapping, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.launching import stages_of
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import TRAINING, VALIDATION
 from ipucnn.core.options.owners import builtin_owners
@@ -144,6 +145,21 @@ class TrainOptions(TrainingOptions):
             raise UsageError("'--half-res-training' needs " + ", ".join(
                 f"'{flag}'" for flag in missing),
                 "it trains, averages checkpoints, and fine-tunes from the average")
+
+    def settled_as(self, saved: Mapping[str, Any]) -> "TrainOptions":
+        """Return the options with the choices that a saved training made for values of `auto`.
+
+        Args:
+            saved: the options in its checkpoint, by flat name.
+        """
+        values: Dict[str, Any] = {}
+        if self.execution.measured:
+            values["batch_size"] = saved.get("batch_size")
+        splits = tuple(saved.get("pipeline_splits", ()))
+        automatic = "".join(self.execution.pipeline_splits[:1]).startswith("auto:")
+        if automatic and stages_of(self) == len(splits) + 1:
+            values["pipeline_splits"] = splits
+        return self.with_values(**values)
 
     def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":
         """Return the execution plan; raises `UsageError` if it is not valid."""

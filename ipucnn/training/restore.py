@@ -109,7 +109,7 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
     except CheckpointError:
         return None
     if any(value is not None and name != "replicas" and saved.get(name) != value
-           for name, value in options.as_dict().items()):
+           for name, value in options.settled_as(saved).as_dict().items()):
         return None
     return restore({"checkpoint_path": folder}, registry, listener)
 
