@@ -104,7 +104,11 @@ def continued(given: Mapping[str, Any], options: TrainOptions,
         within = "in " if _is_folder(place) else ""
         raise UsageError(f"there is no checkpoint {within}{shown(place)!r} to resume",
                          "'--resume auto' starts a new training where there is none")
-    return {"checkpoint_path": found, **_changes(given, options, found)}
+    changes = _changes(given, options, found)
+    named = {item.name for name in given for item in [common_option(TrainOptions, name)] if item}
+    if not automatic and named & {"checkpoint_path", "checkpoint_input_dir"}:
+        changes["checkpoint_output_dir"] = options.checkpoints.checkpoint_path
+    return {"checkpoint_path": found, **changes}
 
 
 def resumed(given: Mapping[str, Any], options: TrainOptions,

@@ -349,11 +349,25 @@ def test_a_resumed_training_keeps_what_auto_has_chosen(tmp_path, monkeypatch, ca
             "--batch-size", "auto", "--iterations", "1", "--no-validation", "--checkpoint-path",
             "kept", "--resume", "auto", "--epoch"]
     assert invoke([*argv, "1"]) == 0
-    assert "images/s measured" in " ".join(capsys.readouterr().err.split())
+    assert "reproduce with '--batch-size 2'" in " ".join(capsys.readouterr().err.split())
     assert invoke([*argv, "2"]) == 0
     notes = " ".join(capsys.readouterr().err.split())
     assert "epoch: 1 -> 2" in notes
     assert "batch-size" not in notes
+
+
+def test_a_resumed_training_writes_to_the_folder_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=1, size=32)
+    options = {"model": "resnet8-cifar", "data_dir": "photos", "batch_size": 2, "iterations": 1,
+               "validation_mode": "none"}
+    ipucnn.train(checkpoint_path="first", epoch=1, **options)
+    before = sorted(os.listdir("first"))
+    result = ipucnn.train(resume="first", checkpoint_path="second", epoch=2, **options)
+    assert result.checkpoint == "second/resnet8-cifar_image_folder_2.pt"
+    assert sorted(os.listdir("first")) == before
+    result = ipucnn.train(resume="second", checkpoint_path="second", epoch=3, **options)
+    assert result.checkpoint == "second/resnet8-cifar_image_folder_3.pt"
 
 
 def test_processes_that_a_launcher_restarts_keep_what_auto_has_chosen(monkeypatch):
