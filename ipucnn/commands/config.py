@@ -51,7 +51,10 @@ def config_show(name: str = typer.Argument(metavar="NAME", help="Name of a profi
                     help="Command of the profile: run, train, export or "
                     "launch (default: the first one that has it)."),
                 as_json: bool = JSON) -> None:
-    """Show a profile with all defaults resolved."""
+    """Show a profile with all defaults.
+
+    Defaults that depend on other options, such as the folder of images, are comments.
+    """
     import yaml
 
     from ipucnn.core.options.profiles import command_of, described
@@ -60,6 +63,13 @@ def config_show(name: str = typer.Argument(metavar="NAME", help="Name of a profi
     if chosen not in PROFILED:
         raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILED))
     kind = PROFILED[chosen]
-    options = described(kind, name, chosen)
-    render.emit_json(options) if as_json else render.emit(
-        yaml.safe_dump(options, sort_keys=False))
+    options, dependent = described(kind, name, chosen)
+    if as_json:
+        render.emit_json(options)
+        return
+    fixed = {name: value for name, value in options.items() if name not in dependent}
+    lines = yaml.safe_dump(fixed, sort_keys=False).splitlines()
+    if dependent:
+        lines.append("# Defaults that depend on other options:")
+        lines += [f"# {line}" for line in yaml.safe_dump(dependent, sort_keys=False).splitlines()]
+    render.emit("\n".join(lines))

@@ -21,7 +21,7 @@ from ipucnn.core.options.parts import (
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec
 from ipucnn.data.formats.recognition import scored_as
 from ipucnn.data.remote.stores import is_store
-from ipucnn.models.weights_options import settled_otherwise, with_card
+from ipucnn.models.weights_options import DETERMINED, settled_otherwise, with_card
 
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
@@ -161,6 +161,7 @@ class RunOptions(CommandOptions):
     results: RunResults = part(RunResults)
 
     command: ClassVar[str] = "run"
+    dependent: ClassVar[Tuple[str, ...]] = ("data", *DETERMINED)
     kinds: ClassVar[Tuple[str, ...]] = ("model", "dataset", "norm-layer", "backend")
     job: ClassVar[str] = INFERENCE
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
     from ipucnn.models.card import ModelCard
 
+DETERMINED = ("model", "normlayer", "input_image_padding")
+"""Common options that a weights file determines unless they are given; also the number of outputs,
+which has no default."""
+
 
 def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], registry: Registry,
               training: bool = False) -> Dict[str, Any]:

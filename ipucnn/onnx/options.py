@@ -8,7 +8,7 @@ from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import option
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart, ProfilePart
-from ipucnn.models.weights_options import with_card
+from ipucnn.models.weights_options import DETERMINED, with_card
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
@@ -97,6 +97,7 @@ class ExportOptions(CommandOptions):
     results: ExportResults = part(ExportResults)
 
     command: ClassVar[str] = "export"
+    dependent: ClassVar[Tuple[str, ...]] = DETERMINED
     kinds: ClassVar[Tuple[str, ...]] = ("model", "norm-layer")
 
     @classmethod

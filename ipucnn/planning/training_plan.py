@@ -10,7 +10,7 @@ from ipucnn.core.execution.launching import launcher_named
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.names import key
-from ipucnn.core.options.composition import default_of
+from ipucnn.core.options.composition import common_options, default_of
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.kinds import KINDS
@@ -32,6 +32,10 @@ from ipucnn.training.outline import (
     limited_epoch,
     reduction_note,
 )
+
+
+OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
+"""Options that a training chooses from its images unless they are given."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -181,7 +185,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
     backend = options.execution.backend
     if key(backend) != AUTO:
         check_offer(options, plan, registry.get_typed(BackendSpec, backend), registry)
-    notes, pipeline = notes_on_idle(options, data, registry), None
+    notes, pipeline = [*notes_on_idle(options, data, registry), *_unread(options, data)], None
     if options.network.input_size is None and size < spec.input_size \
             and not options.half_resolution.half_res_training:
         notes.append(size_note(size, spec.input_size))
@@ -202,6 +206,17 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
                             key(backend) == AUTO or device_of(options, registry) is not None))
     _check_fit(made)
     return made
+
+
+def _unread(options: TrainOptions, data: DatasetSpec) -> List[str]:
+    """Return the note about the options that a training chooses from the images of a folder."""
+    place = options.dataset.data_dir
+    unset = [f"'{item.flag}'" for item in common_options(TrainOptions) if item.name in OF_IMAGES
+             and options.get(item.name) is None]
+    if not place or not unset or not data.reads_folder or data.train_samples:
+        return []
+    return [f"the images in {place!r} are not read: 'train' chooses {', '.join(unset)} from "
+            "them"]
 
 
 def _shared(options: TrainOptions, launch: PlanOptions, launcher: Optional[Tuple[str, Any]]

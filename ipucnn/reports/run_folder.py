@@ -1,6 +1,9 @@
-"""Names of the files in the log folder of a training."""
+"""Names of the log folder of a training and of its files."""
 
 from __future__ import annotations
+
+LOGS = "logs"
+"""The folder of trainings for which no folder is given."""
 
 TRAINING = "training.json"
 """The result of a training, or its preliminary result while it runs."""

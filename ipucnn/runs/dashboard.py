@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.names import printable
+from ipucnn.runs.found import best_validation
 from ipucnn.training.live_status import RUNNING
 
 POINTS = 400
@@ -81,10 +82,8 @@ def _figures(view: View, width: int) -> List[str]:
         ("backend", _text(status.get("backend"))), ("device", _text(status.get("device"))),
         ("workers", _text(status.get("workers"))), ("processes", _text(status.get("instances"))),
         ("replicas", _text(status.get("replicas")))]
-    best = max((row for row in view.rows if row.get("kind") == "validation"
-                and isinstance(row.get("top1"), (int, float))),
-               key=lambda row: float(row["top1"]), default=None)
-    if best is not None:
+    best = best_validation(view.rows)
+    if isinstance(best.get("top1"), (int, float)):
         parts.insert(4, ("best top-1", f"{best['top1']:.2f} % (epoch {best.get('epoch')})"))
     return list(_wrapped([f"{name} {value}" for name, value in parts if value], width))[:4]
 

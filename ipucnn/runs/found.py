@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import read_limited
@@ -90,7 +90,7 @@ class FoundRun:
         status: the content of `status.json`.
         state: `running`, `completed`, `stopped`, `failed`, or that it ended without a result.
         last: the last row of a training.
-        best: the validation with the highest top-1 accuracy.
+        best: see `best_validation`.
         validation: the last validation.
         changed: when it was last written to, in seconds since the epoch.
         place: where the folder is, for messages.
@@ -174,7 +174,7 @@ def read(folder: Path, metrics: Optional[Metrics] = None, place: str = "",
     return FoundRun(
         folder, _options(folder / OPTIONS), status,
         state_of(status, silent, SILENT_STORE if place else SILENT),
-        trained[-1] if trained else {}, max(validations, key=_top1, default={}),
+        trained[-1] if trained else {}, best_validation(rows),
         validations[-1] if validations else {}, changed(folder), place)
 
 
@@ -246,6 +246,18 @@ def _begin_of(process: int) -> Optional[float]:
     except (OSError, ValueError, IndexError, AttributeError):  # another system than Linux
         return None
     return time.time() - age
+
+
+def best_validation(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return the validation with the highest top-1 accuracy; empty without one.
+
+    Only those with the classes of the last one count: a restored training may have added some, which
+    makes the task harder. Rows of earlier versions do not contain their number.
+    """
+    found = [row for row in rows if row.get("kind") == "validation"]
+    classes = found[-1].get("classes") if found else None
+    return max((row for row in found if row.get("classes", classes) == classes), key=_top1,
+               default={})
 
 
 def _top1(row: Mapping[str, Any]) -> float:

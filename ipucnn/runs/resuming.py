@@ -15,6 +15,7 @@ from ipucnn.data.remote.transfer import shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
+from ipucnn.reports.run_folder import LOGS
 from ipucnn.runs.found import DEPTH, searched
 from ipucnn.training.options import TrainOptions
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ipucnn.training.train_result import TrainResult
 
 AUTO = "auto"
-LOGS = "logs"
 
 _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir", "json",
                   "progress", "no_report", "dashboard", "wandb")
@@ -104,7 +104,11 @@ def continued(given: Mapping[str, Any], options: TrainOptions,
         within = "in " if _is_folder(place) else ""
         raise UsageError(f"there is no checkpoint {within}{shown(place)!r} to resume",
                          "'--resume auto' starts a new training where there is none")
-    return {"checkpoint_path": found, **_changes(given, options, found)}
+    changes = _changes(given, options, found)
+    named = {item.name for name in given for item in [common_option(TrainOptions, name)] if item}
+    if not automatic and named & {"checkpoint_path", "checkpoint_input_dir"}:
+        changes["checkpoint_output_dir"] = options.checkpoints.checkpoint_path
+    return {"checkpoint_path": found, **changes}
 
 
 def resumed(given: Mapping[str, Any], options: TrainOptions,
@@ -153,7 +157,7 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
 
     path = place_of(found)
     saved = (newest(path)[0] if path.is_dir() else load(path)).options
-    resolved = options.as_dict()
+    resolved = options.settled_as(saved).as_dict()
     changes: Dict[str, Any] = {}
     for name, value in given.items():
         item = common_option(TrainOptions, name)

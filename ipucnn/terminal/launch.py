@@ -17,6 +17,7 @@ from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import option
+from ipucnn.terminal.scheduled_processes import check_shared
 
 if TYPE_CHECKING:
     from ipucnn.core.options.owners import Owner
@@ -76,13 +77,15 @@ def leave_to_first(error: IpucnnError) -> None:
 def launchable(command: Command) -> Command:
     """Decorate a command that computes: it starts processes if `--launcher` is given.
 
-    Otherwise it computes in this process, whose memory allocator is set for this.
+    Otherwise it computes in this process, whose memory allocator is set for this. It refuses to do so
+    in one of several processes that would each do all of the work.
     """
     @functools.wraps(command)
     def starting(given: Dict[str, Any]) -> int:
         code = started(given)
         if code is not None:
             return code
+        check_shared()
         from ipucnn.core.allocator import keep_freed_memory
 
         keep_freed_memory()

@@ -4,13 +4,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, AbstractSet, Any, ClassVar, Dict, List, Mapping, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.launching import stages_of
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import TRAINING, VALIDATION
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import ProfilePart, other_input
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
-from ipucnn.models.weights_options import settled_otherwise, with_card
+from ipucnn.models.weights_options import DETERMINED, settled_otherwise, with_card
 from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.precedence import with_one_folder, without_overridden
 from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
@@ -83,6 +84,7 @@ class TrainOptions(TrainingOptions):
     resnet_trainer: ResNetTrainerOptions = part(ResNetTrainerOptions)
 
     command: ClassVar[str] = "train"
+    dependent: ClassVar[Tuple[str, ...]] = ("data", "optimizer", *DETERMINED)
 
     @classmethod
     def unsuited(cls, profile: Mapping[str, Any], given: Mapping[str, Any],
@@ -118,7 +120,7 @@ class TrainOptions(TrainingOptions):
             place = values.get("data_dir")
             values["data"] = dataset_in(place, registry, TrainDataset.data) if place \
                 else dataset_here(registry, TrainDataset.data)
-            if place and not {"optimizer", "lr"} & values.keys() \
+            if place and "optimizer" not in values and values.get("lr") is None \
                     and not _of_optimizers(others, registry):
                 values["optimizer"] = FOLDER_OPTIMIZER
         return values
@@ -143,6 +145,21 @@ class TrainOptions(TrainingOptions):
             raise UsageError("'--half-res-training' needs " + ", ".join(
                 f"'{flag}'" for flag in missing),
                 "it trains, averages checkpoints, and fine-tunes from the average")
+
+    def settled_as(self, saved: Mapping[str, Any]) -> "TrainOptions":
+        """Return the options with the choices that a saved training made for values of `auto`.
+
+        Args:
+            saved: the options in its checkpoint, by flat name.
+        """
+        values: Dict[str, Any] = {}
+        if self.execution.measured:
+            values["batch_size"] = saved.get("batch_size")
+        splits = tuple(saved.get("pipeline_splits", ()))
+        automatic = "".join(self.execution.pipeline_splits[:1]).startswith("auto:")
+        if automatic and stages_of(self) == len(splits) + 1:
+            values["pipeline_splits"] = splits
+        return self.with_values(**values)
 
     def plan(self, synthetic: bool, instances: int = 1) -> "ExecutionPlan":
         """Return the execution plan; raises `UsageError` if it is not valid."""

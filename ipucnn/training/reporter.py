@@ -31,7 +31,7 @@ class Reporter:
     def __init__(self, prepared: Prepared, listener: Listener, records: Records, figures: Figures,
                  pace: Pace) -> None:
         self._options, self._calls = prepared.options, prepared.calls
-        self._instances = prepared.instances
+        self._instances, self._classes = prepared.instances, prepared.built.card.classes
         self._listener, self._records = listener, records
         self._figures, self._pace = figures, pace
         self._facts = {"backend": prepared.chosen.spec.name, "model": prepared.built.spec.name,
@@ -92,7 +92,8 @@ class Reporter:
 
     def validation(self, validation: Validation, update: int) -> None:
         """Report a validation after a number of weight updates."""
-        self._record({"kind": "validation", "update": update, **validation.figures()})
+        self._record({"kind": "validation", "update": update, **validation.figures(),
+                      "classes": self._classes})
         self._records.confusion(validation, update)
 
     def _record(self, row: Dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
+from ipucnn.reports.run_folder import LOGS
 from ipucnn.training.checkpoint_folder import check_result, newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked
@@ -74,7 +75,8 @@ def _restored(own: Mapping[str, Any], overrides: Mapping[str, Any], folder: str,
     checkpoint = replace(_find(Path(own["checkpoint_path"]), listener),
                          add_classes=bool(own.get("add_classes")))
     saved = _saved_options(checkpoint, overrides, registry, listener)
-    saved = _with_log_of(saved, folder)
+    read = checkpoint.path.parent if checkpoint.path else Path(folder)
+    saved = _with_log_of(saved, folder, read)
     options = _overridden(saved, overrides, registry, listener)
     options, notes = fitted(options.with_values(checkpoint_path=folder))
     for note in notes:
@@ -107,7 +109,7 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
     except CheckpointError:
         return None
     if any(value is not None and name != "replicas" and saved.get(name) != value
-           for name, value in options.as_dict().items()):
+           for name, value in options.settled_as(saved).as_dict().items()):
         return None
     return restore({"checkpoint_path": folder}, registry, listener)
 
@@ -168,20 +170,29 @@ def _saved_options(checkpoint: Checkpoint, overrides: Mapping[str, Any], registr
         raise UsageError(f"{error.message} (options saved in '{place}')", error.hint) from error
 
 
-def _with_log_of(saved: TrainOptions, folder: str) -> TrainOptions:
-    """Return the saved options with a log folder in that of the checkpoints at its new place.
+def _with_log_of(saved: TrainOptions, folder: str, read: Path) -> TrainOptions:
+    """Return the saved options with the log folder at its new place.
+
+    It may have been moved or copied with the checkpoints, and a relative path may be used from
+    another working folder than that of the training.
 
     Args:
         saved: the saved options.
-        folder: of the checkpoints, which may have been moved or copied, or is another one.
+        folder: of further checkpoints.
+        read: the folder of the checkpoint.
     """
     before, log_dir = saved.checkpoints.checkpoint_path, saved.results.log_dir
-    if not before or not log_dir or is_store(before) or is_store(folder):
+    if not log_dir or is_store(folder) or (before and is_store(before)):
         return saved
+    before = before or os.path.join(LOGS, read.resolve().name)
     within = os.path.relpath(log_dir, before)
-    if within.split(os.sep)[0] == os.pardir:
+    if within.split(os.sep)[0] != os.pardir:
+        return saved.with_values(log_dir=os.path.normpath(os.path.join(folder, within)))
+    beside = os.path.normpath(str(read / within))
+    if os.path.isabs(log_dir) or os.path.isabs(before) or not os.path.isdir(beside) \
+            or os.path.realpath(beside) == os.path.realpath(log_dir):
         return saved
-    return saved.with_values(log_dir=os.path.normpath(os.path.join(folder, within)))
+    return saved.with_values(log_dir=beside)
 
 
 def _overridden(saved: TrainOptions, overrides: Mapping[str, Any], registry: Registry,

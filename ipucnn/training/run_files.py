@@ -41,7 +41,7 @@ from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
-from ipucnn.reports.run_folder import METRICS, TRAINING, VALIDATION, WRITTEN
+from ipucnn.reports.run_folder import LOGS, METRICS, TRAINING, VALIDATION, WRITTEN
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
@@ -381,9 +381,9 @@ def new_folder(options: TrainOptions) -> Path:
     """
     begun = time.strftime("%Y%m%d-%H%M%S")
     name = f"{options.network.model}_{options.dataset.data}_{begun}".replace(":", "-")
-    parent = make_folder("logs", "--log-dir")
+    parent = make_folder(LOGS, "--log-dir")
     for number in itertools.count(1):  # two trainings may start in one second
-        path = Path("logs") / (name.replace("/", "-") + (f"-{number}" if number > 1 else ""))
+        path = Path(LOGS) / (name.replace("/", "-") + (f"-{number}" if number > 1 else ""))
         try:
             path.mkdir()
             return path

@@ -112,6 +112,18 @@ def test_an_epoch_is_known_where_no_data_need_be_read(plan, options, samples):
     assert json.loads(out)["epoch_samples"] == samples
 
 
+def test_options_that_are_chosen_from_images_are_noted(capsys):
+    words = ["plan", "--model", "resnet8-cifar", "--data-dir", "photos"]
+    assert invoke([*words, "--epoch", "2", "--batch-size", "4"]) == 0
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "images in 'photos' are not read: 'train' chooses '--num-classes', '--input-size' " \
+           "from them" in notes
+    for more in (["--data", "cifar10"], ["--num-classes", "8", "--input-size", "32", "--epoch",
+                                         "2", "--batch-size", "4"]):
+        assert invoke([*words, *more]) == 0
+        assert "are not read" not in capsys.readouterr().err
+
+
 def test_ipus_come_in_powers_of_two(plan):
     _, out, _ = plan("--replicas", "3", "--pipeline-splits", "layer3", "--gradient-accumulation",
                      "3")

@@ -83,13 +83,16 @@ def test_training_prints_what_old_scripts_parse(cli, tmp_path):
 
 
 def test_the_saved_options_repeat_the_training(cli, tmp_path):
-    first = cli("train", *TINY, "--no-validation", "--log-dir", "a", "--result", "r.json")
-    (tmp_path / "r.json").unlink()
-    again = cli("train", "--config", "a/options.yaml", "--log-dir", "b", "--progress", "off")
+    first = cli("train", *TINY, "--no-validation", "--checkpoint-path", "c", "--log-dir", "a",
+                "--result", "r.json")
+    before = {path.name: path.read_bytes() for path in (
+        *(tmp_path / "a").iterdir(), *(tmp_path / "c").iterdir(), tmp_path / "r.json")}
+    again = cli("train", "--config", "a/options.yaml", "--progress", "off")
     assert (first[0], again[0]) == (0, 0), again[2]
-    assert json.loads((tmp_path / "r.json").read_text())["log_dir"] == str(tmp_path / "b")
-    assert [row["loss"] for row in rows(tmp_path / "a")] == [
-        row["loss"] for row in rows(tmp_path / "b")]
+    (other,) = (tmp_path / "logs").iterdir()
+    assert [row["loss"] for row in rows(tmp_path / "a")] == [row["loss"] for row in rows(other)]
+    assert before == {path.name: path.read_bytes() for path in (
+        *(tmp_path / "a").iterdir(), *(tmp_path / "c").iterdir(), tmp_path / "r.json")}
 
 
 def test_a_log_folder_in_use_keeps_the_record_of_the_other_training(cli, tmp_path):

@@ -11,19 +11,24 @@ import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.launcher import Launch
+from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener, Status
 from ipucnn.runs.dashboard import View, drawn, encodable
-from ipucnn.runs.found import ENDED, Metrics, read, state_of
+from ipucnn.runs.found import ENDED, Metrics, best_validation, read, state_of
 from ipucnn.runs.resuming import newest_folder
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
+from ipucnn.training import restore as restoring
 from ipucnn.training.live_status import LiveStatus
+from ipucnn.training.options import TrainOptions
 
 pty = pytest.importorskip("pty")
 
@@ -76,6 +81,18 @@ def test_runs_are_listed_filtered_and_sorted(logs, capsys):
     assert run["seconds"] == pytest.approx(60, abs=1)
     assert invoke(["runs", str(logs / "unrelated")]) == 0
     assert "no training in" in capsys.readouterr().err
+
+
+def test_the_best_validation_counts_the_classes_of_the_last_one():
+    def best(*validations):
+        return best_validation([
+            {"kind": "train"}, *({"kind": "validation", "top1": top1, **classes}
+                                 for top1, classes in validations)]).get("top1")
+
+    assert best() is None
+    assert best((90, {"classes": 3}), (70, {"classes": 4}), (60, {"classes": 4})) == 70
+    assert best((90, {}), (70, {"classes": 4})) == 90  # of an earlier version
+    assert best((90, {}), (70, {})) == 90
 
 
 def test_linked_folders_are_runs(logs, tmp_path_factory, capsys):
@@ -323,6 +340,49 @@ def test_resume_auto_continues_the_newest_or_begins(tmp_path, monkeypatch, capsy
     assert "there is no checkpoint 'nowhere'" in capsys.readouterr().err
     assert invoke(["train", "--resume", "photos"]) == 2
     assert "there is no checkpoint in 'photos' to resume" in capsys.readouterr().err
+
+
+def test_a_resumed_training_keeps_what_auto_has_chosen(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=2, size=32)
+    argv = ["train", "--model", "resnet8-cifar", "--data-dir", "photos", "--input-size", "32",
+            "--batch-size", "auto", "--iterations", "1", "--no-validation", "--checkpoint-path",
+            "kept", "--resume", "auto", "--epoch"]
+    assert invoke([*argv, "1"]) == 0
+    assert "reproduce with '--batch-size 2'" in " ".join(capsys.readouterr().err.split())
+    assert invoke([*argv, "2"]) == 0
+    notes = " ".join(capsys.readouterr().err.split())
+    assert "epoch: 1 -> 2" in notes
+    assert "batch-size" not in notes
+
+
+def test_a_resumed_training_writes_to_the_folder_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=1, size=32)
+    options = {"model": "resnet8-cifar", "data_dir": "photos", "batch_size": 2, "iterations": 1,
+               "validation_mode": "none"}
+    ipucnn.train(checkpoint_path="first", epoch=1, **options)
+    before = sorted(os.listdir("first"))
+    result = ipucnn.train(resume="first", checkpoint_path="second", epoch=2, **options)
+    assert result.checkpoint == "second/resnet8-cifar_image_folder_2.pt"
+    assert sorted(os.listdir("first")) == before
+    result = ipucnn.train(resume="second", checkpoint_path="second", epoch=3, **options)
+    assert result.checkpoint == "second/resnet8-cifar_image_folder_3.pt"
+
+
+def test_processes_that_a_launcher_restarts_keep_what_auto_has_chosen(monkeypatch):
+    monkeypatch.setattr(restoring, "launched", lambda: Launch(0, 1, restarts=1))
+    monkeypatch.setattr(restoring, "newest", lambda place: [SimpleNamespace(options=saved)])
+    monkeypatch.setattr(restoring, "restore", lambda given, *_: given)
+    given = {"checkpoint_path": "c", "batch_size": "auto", "pipeline_splits": "auto:3"}
+    options = build(TrainOptions, given)
+    saved = {**options.as_dict(), "batch_size": 8, "pipeline_splits": ["layer2", "layer3"]}
+    assert restoring.restarted(options) == {"checkpoint_path": "c"}
+    saved["pipeline_splits"] = ["layer2"]
+    assert restoring.restarted(options) is None
+    saved["pipeline_splits"] = ["layer2", "layer3"]
+    assert restoring.restarted(build(TrainOptions, {
+        **given, "pipeline_splits": "layer2 layer4"})) is None
 
 
 def runs_of(folder, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 import ipucnn
 from ipucnn.core.errors import DataError
+from ipucnn.runs.found import best_validation
 from ipucnn.training import keeper
 
 SMALL = {"model": "resnet8-cifar", "input_size": 16, "batch_size": 2, "precision": "full",
@@ -198,6 +200,26 @@ def test_a_record_beside_the_checkpoints_is_copied_with_them(work, place):
     assert not list(work.glob("two/**/*.superseded"))
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_relative_log_folder_is_found_from_another_working_folder(work, named, monkeypatch):
+    monkeypatch.chdir(work)
+    place = {"checkpoint_path": "one"} if named else {}
+    ipucnn.train(data_dir=work / "photos", epoch=1, log_dir="records/one", **place, **SMALL)
+    before = (work / "records" / "one" / "metrics.csv").read_bytes()
+    (model,) = [work / "one"] if named else (work / "logs").iterdir()
+    shutil.copytree(str(work), str(work / "copy"))
+    elsewhere = work / "elsewhere"
+    (elsewhere / "records" / "one").mkdir(parents=True)  # that of another training
+    monkeypatch.chdir(elsewhere)
+    result = ipucnn.restore(os.path.relpath(str(work / "copy" / model.relative_to(work))), epoch=2)
+    assert result.log_dir == str(work / "copy" / "records" / "one")
+    assert ipucnn.restore(model, epoch=2).log_dir == str(work / "records" / "one")
+    for folder in (work, work / "copy"):
+        assert (folder / "records" / "one" / "metrics.csv").read_bytes().startswith(before)
+        assert not list(folder.glob("records/one/*.superseded"))
+    assert not list((elsewhere / "records" / "one").iterdir())
+
+
 def test_a_weights_file_is_stronger_than_a_profile(work):
     common = {"data_dir": work / "photos", "weights": work / "model"}
     tuned = ipucnn.train(config="fine-tune", epoch=1, checkpoint_path=work / "tuned", **common,
@@ -266,6 +288,10 @@ def test_the_best_of_before_does_not_know_added_classes(trained, tmp_path):
     assert after.startswith(before)  # with the validation of the model without the class
     ipucnn.restore(model, data_dir=photos, epoch=3)
     assert (model / "metrics.jsonl").read_text().startswith(after)
+    rows = [json.loads(line) for line in after.splitlines()]
+    rows[1]["top1"] = 100.0
+    assert (rows[1]["classes"], rows[-1]["classes"]) == (3, 4)
+    assert best_validation(rows) == rows[-1]
 
 
 # -- weights of other classes ---------------------------------------------------------------------

@@ -176,6 +176,7 @@ class CommandOptions:
         left_out: names of options of that profile that are not used.
         given: names of the common options that any source gives, those of profiles included.
         command: the command whose profiles it reads.
+        dependent: names of common options whose default depends on other options.
         kinds: the kinds of plugins whose options the command accepts.
         job: `inference`, `training` or `validation`, for options that do not apply to all of
             them; empty when the command does none of them.
@@ -189,6 +190,7 @@ class CommandOptions:
     given: FrozenSet[str] = field(default=frozenset(), compare=False)
 
     command: ClassVar[str] = ""
+    dependent: ClassVar[Tuple[str, ...]] = ()
     kinds: ClassVar[Tuple[str, ...]] = ()
     job: ClassVar[str] = ""
     defers: ClassVar[bool] = False

@@ -13,13 +13,15 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Type, TypeVar
+from typing import Any, Dict, Iterator, List, Mapping, Tuple, Type, TypeVar
 
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path, read_limited
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.options.building import Source, build
 from ipucnn.core.options.composition import CommandOptions, as_dict, common_option
+from ipucnn.core.options.declaration import lookup
+from ipucnn.core.registry.kinds import KINDS
 
 OptionsT = TypeVar("OptionsT")
 
@@ -213,10 +215,16 @@ def source_of(options_class: Any, name: str, command: str) -> Source:
     return Source(profile.values, profile.origins, shipped=_SHIPPED in profile.path.parents)
 
 
-def described(options_class: Any, name: str, command: str) -> Dict[str, Any]:
-    """Return the options of a profile as plain types, with all defaults.
+def described(options_class: Any, name: str,
+              command: str) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Return the options of a profile with all defaults, and those defaults that are not fixed.
 
     Values of a shipped profile for devices that this machine does not have are included.
+
+    Returns:
+        All options as plain types, and those among them that the profile does not set and that
+        depend on other options: `CommandOptions.dependent`, and options of plugins selected by
+        these.
 
     Raises:
         UsageError: an unknown profile or option, or a value that is not allowed.
@@ -224,10 +232,29 @@ def described(options_class: Any, name: str, command: str) -> Dict[str, Any]:
     source = source_of(options_class, name, command)
     made = build(options_class, source)
     if not isinstance(made, CommandOptions):
-        return as_dict(made)
+        return as_dict(made), {}
     stated = {key(spelling).replace("-", "_"): value for spelling, value in source.values.items()}
     left_out = (*made.left_out, *made.plugins.left_out)
-    return {**as_dict(made), **{name: stated[name] for name in left_out if name in stated}}
+    values = {**as_dict(made), **{name: stated[name] for name in left_out if name in stated}}
+    return values, {name: values[name] for name in _dependent(made, source) if name in values}
+
+
+def _dependent(made: CommandOptions, source: Source) -> Iterator[str]:
+    """Yield the names of options whose defaults depend on other options.
+
+    A profile that sets an option of a plugin selects this plugin.
+    """
+    kinds = {KINDS[kind].selector: kind for kind in made.kinds}
+    bare = [spelling.rpartition(".")[2] for spelling in source.values]
+    for selector in made.dependent:
+        kind = kinds.get(selector)
+        owned = [type(options) for (of, _), options in made.plugins.owned.items() if of == kind]
+        if selector in made.given or any(lookup(one, name) for one in owned for name in bare):
+            continue
+        yield selector
+        for (of, _, _), (name, _, _) in zip(made.plugins.declared(), made.plugins.items()):
+            if of == kind:
+                yield name
 
 
 def resolve(options_class: Type[OptionsT], given: Mapping[str, Any], command: str = "run",

@@ -24,6 +24,9 @@ COLUMNS = ("kind", "epoch", "update", "loss", "accuracy", "learning_rate", "loss
 CLASSES = "classes.json"
 """The accuracy of each class in the last validation, with its confusion matrix."""
 
+PLACES = ("checkpoint_path", "log_dir", "result")
+"""Options that name what a training writes; another one with these options must not replace it."""
+
 SYNC = 10.0
 """Seconds between two synchronisations of the metrics with the disk."""
 
@@ -128,7 +131,8 @@ class FilesLogger(Logger):
         self._folder = run.folder
         self._metrics = MetricsWriter(run.folder, run.rows,
                                       run.precedes if run.restored else None)
-        write_text(str(run.folder / "options.yaml"), yaml.safe_dump(run.options, sort_keys=False))
+        options = {name: value for name, value in run.options.items() if name not in PLACES}
+        write_text(str(run.folder / "options.yaml"), yaml.safe_dump(options, sort_keys=False))
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """Append a row to both files; see `Logger.row`."""

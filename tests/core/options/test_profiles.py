@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
+from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.options import profiles
 from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
 from ipucnn.inference.options import RunOptions
+from ipucnn.training.options import TrainOptions
 
 
 def _file(tmp_path, text):
@@ -157,3 +160,31 @@ def test_the_home_folder_of_an_unknown_user_is_a_name():
         "~nobody-here/w.pt"
     with pytest.raises(UsageError, match="there is no profile '~nobody-here/mine"):
         resolve(RunOptions, {"config": "~nobody-here/mine.yaml"})
+
+
+@pytest.mark.parametrize(("profile", "further"), [
+    *((name, {}) for name in ("fine-tune", "cpu", "train-py", "resnet50-gpu")),
+    *(("fine-tune", further) for further in (
+        {"data_dir": "photos"}, {"data": "cifar10"}, {"data_dir": "photos", "momentum": 0.5}))])
+def test_a_copy_of_a_shown_profile_has_the_same_options(profile, further, tmp_path, monkeypatch,
+                                                        capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    (tmp_path / "photos" / "cat" / "1.jpg").touch()
+    assert invoke(["config", "show", profile, "--command", "train"]) == 0
+    (tmp_path / "copy.yaml").write_text(capsys.readouterr().out)
+    original, copy = (resolve(TrainOptions, {"config": name, **further}, "train")
+                      for name in (profile, "copy.yaml"))
+    assert copy.as_dict() == original.as_dict()
+
+
+def test_shown_defaults_that_depend_on_other_options_are_comments(capsys):
+    assert invoke(["config", "show", "fine-tune"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    comments = lines[lines.index("# Defaults that depend on other options:"):]
+    assert {"# data: image_folder", "# optimizer: sgd", "# momentum: 0.9"} <= set(comments)
+    assert "model: resnet18" in lines  # the profile sets it
+    assert invoke(["config", "show", "fine-tune", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["optimizer"], shown["data"], shown["model"]) == (
+        "sgd", "image_folder", "resnet18")
