@@ -157,11 +157,33 @@ def test_half_precision_rounds_the_weights():
 def test_full_precision_norms_stay_unfolded_and_exact(monkeypatch):
     monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx512_bf16"}))
     plan = ExecutionPlan(precision="16.16", full_precision_norm=True)
-    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+    model = _model("resnet18")
+    model.bn1.weight.data.fill_(1 + 2**-12)  # 1 in bfloat16
+    with TorchBackend().inference(model, plan, SIZE) as session:
         session.compile()
         assert "folded_batch_norms" not in session.facts
         assert session.facts["arithmetic"] == "bfloat16"
         assert session(_images(1)).shape == (1, 10)
+        assert (model.bn1.weight == 1 + 2**-12).all()
+        assert model.conv1.weight.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_running_statistics_are_not_rounded(monkeypatch, native):
+    """A batch norm that does not follow a convolution is not folded."""
+    monkeypatch.setattr(devices, "cpu_features",
+                        lambda: frozenset({"avx512_bf16"} if native else ()))
+    model = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 1), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten()).eval()
+    model[0].running_mean.fill_(130.3)  # 130 in bfloat16
+    model[0].running_var.fill_(0.01)
+    images = torch.full((1, 3, 8, 8), 130, dtype=torch.uint8)
+    plan = ExecutionPlan(precision="16.16", normalisation="none")
+    expected = model(images.float())
+    with TorchBackend().inference(model, plan, 8) as session:
+        session.compile()
+        torch.testing.assert_close(session(images), expected, rtol=0.02, atol=0.02)
 
 
 def test_a_cpu_without_bfloat16_computes_in_single_precision(monkeypatch):

@@ -13,7 +13,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
-from ipucnn.models.surgery import full_precision_norms
+from ipucnn.models.surgery import convert, full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.torch import compiler
@@ -175,11 +175,13 @@ class TorchInferenceSession(Prefetching, InferenceSession):
                 model, None if device.emulates_half else self._type)
         if plan.half and device.emulates_half:
             round_weights(model, device.half, norms=not keep_norms)
-        model = model.to(self._type)
+        convert(model, self._type, norms=not keep_norms)
         if keep_norms:
-            full_precision_norms(model)
+            full_precision_norms(model, self._type)
+        else:
+            _single_batch_norms(model)
         if plan.normalisation == "device" and self._gets_images:
-            normalise_on_device(model, preprocessing=plan.preprocessing)
+            normalise_on_device(model, self._type, preprocessing=plan.preprocessing)
         return model.to(device.place).to(memory_format=torch.channels_last)
 
     def _floats(self, device: torch.device) -> torch.Tensor:
@@ -197,6 +199,17 @@ class TorchInferenceSession(Prefetching, InferenceSession):
     def _wait(self) -> None:
         if self._device.place.type == "cuda":
             torch.cuda.synchronize(self._device.place)
+
+
+def _single_batch_norms(model: torch.nn.Module) -> None:
+    """Store the parameters of layers with running statistics in their type, float32.
+
+    torch computes them for half-precision images if all of their tensors are float32.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase) \
+                and module.running_mean is not None:
+            module.float()
 
 
 def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,
