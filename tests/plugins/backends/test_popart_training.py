@@ -338,7 +338,6 @@ def test_every_training_option_of_the_record_is_tried_here():
 @pytest.mark.parametrize(("setup", "options", "plan", "said"), [
     ({"tolerate_non_finite": True}, {}, {}, "--skip-non-finite"),
     ({}, {"auto_loss_scaling": True}, {}, "precision 32.32 has none"),
-    ({}, {"num_io_tiles": 64}, {"recompute": "auto"}, "does not recompute where transfers overlap"),
     ({}, {"num_io_tiles": 64}, {"pipeline_splits": ("1",), "gradient_accumulation": 3},
      "exclude each other"),
     ({"loss": Focal()}, {}, {}, "backend 'popart' has no loss 'focal' .its losses: cross-entropy"),
