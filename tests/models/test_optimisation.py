@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ipucnn.models.optimisation import with_own_settings
+from ipucnn.models.optimisation import parameter_groups, with_own_settings
 
 
 def made(place="cpu", **settings):
@@ -39,3 +39,12 @@ def test_step_counts_are_where_the_optimizer_needs_them():
     own.load_state_dict(with_own_settings(before.state_dict(), own))
     state, = own.state.values()
     assert state["step"].device.type == "meta"
+
+
+def test_scalars_and_vectors_have_no_weight_decay():
+    model = nn.Linear(3, 2)
+    model.gain = nn.Parameter(torch.tensor(1.0))
+    decayed, others = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert decayed["params"] == [model.weight]
+    assert {id(one) for one in others["params"]} == {id(model.bias), id(model.gain)}
