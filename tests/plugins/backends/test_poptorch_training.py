@@ -115,6 +115,30 @@ def test_norms_in_full_precision_take_and_return_half(precision):
     assert model[0][1].weight.dtype is torch.float32
 
 
+class Tempered(CrossEntropy, nn.Module):
+    """A loss that is a module with a tensor of its own."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        CrossEntropy.__init__(self)
+        self.register_buffer("temperature", torch.tensor(2.0))
+
+    def __call__(self, logits, labels, mixing=None, micro_batch=0):
+        return super().__call__(logits / self.temperature, labels, mixing, micro_batch)
+
+
+def test_the_tensors_of_a_loss_are_no_weights():
+    found = []
+    for backend in (PopTorchBackend(), TorchBackend()):
+        made = session(backend, {"loss": Tempered()})
+        trained(made, [batch(4)])
+        weights, state = made.weights(), made.state()
+        again = session(backend, {"loss": Tempered()})
+        again.load(weights, state)
+        found.append(trained(again, [batch(4, 1)])[1])
+    assert_close(*found)
+
+
 def test_loss_and_hits_are_those_of_the_torch_backend():
     plan = {"device_iterations": 2, "replicas": 2, "gradient_accumulation": 3}
     part = batch(4 * 12)
