@@ -309,6 +309,8 @@ class Trainer:
 
     def _row(self, lr: float, scaling: float) -> None:
         window = self.figures.window(self.instances)
+        if self.options.results.disable_metrics:
+            window["accuracy"] = None
         self._record({
             "kind": "train", "epoch": self.epoch + self.call / self.prepared.calls,
             "update": self.update, **window, "learning_rate": lr, "loss_scaling": scaling,
