@@ -22,8 +22,8 @@ def parameter_groups(model: nn.Module, weight_decay: float,
                      head: str = "") -> List[Dict[str, Any]]:
     """Return the trainable parameters in groups: with and without weight decay.
 
-    Tensors with at most one dimension (biases, weights of norm layers, scalars) have none, as in the
-    old application and in "Bag of Tricks for Image Classification" (He et al., 2019).
+    Tensors with at most one dimension (biases, weights of norm layers, scalars) have none, as in
+    the old application and in "Bag of Tricks for Image Classification" (He et al., 2019).
 
     Args:
         model: the network.

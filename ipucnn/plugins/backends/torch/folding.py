@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from copy import copy
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import fx, nn
@@ -128,7 +128,7 @@ def round_weights(model: nn.Module, dtype: torch.dtype, norms: bool = True) -> N
     for module in model.modules():
         if not norms and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             continue
-        tensors = [*module.parameters(recurse=False)]
+        tensors: List[torch.Tensor] = [*module.parameters(recurse=False)]
         if not isinstance(module, nn.modules.batchnorm._NormBase):
             tensors += module.buffers(recurse=False)
         for tensor in tensors:
