@@ -242,6 +242,7 @@ class RunResult(Shown):
                                         f"{100 * self.data_wait_share:.0f} % of the time)"),
             ("latency", latency and f"p50 {latency.p50:.2f} ms, p90 {latency.p90:.2f} ms, "
                                     f"p99 {latency.p99:.2f} ms per device call"),
+            ("cycles", session.get("cycles") and f"{session['cycles']:,} in the last host call"),
             ("accuracy", self.accuracy and f"top-1 {self.accuracy['top1']:.2f} %, top-5 "
                          f"{self.accuracy['top5']:.2f} % of {self.accuracy['images']} images"),
             ("quantised", _quantisation(session.get("quantisation"))),

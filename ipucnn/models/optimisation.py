@@ -35,8 +35,8 @@ def parameter_groups(model: nn.Module, weight_decay: float,
                      head: str = "") -> List[Dict[str, Any]]:
     """Return the trainable parameters in groups: with and without weight decay.
 
-    Tensors with one dimension (biases, weights of norm layers) have none, as in the old application
-    and in "Bag of Tricks for Image Classification" (He et al., 2019).
+    Tensors with at most one dimension (biases, weights of norm layers, scalars) have none, as in
+    the old application and in "Bag of Tricks for Image Classification" (He et al., 2019).
 
     Args:
         model: the network.
@@ -50,7 +50,7 @@ def parameter_groups(model: nn.Module, weight_decay: float,
         if parameter.requires_grad:
             row = (factors or {}).get(name, 1.0), bool(head) and name.startswith(head + ".")
             rows.setdefault(row, []).append(parameter)
-    groups = [{"params": [p for p in trained if (p.dim() == 1) is flat],
+    groups = [{"params": [p for p in trained if (p.dim() < 2) is flat],
                "weight_decay": 0.0 if flat else weight_decay,
                **({} if factor == 1 else {RATE_FACTOR: factor})}
               for (factor, _), trained in rows.items() for flat in (False, True)]

@@ -22,6 +22,7 @@ from ipucnn.models.tracing import count, execution_order, recompute_points, reso
 
 __all__ = [
     "NormSite",
+    "convert",
     "count",
     "execution_order",
     "full_precision_norms",
@@ -163,22 +164,48 @@ def _last_norm(modules: _Named) -> Optional[Tuple[str, nn.Module]]:
     return None
 
 
-def full_precision_norms(model: nn.Module) -> List[str]:
+def convert(model: nn.Module, dtype: torch.dtype, norms: bool = True) -> None:
+    """Convert a model to a floating type, except for running statistics, which keep theirs.
+
+    In half precision, a variance above 65504 is infinite, and small changes are lost. Source:
+    PopTorch user guide, "16-bit float migration".
+
+    Args:
+        model: changed in place.
+        dtype: the type.
+        norms: whether to convert norm layers, too.
+    """
+    for module in model.modules():
+        if not norms and isinstance(module, _NORMS):
+            continue
+        for parameter in module.parameters(recurse=False):
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            continue
+        for name, value in module.named_buffers(recurse=False):
+            if value.is_floating_point():
+                module._buffers[name] = value.to(dtype)
+
+
+def full_precision_norms(model: nn.Module, dtype: torch.dtype) -> List[str]:
     """Make the norm layers of a half-precision model compute in single precision.
 
-    Their input is cast to float32 and their output to the type that the model's parameters have
-    now, so this comes after the model's conversion to half.
+    Their input is cast to float32, and their output to the type of the other layers.
+
+    Args:
+        model: changed in place.
+        dtype: the type in which the other layers compute.
 
     Returns:
         The paths of the norm layers.
     """
-    compute = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     names = []
     for name, module in model.named_modules():
         if isinstance(module, _NORMS):
             module.float()
             module.register_forward_pre_hook(_Cast(torch.float32).before)
-            module.register_forward_hook(_Cast(compute).after)
+            module.register_forward_hook(_Cast(dtype).after)
             names.append(name.replace(".", "/"))
     return names
 

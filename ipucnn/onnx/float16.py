@@ -24,14 +24,15 @@ _SINGLE_OUTPUTS = {"DequantizeLinear": 0, "DynamicQuantizeLinear": 1}
 def in_bfloat16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Round float32 weights to values of bfloat16, to nearest even, stored as float32.
 
-    Scales of quantised values and of sizes stay exact.
+    Scales of quantised values and of sizes, and statistics of batch norms, stay exact.
 
     Args:
         model: modified in place.
     """
     from onnx import TensorProto, numpy_helper
 
-    exact = _exact(model)
+    exact = _exact(model).union(*(node.input[3:5] for node in model.graph.node
+                                  if node.op_type == "BatchNormalization"))
     for tensor in model.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT or tensor.name in exact:
             continue

@@ -68,6 +68,8 @@ class Reporter:
     def row(self, position: Position, lr: float, scaling: float) -> None:
         """Report the metrics since the last row."""
         window = self._figures.window(self._instances)
+        if self._options.results.disable_metrics:
+            window["accuracy"] = None
         self._record({
             "kind": "train", "epoch": position.epoch + position.call / self._calls,
             "update": position.update, **window, "learning_rate": lr, "loss_scaling": scaling,

@@ -14,6 +14,7 @@ from ipucnn.models.optimisation import (
     load_optimizer,
     make_optimizer,
     optimizer_state,
+    parameter_groups,
     set_rate,
     with_own_settings,
 )
@@ -117,3 +118,12 @@ def test_the_state_of_a_built_in_optimizer_is_its_state_dictionary():
     model(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert optimizer_state(optimizer).keys() == optimizer.state_dict().keys()
+
+
+def test_scalars_and_vectors_have_no_weight_decay():
+    model = nn.Linear(3, 2)
+    model.gain = nn.Parameter(torch.tensor(1.0))
+    decayed, others = parameter_groups(model, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    assert decayed["params"] == [model.weight]
+    assert {id(one) for one in others["params"]} == {id(model.bias), id(model.gain)}

@@ -7,6 +7,7 @@ from torch import nn
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.models.build import create_model
 from ipucnn.models.surgery import (
+    convert,
     full_precision_norms,
     normalise,
     normalise_on_device,
@@ -161,7 +162,7 @@ def test_full_precision_norms_compute_in_single_precision():
     model = copy.deepcopy(reference).bfloat16()
     keys = list(model.state_dict())
     seen = {}
-    assert full_precision_norms(model) == ["norm", "block/1/0"]
+    assert full_precision_norms(model, torch.bfloat16) == ["norm", "block/1/0"]
     model.norm.register_forward_pre_hook(lambda m, i: seen.update(inside=i[0].dtype))
     model.block.register_forward_pre_hook(lambda m, i: seen.update(after=i[0].dtype))
     output = copy.deepcopy(model)(images.bfloat16())
@@ -173,6 +174,19 @@ def test_full_precision_norms_compute_in_single_precision():
     assert torch.allclose(output.float(), reference(images), atol=0.05)
 
 
+@pytest.mark.parametrize("norms", [True, False])
+def test_conversion_keeps_running_statistics(norms):
+    model = tiny().eval()
+    model.norm.running_var.fill_(1e5)
+    before = copy.deepcopy(model)
+    convert(model, torch.float16, norms=norms)
+    assert model.conv.weight.dtype is torch.float16
+    assert model.norm.weight.dtype is (torch.float16 if norms else torch.float32)
+    assert torch.equal(model.norm.running_var, before.norm.running_var)
+    assert torch.equal(model.conv.weight, before.conv.weight.half())
+    assert list(model.state_dict()) == list(before.state_dict())
+
+
 def test_full_precision_norms_are_more_exact():
     # variance far below the square of the mean: bfloat16 statistics lose it
     images = 300 + torch.randn(4, 8, 16, 16)
@@ -180,7 +194,7 @@ def test_full_precision_norms_are_more_exact():
     half, kept = nn.Sequential(nn.GroupNorm(2, 8)), nn.Sequential(nn.GroupNorm(2, 8))
     half.bfloat16()
     kept.bfloat16()
-    full_precision_norms(kept)
+    full_precision_norms(kept, torch.bfloat16)
     errors = [(m(images.bfloat16()).float() - exact).abs().max() for m in (half, kept)]
     assert errors[1] <= errors[0]
     assert errors[1] < 0.02

@@ -82,6 +82,17 @@ def test_rounded_weights_are_those_of_torch_and_constants_stay_exact():
     assert torch.equal(torch.from_numpy(found), weight.bfloat16().float() + 0.1)
 
 
+def test_bfloat16_keeps_the_statistics_of_batch_norms():
+    names = ("scale", "bias", "mean", "variance")
+    value = numpy.array([1 + 2**-12], numpy.float32)  # 1 in bfloat16
+    before = model([node("BatchNormalization", "x " + " ".join(names), "y")],
+                   [("x", FLOAT, [1, 1, 2, 2])], [("y", FLOAT, [1, 1, 2, 2])],
+                   dict.fromkeys(names, value))
+    found = {one.name: float(numpy_helper.to_array(one)[0])
+             for one in in_bfloat16(before).graph.initializer}
+    assert found == {"scale": 1.0, "bias": 1.0, "mean": value[0], "variance": value[0]}
+
+
 def listed(proto):
     """Return a model whose weights are among its inputs, as those of old files are."""
     proto.graph.input.extend(onnx.helper.make_tensor_value_info(

@@ -203,6 +203,14 @@ def test_a_training_is_recorded_from_its_start_to_its_end(record, tmp_path):
     assert (run.rows, run.restored.name) == (3, "resnet8-cifar_image_folder_2.pt")
 
 
+def test_without_metrics_rows_have_no_accuracy(record):
+    logger = Recorder()
+    record(logger, **{**TINY, "validation_mode": "none"}, disable_metrics=True)
+    rows = [call[1] for call in logger.calls if call[0] == "row"]
+    assert [row["accuracy"] for row in rows] == [None, None]
+    assert all(row["loss"] > 0 for row in rows)
+
+
 def test_a_training_without_loggers_has_no_log_folder(record, tmp_path):
     result = record(**{**TINY, "epoch": 1, "validation_mode": "none",
                        "no_checkpoints": True})

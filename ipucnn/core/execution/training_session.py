@@ -28,7 +28,7 @@ class OptimizerChoice:
     Attributes:
         name: canonical name of its record.
         lr: base learning rate.
-        weight_decay: of all tensors but those with one dimension, which have none.
+        weight_decay: of all tensors with two dimensions or more; others have none.
         options: an instance of its record's options class, or None when it has none.
         build: creates torch's optimizer: ``build(param_groups, lr=...)``.
     """

@@ -181,5 +181,5 @@ def verify(options, device, training):
 
 
 _UNKNOWN = ("enableDistributedReplicatedGraphs", "aliasZeroCopy", "updatableNamedBuffers",
-            "compileEngine", "explicitRecomputation", "createImplicitPipeliningFwdOnlyProgram",
+            "compileEngine", "createImplicitPipeliningFwdOnlyProgram",
             "customCodelets", "globalReplicationFactor")

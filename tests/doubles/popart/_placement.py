@@ -56,6 +56,10 @@ def _check_graphs(nodes, marks, graphs, mode):
 
 def _check_recomputation(nodes, marks, options, losses):
     marked = any(RECOMPUTE in mark for mark in marks)
+    if options.enableExplicitMainLoops and not options.explicitRecomputation and (
+            marked or options.autoRecomputation is not RecomputationType.NoRecompute):
+        raise popart_exception("the double: operations in explicit loops are recomputed only "
+                               "with explicitRecomputation")
     if marked and options.autoRecomputation is not RecomputationType.NoRecompute:
         raise popart_exception("A mixture of auto and manual recomputation is not supported")
     if marked and options.enablePipelining:

@@ -146,7 +146,7 @@ def run(case: Case) -> None:
     if case.precision == "32.32":  # is refused
         given.pop("auto_loss_scaling", None)
     if given.get("full_precision_norm"):
-        given["full_precision_norm"] = case.precision == "16.16"
+        given["full_precision_norm"] = case.precision != "32.32"
     plan = ExecutionPlan(micro_batch=2, precision=case.precision, training=training, seed=1,
                          **{name: given.pop(name) for name in _PLAN if name in given})
     if given.pop("splits", False):

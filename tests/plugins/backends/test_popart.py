@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from collections import OrderedDict
@@ -427,11 +428,14 @@ def test_ipu_model_needs_no_hardware(machine, made, popart_double):
     assert (made[-1]._info.numIpus, made[-1]._info.tilesPerIPU) == (3, 1472)
 
 
-def test_cycles_are_reported(popart_double):
+def test_cycles_are_reported(popart_double, cli):
     with _session(backend=_with(report_hw_cycle_count=True)) as session:
         session.compile()
         session(_images(1))
         assert session.facts["cycles"] > 0
+    run = cli("run", "--backend", "popart", "--model", "resnet8-cifar", "--random-weights",
+              "--data", "generated", "--iterations", "1", "--report-hw-cycle-count")
+    assert re.search(r"^cycles +[1-9][0-9,]* in the last host call$", run.out, re.M), run.err
 
 
 def test_every_option_of_inference_is_tried_here():

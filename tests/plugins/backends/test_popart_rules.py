@@ -514,9 +514,12 @@ def test_overlap_without_its_options_is_refused(popart):
             infer(popart, builder, out, **values)
 
 
+@pytest.mark.parametrize("recompute", [
+    {}, {"recompute": "auto"}, {"recompute": "manual"},
+    {"recompute": "manual", "recompute_checkpoints": ("0",)}])
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_transfers_overlap_without_changing_anything(popart, accumulation):
-    plan = {"gradient_accumulation": accumulation, "micro_batch": 2}
+def test_transfers_overlap_without_changing_anything(popart, accumulation, recompute):
+    plan = {"gradient_accumulation": accumulation, "micro_batch": 2, **recompute}
     plain, tiled = session(**plan), session(**plan, options={"num_io_tiles": 32})
     for number in range(2):
         for made in (plain, tiled):
@@ -529,6 +532,13 @@ def test_transfers_overlap_without_changing_anything(popart, accumulation):
     whole, _ = logits(network())
     found, made = logits(network(), {"num_io_tiles": 32})
     assert torch.equal(found, whole)
+
+
+def test_recomputation_in_loops_is_explicit(popart, monkeypatch):
+    monkeypatch.setattr(popart.SessionOptions, "explicitRecomputation", property(
+        lambda _: False, lambda *_: None), raising=False)
+    with pytest.raises(IpucnnError, match="only with explicitRecomputation"):
+        session(recompute="auto", options={"num_io_tiles": 32})
 
 
 # -- mixing ------------------------------------------------------------------------------------

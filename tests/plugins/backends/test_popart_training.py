@@ -223,6 +223,21 @@ def test_half_precision(made):
     assert made[0].getInfo(made[0].arguments["loss"]).data_type_lcase() == "float32"
 
 
+class Gain(nn.Module):
+    """A learned factor without dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, values):
+        return self.gain * values
+
+
+def test_a_scalar_has_no_weight_decay():
+    assert_like_torch(network(Gain()), {"optimizer": choice(decay=0.5)})
+
+
 def test_a_loss_that_is_not_finite_is_raised_with_its_update():
     bad = batch(8, eight_bit=False)
     bad.images[4:] *= float("inf")
@@ -338,7 +353,6 @@ def test_every_training_option_of_the_record_is_tried_here():
 @pytest.mark.parametrize(("setup", "options", "plan", "message"), [
     ({"tolerate_non_finite": True}, {}, {}, "--skip-non-finite"),
     ({}, {"auto_loss_scaling": True}, {}, "precision 32.32 has none"),
-    ({}, {"num_io_tiles": 64}, {"recompute": "auto"}, "does not recompute where transfers overlap"),
     ({}, {"num_io_tiles": 64}, {"pipeline_splits": ("1",), "gradient_accumulation": 3},
      "exclude each other"),
     ({"loss": Focal()}, {}, {}, "backend 'popart' has no loss 'focal' .its losses: cross-entropy"),

@@ -103,6 +103,42 @@ def test_smoothed_and_mixed_training_is_that_of_the_torch_backend(setup):
     assert_close(*weights)
 
 
+@pytest.mark.parametrize("precision", ["16.16", "16.32"])
+def test_norms_in_full_precision_take_and_return_half(precision):
+    model, seen = network(), []
+    model[0][1].register_forward_hook(lambda _, inputs, output: seen.append(
+        (inputs[0].dtype, output.dtype)))
+    made = session(model=model, precision=precision, full_precision_norm=True)
+    made.step(batch(4), 0)
+    # its own hook is before the one that casts the result
+    assert seen[-1] == (torch.float32, torch.float32)
+    assert model[0][1].weight.dtype is torch.float32
+
+
+class Tempered(CrossEntropy, nn.Module):
+    """A loss that is a module with a tensor of its own."""
+
+    def __init__(self):
+        nn.Module.__init__(self)
+        CrossEntropy.__init__(self)
+        self.register_buffer("temperature", torch.tensor(2.0))
+
+    def __call__(self, logits, labels, mixing=None, micro_batch=0):
+        return super().__call__(logits / self.temperature, labels, mixing, micro_batch)
+
+
+def test_the_tensors_of_a_loss_are_no_weights():
+    found = []
+    for backend in (PopTorchBackend(), TorchBackend()):
+        made = session(backend, {"loss": Tempered()})
+        trained(made, [batch(4)])
+        weights, state = made.weights(), made.state()
+        again = session(backend, {"loss": Tempered()})
+        again.load(weights, state)
+        found.append(trained(again, [batch(4, 1)])[1])
+    assert_close(*found)
+
+
 def test_loss_and_hits_are_those_of_the_torch_backend():
     plan = {"device_iterations": 2, "replicas": 2, "gradient_accumulation": 3}
     part = batch(4 * 12)

@@ -16,7 +16,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise
 from ipucnn.models.build import create_model
 from ipucnn.models.surgery import pad_input_channels, replace_norms
-from ipucnn.plugins.backends.torch import devices, engine
+from ipucnn.plugins.backends.torch import compiler, devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms
 from ipucnn.plugins.backends.torch.options import TorchOptions
@@ -157,11 +157,33 @@ def test_half_precision_rounds_the_weights():
 def test_full_precision_norms_stay_unfolded_and_exact(monkeypatch):
     monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx512_bf16"}))
     plan = ExecutionPlan(precision="16.16", full_precision_norm=True)
-    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+    model = _model("resnet18")
+    model.bn1.weight.data.fill_(1 + 2**-12)  # 1 in bfloat16
+    with TorchBackend().inference(model, plan, SIZE) as session:
         session.compile()
         assert "folded_batch_norms" not in session.facts
         assert session.facts["arithmetic"] == "bfloat16"
         assert session(_images(1)).shape == (1, 10)
+        assert (model.bn1.weight == 1 + 2**-12).all()
+        assert model.conv1.weight.dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_running_statistics_are_not_rounded(monkeypatch, native):
+    """A batch norm that does not follow a convolution is not folded."""
+    monkeypatch.setattr(devices, "cpu_features",
+                        lambda: frozenset({"avx512_bf16"} if native else ()))
+    model = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 4, 1), torch.nn.AdaptiveAvgPool2d(1),
+        torch.nn.Flatten()).eval()
+    model[0].running_mean.fill_(130.3)  # 130 in bfloat16
+    model[0].running_var.fill_(0.01)
+    images = torch.full((1, 3, 8, 8), 130, dtype=torch.uint8)
+    plan = ExecutionPlan(precision="16.16", normalisation="none")
+    expected = model(images.float())
+    with TorchBackend().inference(model, plan, 8) as session:
+        session.compile()
+        torch.testing.assert_close(session(images), expected, rtol=0.02, atol=0.02)
 
 
 def test_a_cpu_without_bfloat16_computes_in_single_precision(monkeypatch):
@@ -288,6 +310,43 @@ def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path, mo
     assert seconds > 0
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     assert any((tmp_path / "cache").rglob("*.so")) or any((tmp_path / "cache").rglob("*.py"))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_validations_compile_once(monkeypatch, native):
+    monkeypatch.setattr(devices, "cpu_features",
+                        lambda: frozenset({"avx512_bf16"} if native else ()))
+    compiled = []
+
+    def made(model, cache, graphs, freezing):
+        compiled.append((cache, graphs, freezing))
+        return lambda images: model(images)
+
+    monkeypatch.setattr(compiler, "check", lambda: None)
+    monkeypatch.setattr(compiler, "compiled", made)
+    plan = ExecutionPlan(micro_batch=2, precision="16.16", validation=True)
+    models, images = [_model("resnet18"), _model("resnet18")], _images(2)
+    for model in models:
+        for parameter in model.parameters():
+            parameter.data.mul_(1 + 0.5 * torch.rand_like(parameter))
+    weights = {name: value.clone() for name, value in models[1].state_dict().items()}
+    with TorchBackend().inference(models[1], plan, SIZE) as session:
+        session.compile()
+        expected = session(images)
+    threads = torch.get_num_threads()
+    with TorchBackend(TorchOptions(compile=True, threads=1)).inference(
+            models[0], plan, SIZE) as session:
+        assert session.reloadable
+        session.compile()
+        first = session(images)
+        session.pause()
+        assert torch.get_num_threads() == threads
+        session.load(weights)
+        assert torch.get_num_threads() == 1
+        assert torch.equal(session(images), expected)
+        assert not torch.equal(first, expected)
+    assert torch.get_num_threads() == threads
+    assert compiled == [(None, False, False)]
 
 
 def test_processor_features_are_read_from_linux(tmp_path):

@@ -121,6 +121,22 @@ def card(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90", "compute_90"])
 
 
+@pytest.mark.parametrize(("cudnn", "versions"), [
+    (lambda: 91002, {"CUDA": "13.0", "cuDNN": "91002"}),
+    (lambda: None, {"CUDA": "13.0"}),
+    (lambda: 1 / 0, {"CUDA": "13.0"})])
+def test_results_of_a_card_have_the_versions_of_its_libraries(card, monkeypatch, cudnn, versions):
+    def version():
+        try:
+            return cudnn()
+        except ZeroDivisionError as error:
+            raise RuntimeError("cuDNN version incompatibility") from error
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.backends.cudnn, "version", version)
+    assert TorchBackend().probe().versions == {"torch": torch.__version__, **versions}
+
+
 def test_a_card_trains_in_bfloat16_and_infers_in_float16(card):
     device = devices.pick()
     assert (device.place.type, device.half) == ("cuda", torch.float16)

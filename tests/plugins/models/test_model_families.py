@@ -104,7 +104,7 @@ def test_state_dictionaries_are_the_source_librarys_before_and_after_every_surge
     replace_norms(model, norm_layer("batch", norm_eps=0.5, batchnorm_momentum=0.25))
     pad_input_channels(model)
     model.half()
-    assert full_precision_norms(model)
+    assert full_precision_norms(model, torch.float16)
     normalise_on_device(model)
     assert layout(model) == theirs
 

@@ -115,4 +115,4 @@ class PopArtBackend(OnnxBackend):
 def _check_training(plan: ExecutionPlan, setup: TrainingSetup, options: PopArtOptions) -> None:
     loss_form(setup.loss)
     check_training(plan, setup, options)
-    check_recomputation(plan, options)
+    check_recomputation(plan)

@@ -14,25 +14,19 @@ from ipucnn.plugins.backends.popart.options import PopArtOptions
 def popart_rules(plan: ExecutionPlan, choice: OptimizerChoice,
                  options: Optional[PopArtOptions]) -> List[str]:
     """Return the restrictions that a training violates; see `BackendSpec.rules`."""
-    return rules(plan, choice, options,
-                 lambda: check_recomputation(plan, options or PopArtOptions()))
+    return rules(plan, choice, options, lambda: check_recomputation(plan))
 
 
-def check_recomputation(plan: ExecutionPlan, options: PopArtOptions) -> None:
+def check_recomputation(plan: ExecutionPlan) -> None:
     """Raise an error for recomputation that PopART does not support.
 
     Raises:
-        UsageError: the plan or an option requires it.
+        UsageError: the plan requires it.
     """
     if plan.recompute == "auto" and plan.recompute_checkpoints:
         raise UsageError("backend 'popart' keeps '--recompute-checkpoints' only with "
                          "'--recompute-mode manual': PopART does not combine them with what it "
                          "chooses", "use 'manual', or '--backend poptorch'")
-    if options.num_io_tiles and plan.recompute != "none":
-        raise UsageError("backend 'popart' does not recompute where transfers overlap with "
-                         "computation: PopART's explicit loops have a recomputation of their own",
-                         "leave '--num-io-tiles' or the recomputation out, or use "
-                         "'--backend poptorch'")
     if plan.recompute == "manual" and plan.pipelined:
         raise UsageError("'--recompute-mode manual' and pipeline splits exclude each other: "
                          "a pipeline recomputes whole stages", "use '--recompute-mode auto'")

@@ -62,7 +62,7 @@ class PopArtTrainingSession(TrainingSession):
         self._state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self._module, self._example = with_images(model.train(), plan, input_size)
         self._graph = self._made_graph()
-        self._undecayed = [name for name in self._graph.trained if self._state[name].dim() == 1]
+        self._undecayed = [name for name in self._graph.trained if self._state[name].dim() < 2]
         self._rates = (setup.optimizer.lr, setup.loss_scaling)
         # constant during the training, because the device does not rescale a stored velocity
         self._velocity_scaling = setup.loss_scaling / options.loss_velocity_scaling_ratio

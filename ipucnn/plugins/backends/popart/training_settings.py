@@ -43,6 +43,9 @@ def training_options(plan: ExecutionPlan, chosen: PopArtOptions, optimizer: str)
         options.autoRecomputation = modes.Pipeline if plan.pipelined else modes.Standard
     elif plan.recompute == "manual" and not plan.recompute_checkpoints:
         options.autoRecomputation = modes.RecomputeAll  # else nodes are marked one by one
+    if plan.recompute != "none" and chosen.num_io_tiles:
+        # overlapped transfers move the operations into loops, where PopART marks none
+        options.explicitRecomputation = True
     _set_optimizer_state(options, chosen)
     collectives = collective_settings(chosen)
     if collectives:

@@ -14,7 +14,12 @@ from ipucnn.core.execution.mixing import Mixing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingSetup
 from ipucnn.data.mixup import mix_images
-from ipucnn.models.surgery import full_precision_norms, normalise_on_device, resolve_splits
+from ipucnn.models.surgery import (
+    convert,
+    full_precision_norms,
+    normalise_on_device,
+    resolve_splits,
+)
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 
 
@@ -117,20 +122,14 @@ def in_precision(model: torch.nn.Module, plan: ExecutionPlan,
                  weights: torch.dtype) -> torch.nn.Module:
     """Return the model with weights and norm layers in the precision of the plan.
 
-    PopTorch copies the memory of weights as it is, so that they are made contiguous. Running
-    statistics stay in single precision: in half, a variance above 65504 is infinite and
-    small changes are lost. Source: PopTorch user guide, "16-bit float migration".
+    PopTorch copies the memory of weights as it is, so that they are made contiguous.
     """
-    kept = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()
-            if isinstance(module, torch.nn.modules.batchnorm._NormBase)]
-    model = model.to(weights)
-    for module, statistics in kept:
-        for name, value in statistics.items():
-            setattr(module, name, value)
+    single = plan.half and plan.full_precision_norm
+    convert(model, weights, norms=not single)
     for tensor in (*model.parameters(), *model.buffers()):
         tensor.data = tensor.data.contiguous()
-    if weights is torch.float16 and plan.full_precision_norm:
-        full_precision_norms(model)
+    if single:
+        full_precision_norms(model, torch.float16)
     return model
 
 

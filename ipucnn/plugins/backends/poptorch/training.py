@@ -133,7 +133,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
             state = self._program.state_dict()
         return {name[len(_MODEL):]: (value.float() if value.is_floating_point() else value)
                 .detach().clone(memory_format=torch.contiguous_format)
-                for name, value in state.items()}
+                for name, value in state.items() if name.startswith(_MODEL)}
 
     def state(self) -> Dict[str, Any]:
         """Return the device's optimizer state and every instance's state of random numbers."""
@@ -161,8 +161,10 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
                 raise IpucnnError(f"the saved state is not of optimizer "
                                   f"{self._setup.optimizer.name!r}: {error}",
                                   "restore with the options of the training") from error
-            self._executor.load_state_dict({_MODEL + name: value
-                                            for name, value in weights.items()})
+            # a loss that is a module keeps its own tensors
+            self._executor.load_state_dict({
+                **self._program.state_dict(),
+                **{_MODEL + name: value for name, value in weights.items()}})
             self._executor.setOptimizer(self._optimizer)
             random = state.get("random", [])
             if len(random) == self._instances.count and random[self._instances.index]:

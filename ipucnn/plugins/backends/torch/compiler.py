@@ -26,7 +26,7 @@ def check() -> None:
 
 
 def compiled(model: torch.nn.Module, cache: Optional[str],
-             graphs: bool = False) -> Callable[..., Any]:
+             graphs: bool = False, freezing: bool = True) -> Callable[..., Any]:
     """Return `model` compiled for fixed shapes.
 
     Args:
@@ -34,6 +34,7 @@ def compiled(model: torch.nn.Module, cache: Optional[str],
         cache: folder for the compiled code, if given.
         graphs: whether to record its kernels as a CUDA graph. A call then overwrites the result of
             the previous one.
+        freezing: whether its weights become constants, laid out once for the kernels.
 
     Raises:
         UsageError: the cache folder cannot be created, or is open to others.
@@ -43,7 +44,7 @@ def compiled(model: torch.nn.Module, cache: Optional[str],
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = trusted_folder(cache, "--model-cache-path")
     import torch._inductor.config as inductor
 
-    inductor.freezing = True  # weights become constants, laid out once for the kernels
+    inductor.freezing = freezing
     if hasattr(inductor, "fx_graph_cache"):
         inductor.fx_graph_cache = True
     return torch.compile(model, dynamic=False, mode="reduce-overhead" if graphs else None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 
@@ -90,7 +91,7 @@ class TorchBackend(Backend):
         if device.emulates_half:
             notes = ("this CPU has no bfloat16 arithmetic: half precision rounds the weights to "
                      "bfloat16 and computes in float32",)
-        return Probe(usable=True, device=device.name, versions={"torch": torch.__version__},
+        return Probe(usable=True, device=device.name, versions=_versions(device),
                      half=_name(device.half), notes=notes,
                      preference=_CPU if device.place.type == "cpu" else None)
 
@@ -144,6 +145,18 @@ class TorchBackend(Backend):
         with device_errors(plan.micro_batch):
             kind = PipelineTrainingSession if self._staged(plan) else TorchTrainingSession
             return kind(model, plan, setup, input_size, self._device().for_training(), options)
+
+
+def _versions(device: Device) -> Dict[str, str]:
+    """Return the versions of torch and of the libraries that compute on a device."""
+    found: Dict[str, str] = {"torch": torch.__version__}
+    if device.place.type == "cuda":
+        libraries: Dict[str, Any] = {"CUDA": torch.version.cuda, "ROCm": torch.version.hip}
+        with suppress(RuntimeError):  # the installed library does not match
+            version: Any = torch.backends.cudnn.version
+            libraries["cuDNN"] = version()
+        found.update((name, str(version)) for name, version in libraries.items() if version)
+    return found
 
 
 def _name(kind: torch.dtype) -> str:

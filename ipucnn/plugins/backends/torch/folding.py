@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from copy import copy
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import torch
 from torch import fx, nn
@@ -118,6 +118,8 @@ def _folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d,
 def round_weights(model: nn.Module, dtype: torch.dtype, norms: bool = True) -> None:
     """Round weights to the precision of `dtype`, keeping their own type.
 
+    Running statistics are not rounded.
+
     Args:
         model: changed in place.
         dtype: the narrower type.
@@ -126,6 +128,9 @@ def round_weights(model: nn.Module, dtype: torch.dtype, norms: bool = True) -> N
     for module in model.modules():
         if not norms and isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             continue
-        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        tensors: List[torch.Tensor] = [*module.parameters(recurse=False)]
+        if not isinstance(module, nn.modules.batchnorm._NormBase):
+            tensors += module.buffers(recurse=False)
+        for tensor in tensors:
             if tensor.is_floating_point():
                 tensor.copy_(tensor.to(dtype).to(tensor.dtype))

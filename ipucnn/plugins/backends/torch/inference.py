@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
+from itertools import chain
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
@@ -13,7 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise_on_device
 from ipucnn.models.batch_dependence import depends_on_batch
 from ipucnn.models.memory_checks import check_layers
-from ipucnn.models.surgery import full_precision_norms
+from ipucnn.models.surgery import convert, full_precision_norms
 from ipucnn.models.tracing import resolve_splits
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends.torch import compiler
@@ -49,8 +51,10 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         self._device = device
         self._shape = (plan.micro_batch, 3, input_size, input_size)
         self._type = device.half_arithmetic if plan.half else torch.float32
-        self._settings = ProcessSettings(device, plan.half, training=False,
-                                         threads=options.threads)
+        # other models are faster with weights that are constants, and made ready in no time
+        self.reloadable = options.compile and plan.validation
+        self._module = copy.deepcopy(model) if self.reloadable else None
+        self._settings = self._made_settings()
         with self._settings.restored_on_error():
             model = self._placed(model.eval().requires_grad_(False))
             splits = resolve_splits(model, plan.pipeline_splits, input_size)
@@ -67,6 +71,10 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             if device.place.type == "cuda":
                 self.in_flight = _ON_CARDS
             self._synthetic = self._example() if plan.synthetic else None
+
+    def _made_settings(self) -> ProcessSettings:
+        return ProcessSettings(self._device, self._plan.half, training=False,
+                               threads=self._options.threads)
 
     def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                   device: Device) -> ExecutionPlan:
@@ -96,7 +104,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             example = self._example()
             graphs = self._device.place.type == "cuda" and self._can_record()
             self.facts["cuda_graphs"] = graphs
-            self._call = compiler.compiled(self._model, self._options.model_cache_path, graphs)
+            self._call = compiler.compiled(self._model, self._options.model_cache_path, graphs,
+                                           freezing=not self.reloadable)
             compiler.first_call(lambda: self._run(example))
             if graphs:
                 self._run(example)  # the second call records the graph
@@ -149,9 +158,26 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             images = torch.cat([images, padding])
         return self._run(images)[:count].float()
 
+    def load(self, weights: Dict[str, torch.Tensor]) -> None:
+        """Load other weights into the compiled model; see `InferenceSession.load`."""
+        self._settings.restore()
+        self._settings = self._made_settings()
+        model = copy.deepcopy(self._module)
+        assert model is not None
+        model.load_state_dict(weights)
+        model = self._made_ready(model.eval().requires_grad_(False).to(self._device.place))
+        with torch.no_grad():
+            for own, new in zip(chain(self._model.parameters(), self._model.buffers()),
+                                chain(model.parameters(), model.buffers())):
+                own.copy_(new)
+
+    def pause(self) -> None:
+        """Leave the settings of the process to other sessions; `load` sets them again."""
+        self._settings.restore()
+
     def close(self) -> None:
         """Release the model and its device memory."""
-        self._call = self._model = None  # type: ignore[assignment]
+        self._call = self._model = self._module = None  # type: ignore[assignment]
         self._synthetic = self._pinned = self._lane = None
         self._settings.restore()
         empty_cache(self._device)
@@ -175,11 +201,13 @@ class TorchInferenceSession(Prefetching, InferenceSession):
                 model, None if device.emulates_half else self._type)
         if plan.half and device.emulates_half:
             round_weights(model, device.half, norms=not keep_norms)
-        model = model.to(self._type)
+        convert(model, self._type, norms=not keep_norms)
         if keep_norms:
-            full_precision_norms(model)
+            full_precision_norms(model, self._type)
+        else:
+            _single_batch_norms(model)
         if plan.normalisation == "device" and self._gets_images:
-            normalise_on_device(model, preprocessing=plan.preprocessing)
+            normalise_on_device(model, self._type, preprocessing=plan.preprocessing)
         return model.to(device.place).to(memory_format=torch.channels_last)
 
     def _floats(self, device: torch.device) -> torch.Tensor:
@@ -197,6 +225,17 @@ class TorchInferenceSession(Prefetching, InferenceSession):
     def _wait(self) -> None:
         if self._device.place.type == "cuda":
             torch.cuda.synchronize(self._device.place)
+
+
+def _single_batch_norms(model: torch.nn.Module) -> None:
+    """Store the parameters of layers with running statistics in their type, float32.
+
+    torch computes them for half-precision images if all of their tensors are float32.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._NormBase) \
+                and module.running_mean is not None:
+            module.float()
 
 
 def _stage_balance(model: torch.nn.Module, splits: Sequence[str], images: torch.Tensor,
