@@ -173,7 +173,7 @@ def test_a_script_needs_no_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import ipucnn\n"
-        "result = ipucnn.run(model='resnet18', data='synthetic', weights='random', input_size=32,\n"
+        "result = ipucnn.run(model='resnet8-cifar', data='synthetic', weights='random',\n"
         "                    backend='torch', instances=2, iterations=2, replicas=4,\n"
         "                    log_path='here')\n"
         "print('script', result.images, result.plan['combined_batch'])\n")

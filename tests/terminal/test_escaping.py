@@ -108,6 +108,10 @@ def test_a_message_with_a_value_of_any_length_stays_short():
     assert error.message.endswith("9' (x.yaml)")
 
 
+def test_each_line_of_a_hint_is_escaped():
+    assert IpucnnError("m", ["a\nb", "", "c\x1b"]).hint == "a\\nb\nc\\x1b"
+
+
 def test_an_error_is_escaped_wherever_it_is_shown():
     error = IpucnnError(EVIL, EVIL)
     for text in (str(error), error.message, error.hint, str(error.args)):
