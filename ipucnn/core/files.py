@@ -293,8 +293,13 @@ def require_file(path: Union[str, Path]) -> None:
 def require_replaceable(path: Union[str, Path]) -> None:
     """Raise `DataError` for a path to write if it names anything but a file.
 
-    A file is replaced by renaming, which would replace a device as well.
+    A file is replaced by renaming, which would replace a device as well, and `/dev/stdout`, which
+    is a link to any file that standard output is redirected to.
     """
-    kind = kind_of(path)
+    folder = os.path.dirname(os.path.abspath(str(path)))
+    kind = kind_of(path) or ("a device" if folder == "/dev" else "")
     if kind:
         raise DataError(f"cannot write '{path}': it is {kind}", "name a file")
+    if str(path) == "-":
+        raise DataError("cannot write '-': only '--json' writes to standard output",
+                        "name a file; './-' is a file of this name")

@@ -386,8 +386,8 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
             f"the output of '{path}' has shape ({', '.join(str(d or '?') for d in shape)}), and "
             "logits are (batch, classes)", _HOW)
     if shape[1] == 1 and {kind for kind, _ in _ends(_inlined(proto), path)[0]} & set(_SOFTMAX):
-        raise DataError(f"'{path}' has one output, which is derived from a Softmax: it is always 1, "
-                        "or the probability of an unknown class",
+        raise DataError(f"'{path}' has one output, which is derived from a Softmax: it is always "
+                        "1, or the probability of an unknown class",
                         "end the network in a Sigmoid, in the one logit, or in the Softmax of all "
                         "classes, and export it again")
     return shape[1]

@@ -6,7 +6,7 @@ from typing import Any, List
 
 from typer.core import TyperCommand, TyperGroup
 
-from ipucnn.core.errors import UnknownNameError
+from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean
 from ipucnn.terminal.spellings import require_values
 
@@ -19,7 +19,7 @@ class CommandGroup(TyperGroup):
 
         Raises:
             UnknownNameError: there is no such command.
-            UsageError: an option of the command has no value.
+            UsageError: an option of the command has no value, or it or an argument is empty.
         """
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
@@ -32,9 +32,10 @@ class CommandGroup(TyperGroup):
         if type(command) is TyperCommand and not ctx.resilient_parsing:
             options: List[Any] = [item for item in command.params
                                   if item.param_type_name == "option"]
-            require_values(
-                rest, [flag for item in options if not item.is_flag for flag in item.opts],
-                [flag for item in options for flag in (*item.opts, *item.secondary_opts)])
+            taking = [flag for item in options if not item.is_flag for flag in item.opts]
+            require_values(rest, taking, [flag for item in options
+                                          for flag in (*item.opts, *item.secondary_opts)])
+            _refuse_empty(rest, taking)
         return found, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -47,3 +48,21 @@ class CommandGroup(TyperGroup):
                 rows.append((name, " ".join(paragraph.split())))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+
+def _refuse_empty(words: List[str], taking: List[str]) -> None:
+    """Raise an error for an empty argument or value, of an unset variable for example.
+
+    Args:
+        words: arguments of a command.
+        taking: the flags that take a value.
+
+    Raises:
+        UsageError: one is empty.
+    """
+    for before, word in zip(["", *words], words):
+        flag, equals, value = word.partition("=")
+        if word == "" or (flag in taking and equals and not value):
+            flag = flag or (before if before in taking else "")
+            raise UsageError(f"option '{flag}' is empty" if flag else "an argument is empty",
+                             "give it a value, or leave it out")

@@ -578,3 +578,14 @@ def test_a_removed_working_folder_is_named(cli, tmp_path, monkeypatch, argv):
     assert done.code == 2
     assert done.err.startswith("error: the working folder does not exist any more\nhint: ")
     assert cli("train", "--help").code == 0
+
+
+@pytest.mark.parametrize(("argv", "what"), [
+    (("report", ""), "an argument"), (("runs", ""), "an argument"),
+    (("report", "x", "--out", ""), "option '--out'"), (("data", "verify", ""), "an argument"),
+    (("data", "shapes", "--out="), "option '--out'"), (("show", "model", ""), "an argument")])
+def test_an_empty_value_is_no_folder_and_no_default(ipucnn_cli, tmp_path, monkeypatch, argv, what):
+    monkeypatch.chdir(tmp_path)
+    assert ipucnn_cli(*argv) == (
+        2, "", f"error: {what} is empty\nhint: give it a value, or leave it out\n")
+    assert os.listdir(tmp_path) == []

@@ -130,8 +130,8 @@ def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
     for place, name in (("pets/cat", "ant"), ("pets/dog", "bee"), ("split/train/cat", "ant"),
                         ("split/val/cat", "ant"), ("split/val/dog", "bee"), ("flat", "ant"),
                         ("album/2023", "ant"), ("loose/cat", "ant"), ("loose/dog", "bee"),
-                        ("a/b/c/train/cat", "ant"), ("a/b/c/train/dog", "bee"), ("years/2023/ant", "ant"),
-                        ("years/2024/bee", "bee")):
+                        ("a/b/c/train/cat", "ant"), ("a/b/c/train/dog", "bee"),
+                        ("years/2023/ant", "ant"), ("years/2024/bee", "bee")):
         Path(place).mkdir(parents=True)
         Path(place, "1.jpg").symlink_to(photos / name / f"{name}1.jpg")
     Path("album/loose.jpg").symlink_to(photos / "bee" / "bee1.jpg")

@@ -112,6 +112,19 @@ def test_what_is_no_file_is_not_replaced(tmp_path):
     assert names(tmp_path) == ["folder", "null", "pipe"]
 
 
+def test_links_to_standard_output_are_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check = ("import sys; from ipucnn.core.files import require_writable; "
+             "require_writable(sys.argv[1])")
+    for place, reason in (("/dev/stdout", "it is a device"), ("-", "only '--json' writes to")):
+        with open("redirected", "wb") as file:
+            done = subprocess.run([sys.executable, "-c", check, place], stdout=file,
+                                  stderr=subprocess.PIPE, check=False)
+        assert f"cannot write '{place}': {reason}" in done.stderr.decode()
+    write_text("./-", "text")
+    assert names(tmp_path) == ["-", "redirected"]
+
+
 def test_several_threads_write_one_file(tmp_path):
     threads = [threading.Thread(target=write_text, args=(str(tmp_path / "x"), str(n) * 1000))
                for n in range(8)]

@@ -198,7 +198,7 @@ def _divided(cell: str, mark: str) -> Tuple[str, ...]:
 
 
 def _without_fractions(cells: List[Tuple[str, ...]]) -> List[Tuple[str, ...]]:
-    """Return class numbers without `.0`, which pandas writes if a label of the column is missing."""
+    """Return class numbers without `.0`, which pandas writes if a label is missing."""
     if not all(re.fullmatch(r"[0-9]+\.0", name) for classes in cells for name in classes):
         return cells
     return [tuple(name[:-2] for name in classes) for classes in cells]

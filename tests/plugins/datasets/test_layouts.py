@@ -112,7 +112,7 @@ def test_classes_of_both_splits_are_compared_like_those_of_a_model(tmp_path):
     assert images.class_names == ("Cat", "Polar_bear", "cat")
     assert [images.label(index) for index in range(2)] == [2, 1]
     fill(tmp_path, "val/CAT/2.jpg")
-    with pytest.raises(DataError, match="'.*val/CAT' is none of the 3 classes"):
+    with pytest.raises(DataError, match=r"'.*val/CAT' is none of the 3 classes"):
         load_dataset("image_folder", root, split="validation")
 
 

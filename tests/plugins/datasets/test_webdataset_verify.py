@@ -87,6 +87,15 @@ class TestOldFolders:
         assert "train-000001.tar' cannot be read" in found.problems[0]
         assert not any("has changed" in problem for problem in found.problems)
 
+    def test_samples_that_cannot_be_read(self, tmp_path):
+        """A folder of shards of another program, with metadata written by hand."""
+        write_shard(tmp_path / "train-000000.tar", [
+            sample(0), sample(1, cls=b"dog"), sample(2, jpg=None)])
+        (tmp_path / "metadata.json").write_text('{"train_length": 3, "validation_length": 0}')
+        label, image = verify(str(tmp_path))
+        assert "train-000000.tar/1.jpg': its label b'dog' is no number" in label
+        assert "train-000000.tar/2.*': it has no image (it has: cls, json)" in image
+
     def test_a_checksum_made_after_the_copies(self, tmp_path):
         path = write_old(tmp_path, instances=2) / "metadata.json"
         content = json.loads(path.read_text())

@@ -6,11 +6,11 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Dict, Iterable, List, Sequence
+from typing import Dict, Iterable, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.machine import thread_count
-from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
+from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
 from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     FILE,
     SPLITS,
@@ -21,6 +21,7 @@ from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     read,
     shard_name,
 )
+from ipucnn.plugins.datasets._webdataset.shard_samples import read_records
 from ipucnn.plugins.datasets._webdataset.source import Folder
 
 _OLD_PARTS = "distributed"  # copies of samples that the old application made for its instances
@@ -82,12 +83,12 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
     for split in SPLITS:
         shards = [name for name in names if is_shard(name, split)]
         with ThreadPoolExecutor(thread_count()) as pool:
-            held = dict(zip(shards, pool.map(lambda name: _held(source, name), shards)))
+            read_shards = dict(zip(shards, pool.map(lambda name: _read(source, name), shards)))
         missing = [name for number in range(len(shards))
-                   for name in [shard_name(split, number)] if name not in held]
+                   for name in [shard_name(split, number)] if name not in read_shards]
         found += [f"shard {source.shown(name)!r} is missing" for name in missing]
-        found += [count for count in held.values() if isinstance(count, str)]
-        total = sum(count for count in held.values() if isinstance(count, int))
+        found += [problem for _, problems in read_shards.values() for problem in problems]
+        total = sum(count for count, _ in read_shards.values())
         if total != metadata.lengths[split]:
             found.append(f"the {split} shards in {source.folder!r} hold {total} samples, and "
                          f"{FILE} states {metadata.lengths[split]}")
@@ -106,12 +107,15 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
     return found
 
 
-def _held(source: Folder, name: str) -> object:
-    """Return the number of samples in a shard, or its problem as text."""
+def _read(source: Folder, name: str) -> Tuple[int, List[str]]:
+    """Return the number of samples in a shard, and its problems."""
+    shown = source.shown(name)
     try:
-        return len(samples(File(source.path(name))))
+        records = read_records(File(source.path(name))).samples
     except Unreadable as error:
-        return f"shard {source.shown(name)!r} cannot be read: {error}"
+        return 0, [f"shard {shown!r} cannot be read: {error}"]
+    return len(records), [f"cannot read sample {f'{shown}/{record.name}'!r}: {record.fault}"
+                          for record in records if record.fault]
 
 
 def _digests(folder: str) -> Dict[str, str]:
