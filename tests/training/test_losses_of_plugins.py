@@ -18,6 +18,10 @@ class Each(PerImageLoss):
         import torch
         return torch.nn.functional.cross_entropy(logits, labels)
 
+class Missing(PerImageLoss):
+    def per_image(self, logits, labels):
+        return None
+
 @ipucnn.hookimpl
 def ipucnn_losses():
     return [ipucnn.LossSpec(name="odd", summary="s", target={target})]
@@ -33,7 +37,8 @@ def ipucnn_losses():
      "loss 'odd' returned a tensor of shape [4], expected the mean"),
     ("Whole", "torch.nn.functional.cross_entropy(logits, labels).detach()",
      "loss 'odd' returned a value without a gradient"),
-    ("Each", "", "'per_image' of loss 'odd' returned a tensor of shape [], expected a number for"),
+    ("Each", "", "'per_image' of loss 'odd' returned a tensor of torch.float32 (), expected a"),
+    ("Missing", "", "'per_image' of loss 'odd' returned None, expected a tensor with a number"),
 ])
 def test_a_loss_that_cannot_be_minimised_is_named(cli, tmp_path, target, whole, message):
     path = tmp_path / "odd.py"
