@@ -55,6 +55,20 @@ def check_model(model: torch.nn.Module, who: str, classes: int, input_size: int,
                           f"[2, {classes}]: a number for each of {classes} classes", _REMEDY)
 
 
+def copied(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a network.
+
+    Raises:
+        PluginError: it holds an object that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        kind = type(model)
+        raise PluginError(f"a model of type '{kind.__module__}.{kind.__qualname__}' cannot be "
+                          f"copied for a validation: {cause_of(error)}", _REMEDY) from error
+
+
 def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
     """Return the shape of a network's outputs for two images, without computing them.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from ipucnn.core.errors import PluginError
-from ipucnn.models.made import check_model, check_norm, checked_optimizer
+from ipucnn.models.made import check_model, check_norm, checked_optimizer, copied
 from ipucnn.models.norms import NormSite
 
 
@@ -159,3 +161,11 @@ def test_norm_layers_of_plugins_are_checked(isolated_registry, tmp_path, returne
         return
     with pytest.raises(PluginError, match=message):
         ipucnn.create_model("resnet8-cifar", weights="random", normlayer="mine")
+
+
+def test_a_model_that_cannot_be_copied_is_named():
+    model = Pair()
+    assert copied(model) is not model
+    model.lock = threading.Lock()
+    with pytest.raises(PluginError, match="Pair' cannot be copied for a validation: TypeError: "):
+        copied(model)

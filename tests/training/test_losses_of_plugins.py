@@ -50,3 +50,21 @@ def test_a_loss_that_cannot_be_minimised_is_named(cli, tmp_path, target, whole, 
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("total", [None, 3.0, (1.0,)])
+def test_the_total_of_a_loss_is_a_pair_of_numbers(total):
+    from ipucnn.core.errors import PluginError
+    from ipucnn.core.execution.losses import Loss, total_of
+
+    class Odd(Loss):
+        name = "odd"
+
+        def __call__(self, logits, labels, mixing=None, micro_batch=0):
+            return logits.mean()
+
+        def total(self, logits, labels):
+            return total
+
+    with pytest.raises(PluginError, match="'total' of loss 'odd' returned"):
+        total_of(Odd(), None, None)

@@ -179,6 +179,21 @@ def of_micro_batch(loss: Loss, logits: torch.Tensor, labels: torch.Tensor,
     return value
 
 
+def total_of(loss: Loss, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
+    """Return `Loss.total`, after a check of its type.
+
+    Raises:
+        PluginError: it is no pair of numbers.
+    """
+    found = loss.total(logits, labels)
+    try:
+        total, weight = map(float, found)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"'total' of loss {loss.name!r} returned {described(found)}, expected "
+                          "the sum of the losses of the images and their number") from error
+    return total, weight
+
+
 def unsupported(backend: str, loss: Loss, hint: str) -> UsageError:
     """Return the error for a loss that a backend cannot compute.
 
