@@ -30,7 +30,8 @@ def bench(given: Dict[str, Any]) -> int:
     with importing_torch(options.results.progress):
         from ipucnn.benchmarking.networks import bench as measured
 
-    with RunProgress(options.results.progress, IMPORTING, "turns") as progress:
+    with RunProgress(options.results.progress, IMPORTING, "turns") as progress, \
+            render.only_data(options.results.json):
         result = measured(options, progress=progress)
     try:
         if options.results.result:

@@ -102,7 +102,8 @@ def convert(given: Dict[str, Any]) -> None:
         from ipucnn.data.formats.convert import convert
 
     try:
-        with RunProgress("auto", "listing the images") as progress:
+        with RunProgress("auto", "listing the images") as progress, \
+                render.only_data(options.execution.json):
             made = convert(options, progress)
     except KeyboardInterrupt:
         render.info("finished shards are kept; run the same command again to continue")
@@ -186,9 +187,11 @@ def show(  # noqa: PLR0913 - one per option
         from ipucnn.models.weights_card import preprocessing_of
         from ipucnn.training.defaults import SMALLEST_CROP
     network = build(ModelOptions, {"model": model, "weights": weights, "input_size": input_size})
-    sheet = contact_sheet(SheetRequest(
-        path, preprocessing_of(network.network, registry()), data, split, augmented, per_class,
-        seed, rand_augment, SMALLEST_CROP if min_crop_area is None else min_crop_area), registry())
+    with render.only_data(as_json):
+        sheet = contact_sheet(SheetRequest(
+            path, preprocessing_of(network.network, registry()), data, split, augmented, per_class,
+            seed, rand_augment, SMALLEST_CROP if min_crop_area is None else min_crop_area),
+            registry())
     write_sheet(sheet, out)
     for note in sheet.notes:
         render.note(note)
@@ -209,7 +212,8 @@ def bench(given: Dict[str, Any]) -> None:
     with importing_torch(options.results.progress):
         from ipucnn.benchmarking.job import bench as measured
 
-    with RunProgress(options.results.progress, "opening the data") as progress:
+    with RunProgress(options.results.progress, "opening the data") as progress, \
+            render.only_data(options.results.json):
         result = measured(options, progress=progress)
     try:
         if options.results.result:

@@ -24,7 +24,7 @@ def doctor(
     """
     from ipucnn.doctor import examine
 
-    with without_loader_warnings():
+    with without_loader_warnings(), render.only_data(as_json):
         report = examine(deep=deep)
     if as_json:
         render.emit_json(report.as_dict())

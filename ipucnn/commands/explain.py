@@ -64,7 +64,9 @@ def explain(  # noqa: PLR0913 - one per option
         **{name: value for name, value in given.items() if value is not None}})
     with importing_torch():
         from ipucnn.inference.explaining import explain as explained
-    found = explained(os.path.expanduser(image), options, registry(), top_k, classes or (), layer)
+    with render.only_data(as_json):
+        found = explained(os.path.expanduser(image), options, registry(), top_k, classes or (),
+                          layer)
     from ipucnn.reports.pictures import encoded, side_by_side
 
     write_bytes(target, encoded(side_by_side([

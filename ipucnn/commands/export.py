@@ -26,7 +26,7 @@ def export(given: Dict[str, Any]) -> None:
         from ipucnn.onnx.job import export as exported
 
     render.info(f"exporting {options.network.checkpoint_path or options.network.model}")
-    with busy("tracing and checking the network"):
+    with busy("tracing and checking the network"), render.only_data(options.results.json):
         result = exported(options)
     if options.results.json:
         render.emit_json(result.as_dict())

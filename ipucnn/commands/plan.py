@@ -37,8 +37,9 @@ def plan(given: Dict[str, Any]) -> None:
     if alone and as_json:
         raise UsageError(f"'--{alone}' and '--json' exclude each other",
                          f"'--{alone}' prints a command for a shell")
-    made = planned({name: value for name, value in given.items() if name != "progress"}, launcher,
-                   stages=not alone or "picture" in given)
+    with render.only_data(as_json):
+        made = planned({name: value for name, value in given.items() if name != "progress"},
+                       launcher, stages=not alone or "picture" in given)
     line = None
     if launcher:
         names = {item.name for item in declared(PlanOptions)}

@@ -132,10 +132,12 @@ def show(
     if settings:
         raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")
     if splits:
-        names = _splits(kind, name)
+        with render.only_data(as_json):
+            names = _splits(kind, name)
         render.emit_json(names) if as_json else render.emit("\n".join(names))
         return
-    described = _described(kind, name)
+    with render.only_data(as_json):
+        described = _described(kind, name)
     if as_json:
         render.emit_json(described)
         return

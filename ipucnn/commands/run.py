@@ -63,7 +63,8 @@ def run(given: Dict[str, Any]) -> int:
             of_document(result.document(), options.results.report)
 
     try:
-        with RunProgress(options.results.progress) as progress:
+        with RunProgress(options.results.progress) as progress, \
+                render.only_data(options.results.json):
             result = bulk.run(options, progress=progress)
     except IpucnnError as error:
         if error.partial is not None and error.partial.images:

@@ -91,7 +91,8 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
 
     with _progress(given, as_json) as listener:
         try:
-            result = job(listener)
+            with render.only_data(as_json):
+                result = job(listener)
         except IpucnnError as error:
             if error.partial is not None and error.partial.updates:
                 show(error.partial, failed=True)
@@ -156,7 +157,8 @@ def validate(given: Dict[str, Any]) -> int:
 
         listener.preparing()
         try:
-            found = validated(options, listener=listener)
+            with render.only_data(options.results.json):
+                found = validated(options, listener=listener)
         except IpucnnError as error:
             if error.partial:
                 show(error.partial)

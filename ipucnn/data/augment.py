@@ -16,6 +16,7 @@ from ipucnn.core.registry.records import PADDED_CROP
 from ipucnn.data import Box, ImageDataset
 from ipucnn.data.jpeg import Part
 from ipucnn.data.resize import mirrored, resized_crop, to_pillow, whole_at
+from ipucnn.data.returned import box_of
 
 if TYPE_CHECKING:
     from ipucnn.data.resize import Pixels, Place
@@ -112,7 +113,7 @@ class Draw:
     def _crop(self, height: int, width: int) -> Place:
         transform = self.transform
         return crop(self.random, height, width,
-                    transform.dataset.box(self.index) if transform.use_boxes else None,
+                    box_of(transform.dataset, self.index) if transform.use_boxes else None,
                     transform.min_area)
 
 

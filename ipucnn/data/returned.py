@@ -1,4 +1,4 @@
-"""Checks what a dataset plugin returns: images, files and orders of an epoch.
+"""Checks what a dataset plugin returns: images, files, boxes and orders of an epoch.
 
 An image of another type, or an order that leaves images out, would change a training silently.
 """
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.names import brief, described
-from ipucnn.data import ImageDataset
+from ipucnn.data import Box, ImageDataset
 
 if TYPE_CHECKING:
     import numpy
@@ -83,6 +83,29 @@ def file_of(dataset: ImageDataset, index: int) -> Optional[bytes]:
         return data
     raise PluginError(f"{who(dataset)} returned {described(data)} as the file of "
                       f"{dataset.name(index)!r}, expected its content as bytes, or None", _REMEDY)
+
+
+def box_of(dataset: ImageDataset, index: int) -> Optional[Box]:
+    """Return the bounding box of the object in an image, or None, in built-in numbers.
+
+    Raises:
+        PluginError: the dataset returned something else, such as a box in pixels.
+    """
+    box = dataset.box(index)
+    if box is None:
+        return None
+    try:
+        left, top, right, bottom = map(float, box)
+    except (TypeError, ValueError, RuntimeError):  # of another length, or no numbers
+        found = None
+    else:
+        found = left, top, right, bottom
+    # annotations may extend beyond the image a little, and pixels do so by far
+    if found is None or not all(abs(value - 0.5) <= 1 for value in found):
+        raise PluginError(f"{who(dataset)} returned {brief(box)} as the box of "
+                          f"{dataset.name(index)!r}, expected left, top, right and bottom relative "
+                          "to the size of the image, from 0 to 1", _REMEDY)
+    return found
 
 
 def order_of(dataset: ImageDataset, seed: int, epoch: int) -> numpy.ndarray[Any, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set
 
 import torch
 from torch import nn
@@ -22,8 +21,9 @@ from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeig
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.built import BuiltModel
-from ipucnn.models.made import check_model
+from ipucnn.models.made import check_model, check_norm
 from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
+from ipucnn.models.norms import NormSite
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
 from ipucnn.models.tracing import count, usable_splits
@@ -220,8 +220,22 @@ def _replace_norms(model: nn.Module, spec: ModelSpec, normlayer: str, plugins: P
                    registry: Registry) -> None:
     layer = registry.get_typed(NormLayerSpec, normlayer)
     options = plugins.of("norm-layer", layer.name)
+    seen: Set[int] = set()
+
+    def made(site: NormSite) -> nn.Module:
+        found = registry.make_typed(nn.Module, layer, site, options=options)
+        if not registry.provider_of(layer).builtin:
+            check_norm(found, site, registry.in_words(layer))
+            if id(found) in seen:
+                raise PluginError(f"{registry.in_words(layer)} returned the layer of another batch "
+                                  f"norm for {site.name!r}, so that both share their weights",
+                                  "its target must create a layer in each call; report it to its "
+                                  "author")
+            seen.add(id(found))
+        return found
+
     with single_precision():
-        replaced = replace_norms(model, functools.partial(registry.make, layer, options=options))
+        replaced = replace_norms(model, made)
     given = options is not None and options != type(options)()
     if not replaced and (layer.name != DEFAULT_NORM_LAYER or given):
         raise UsageError(f"model {spec.name!r} has no batch norm that norm layer {layer.name!r} "

@@ -1,4 +1,4 @@
-"""Checks what the targets of models and optimizers return.
+"""Checks what the targets of models, norm layers and optimizers return.
 
 Anything else would end in an error of torch, which does not name the plugin, or train silently
 otherwise than the options state.
@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.names import described
+from ipucnn.core.registry.loading import cause_of
 
 if TYPE_CHECKING:
     import torch
+
+    from ipucnn.models.norms import NormSite
 
 _REMEDY = "'ipucnn check-plugin' checks the plugin; report the error to its author"
 
@@ -52,6 +55,20 @@ def check_model(model: torch.nn.Module, who: str, classes: int, input_size: int,
                           f"[2, {classes}]: a number for each of {classes} classes", _REMEDY)
 
 
+def copied(model: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of a network.
+
+    Raises:
+        PluginError: it holds an object that cannot be copied.
+    """
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        kind = type(model)
+        raise PluginError(f"a model of type '{kind.__module__}.{kind.__qualname__}' cannot be "
+                          f"copied for a validation: {cause_of(error)}", _REMEDY) from error
+
+
 def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
     """Return the shape of a network's outputs for two images, without computing them.
 
@@ -70,6 +87,35 @@ def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
 
 def _shown(shape: Any) -> str:
     return f"a {shape}" if isinstance(shape, str) else f"a tensor of shape {shape}"
+
+
+def check_norm(layer: torch.nn.Module, site: NormSite, who: str) -> None:
+    """Check that a norm layer keeps the shape of its input.
+
+    Args:
+        layer: as its target returned it.
+        site: the batch norm that it replaces.
+        who: its plugin, in words.
+
+    Raises:
+        PluginError: it fails, or returns something else.
+    """
+    import torch
+
+    try:
+        twin = copy.deepcopy(layer).eval()
+    except Exception:  # an error of the layer is then reported where it is used
+        return
+    images = torch.zeros(2, site.channels, 4, 4, dtype=torch.float32)
+    try:
+        with torch.no_grad():
+            found = twin(images)
+    except Exception as error:
+        raise PluginError(f"{who} cannot normalise the {site.channels} channels of {site.name!r}: "
+                          f"{cause_of(error)}", _REMEDY) from error
+    if not isinstance(found, torch.Tensor) or found.shape != images.shape:
+        raise PluginError(f"{who} returned {described(found)} for {site.name!r}, expected a tensor "
+                          f"of the shape of its input, {tuple(images.shape)}", _REMEDY)
 
 
 def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str, Any]],

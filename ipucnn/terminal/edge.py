@@ -73,7 +73,8 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
     except MemoryError:
         return _out_of_memory()
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename \
+                and _plugin_of(error) is None:
             render.abandon_output()  # typer was writing help
             render.report_error(IpucnnError(f"cannot write to standard output: {error.strerror}"))
             return exit_codes.FAILED

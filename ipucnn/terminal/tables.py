@@ -6,12 +6,25 @@ import logging
 import os
 import sys
 import traceback
-from typing import IO, TYPE_CHECKING, Any, Iterable, Optional, Sequence, TextIO, Tuple, cast
+from contextlib import nullcontext
+from typing import (
+    IO,
+    TYPE_CHECKING,
+    Any,
+    ContextManager,
+    Iterable,
+    Optional,
+    Sequence,
+    TextIO,
+    Tuple,
+    cast,
+)
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import is_first, own_name
 from ipucnn.core.files import json_text
 from ipucnn.core.names import printable, printable_lines
+from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.showing import kept, plain, plain_table
 from ipucnn.terminal.layout import coloured_lines, columns, terminal_width, wrapped
 
@@ -56,6 +69,18 @@ def _abandon(stream: TextIO) -> None:
 def emit_json(value: Any) -> None:
     """Write one JSON document to standard output."""
     emit(json_text(value, indent=2))
+
+
+def only_data(as_json: bool) -> ContextManager[None]:
+    """Return a context for a job whose result is written as JSON after it.
+
+    What plugins print meanwhile, in Python or not, goes to standard error: readers of standard
+    output parse one document.
+
+    Args:
+        as_json: whether the command prints JSON; if not, output is not redirected.
+    """
+    return isolated("a plugin", trusted=True) if as_json else nullcontext()
 
 
 def say(text: str) -> None:

@@ -95,7 +95,8 @@ class Loggers:
                 self._active.remove(logger)
                 self._switched_off(logger, action, error)
             else:
-                if note:
+                # a logger may return what its writer returns, such as a number of characters
+                if isinstance(note, str) and note:
                     self._report(note)
 
     def _switched_off(self, logger: Logger, action: str, error: BaseException) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections import deque
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK, per_cent
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.losses import Loss
+from ipucnn.core.execution.losses import Loss, total_of
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.session_checks import compiled, logits_of, opened
 from ipucnn.core.execution.training_session import StateDict
@@ -29,6 +28,7 @@ from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
+from ipucnn.models.made import copied
 from ipucnn.reports.evidence import Evidence, merged
 from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 from ipucnn.training.stored import load_state
@@ -199,7 +199,7 @@ class Evaluator:
     @contextmanager
     def _session(self, weights: StateDict, checkpoint: str) -> Iterator[InferenceSession]:
         if self._kept is None:
-            module = copy.deepcopy(self.module)
+            module = copied(self.module)
             load_state(module, weights, checkpoint)
             made = self.backend.inference(module, self.plan, self.plan.preprocessing.input_size)
             session = opened(made, InferenceSession, self.plugin)
@@ -308,7 +308,7 @@ class _Count:
             logits, labels = logits[known], labels[known]
         if not len(labels):
             return
-        loss, weight = self._function.total(logits, labels)
+        loss, weight = total_of(self._function, logits, labels)
         self._loss += loss
         self._weight += weight
         best = self.top.add(logits, labels)

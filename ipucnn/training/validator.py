@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
@@ -11,6 +10,7 @@ from ipucnn.core.execution.selection import validating
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.progress import Listener
 from ipucnn.models.checkpoint_files import entries
+from ipucnn.models.made import copied
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.stored import load_stored
 from ipucnn.training.validation import Evaluator, Validation
@@ -37,7 +37,7 @@ class Validator:
                            preprocessing=prepared.plan.preprocessing)
             backend = validating(prepared.chosen, options, plan, prepared.registry)
             self._evaluator = Evaluator(
-                copy.deepcopy(prepared.built.module), backend, prepared.setup.loss, plan,
+                copied(prepared.built.module), backend, prepared.setup.loss, plan,
                 prepared.validation, prepared.built.card, prepared.validation_match,
                 options.dataset.dataloader_worker,
                 options.dataset.skip_bad_samples, prepared.instances, prepared.validation_cache,

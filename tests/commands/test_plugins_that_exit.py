@@ -94,3 +94,11 @@ def test_a_plugin_cannot_end_a_script(plugin, isolated_registry):
     with pytest.raises(PluginError, match="failed: SystemExit: 0"):
         ipucnn.run(data="leaving", model="resnet8-cifar", input_size=32, batch_size=2,
                    weights="random", progress=False)
+
+
+def test_a_full_disk_of_a_plugin_is_not_that_of_standard_output(cli, plugin):
+    """A failed `write` raises an error without the name of the file."""
+    done = cli("--plugin", plugin('raise OSError(28, "No space left on device")'), *RUN)
+    assert done.code == 1
+    assert "failed: OSError: [Errno 28] No space left on device" in done.err
+    assert "standard output" not in done.err

@@ -12,7 +12,7 @@ from ipucnn.core.errors import PluginError
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
 from ipucnn.data.labels import id_of, label_of
-from ipucnn.data.returned import file_of, image_of, opened, order_of
+from ipucnn.data.returned import box_of, file_of, image_of, opened, order_of
 
 SMALL = {"model": "resnet8-cifar", "input_size": 32, "batch_size": 2, "epoch": 1, "precision":
          "full", "no_validation": True, "progress": False, "augmentation": "none", "lr": 0.01}
@@ -235,3 +235,21 @@ def test_other_commands_name_the_plugin(tmp_path, cli):
                "--input-size", "32", "--weights", "random", "--batch-size", "2")
     assert done.code == 2
     assert "returned a tensor of torch.uint8 (3, 32) for 'six/0'" in done.err
+
+
+@pytest.mark.parametrize("box", [(0.1, 0.2, 0.5, 1.0), numpy.array([0.1, 0.2, 0.5, 1.0])])
+def test_boxes_are_relative_to_the_image(box):
+    dataset = Three(BYTES)
+    dataset.box = lambda index: box
+    assert box_of(dataset, 0) == pytest.approx((0.1, 0.2, 0.5, 1.0))
+    dataset.box = lambda index: None
+    assert box_of(dataset, 0) is None
+
+
+@pytest.mark.parametrize("box", [(10, 20, 100, 120), (0.1, 0.2), "left", 3, (0, 0, None, 1),
+                                 (0, 0, float("nan"), 1)])
+def test_other_boxes_are_an_error(box):
+    dataset = Three(BYTES)
+    dataset.box = lambda index: box
+    with pytest.raises(PluginError, match="as the box of 'three/0', expected left, top, right"):
+        box_of(dataset, 0)

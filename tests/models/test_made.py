@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
 from ipucnn.core.errors import PluginError
-from ipucnn.models.made import check_model, checked_optimizer
+from ipucnn.models.made import check_model, check_norm, checked_optimizer, copied
+from ipucnn.models.norms import NormSite
 
 
 def network(outputs=4):
@@ -91,3 +94,78 @@ def test_an_optimizer_of_the_given_groups_is_returned():
 def test_a_network_without_trainable_weights_is_named():
     with pytest.raises(PluginError, match="no weight of the model requires a gradient"):
         checked_optimizer(torch.optim.SGD, "optimizer 'o'", [], 0.1)
+
+
+class Halved(nn.Module):
+    """Returns half of its channels."""
+
+    def forward(self, images):
+        return images[:, :2]
+
+
+class Listed(nn.Module):
+    """Returns a list."""
+
+    def forward(self, images):
+        return [images]
+
+
+SITE = NormSite("layer1/bn1", 4, 1e-5, 0.1, True)
+
+
+def test_a_norm_layer_keeps_its_state_and_the_shape_of_its_input():
+    layer = nn.BatchNorm2d(4)
+    check_norm(layer, SITE, "norm layer 'n'")
+    assert (layer.training, int(layer.num_batches_tracked)) == (True, 0)
+
+
+@pytest.mark.parametrize(("layer", "message"), [
+    (Halved(), r"returned a tensor of torch.float32 \(2, 2, 4, 4\) for 'layer1/bn1'"),
+    (Listed(), "returned an object of type 'list'"),
+    (nn.BatchNorm2d(3), "cannot normalise the 4 channels of 'layer1/bn1': RuntimeError: running"),
+])
+def test_other_norm_layers_are_an_error(layer, message):
+    with pytest.raises(PluginError, match=f"^norm layer 'n' {message}"):
+        check_norm(layer, SITE, "norm layer 'n'")
+
+
+NORMS = """
+import ipucnn
+
+LAYERS = []
+
+def build(site):
+    from torch import nn
+
+    LAYERS.append(nn.BatchNorm2d(site.channels))
+    return RETURNED
+
+@ipucnn.hookimpl
+def ipucnn_norm_layers():
+    return [ipucnn.NormLayerSpec(name="mine", summary="s", target=build)]
+"""
+
+
+@pytest.mark.parametrize(("returned", "message"), [
+    ("None", "the target of norm-layer 'mine' of norms returned None"),
+    ("LAYERS[len(LAYERS) // 2]", "norm-layer 'mine' of norms returned the layer of another batch"),
+    ("LAYERS[-1]", ""),
+])
+def test_norm_layers_of_plugins_are_checked(isolated_registry, tmp_path, returned, message):
+    import ipucnn
+
+    (tmp_path / "norms.py").write_text(NORMS.replace("RETURNED", returned))
+    isolated_registry(tmp_path / "norms.py")
+    if not message:
+        assert ipucnn.create_model("resnet8-cifar", weights="random", normlayer="mine")
+        return
+    with pytest.raises(PluginError, match=message):
+        ipucnn.create_model("resnet8-cifar", weights="random", normlayer="mine")
+
+
+def test_a_model_that_cannot_be_copied_is_named():
+    model = Pair()
+    assert copied(model) is not model
+    model.lock = threading.Lock()
+    with pytest.raises(PluginError, match="Pair' cannot be copied for a validation: TypeError: "):
+        copied(model)

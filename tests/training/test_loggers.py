@@ -225,3 +225,18 @@ def test_a_training_that_fails_is_finished_as_failed(record):
     assert logger.methods[-1] == "finish"
     assert logger.calls[-1][1] == "failed"
     assert logger.calls[-1][2]["epochs"] == 0
+
+
+def test_what_is_no_note_of_a_logger_is_ignored(tmp_path):
+    class Writing(Recorder):
+        def row(self, row):
+            return 17  # characters, as a csv writer returns
+
+        def finish(self, status, result):
+            return {"rows": 1}
+
+    notes = []
+    logger = Writing()
+    calls(Loggers([logger], notes.append), RunInfo({}, tmp_path))
+    assert notes == []
+    assert "best" in logger.methods

@@ -18,6 +18,10 @@ class Each(PerImageLoss):
         import torch
         return torch.nn.functional.cross_entropy(logits, labels)
 
+class Missing(PerImageLoss):
+    def per_image(self, logits, labels):
+        return None
+
 @ipucnn.hookimpl
 def ipucnn_losses():
     return [ipucnn.LossSpec(name="odd", summary="s", target={target})]
@@ -33,7 +37,8 @@ def ipucnn_losses():
      "loss 'odd' returned a tensor of shape [4], expected the mean"),
     ("Whole", "torch.nn.functional.cross_entropy(logits, labels).detach()",
      "loss 'odd' returned a value without a gradient"),
-    ("Each", "", "'per_image' of loss 'odd' returned a tensor of shape [], expected a number for"),
+    ("Each", "", "'per_image' of loss 'odd' returned a tensor of torch.float32 (), expected a"),
+    ("Missing", "", "'per_image' of loss 'odd' returned None, expected a tensor with a number"),
 ])
 def test_a_loss_that_cannot_be_minimised_is_named(cli, tmp_path, target, whole, message):
     path = tmp_path / "odd.py"
@@ -45,3 +50,21 @@ def test_a_loss_that_cannot_be_minimised_is_named(cli, tmp_path, target, whole, 
     assert done.code == 2
     assert message in done.err
     assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("total", [None, 3.0, (1.0,)])
+def test_the_total_of_a_loss_is_a_pair_of_numbers(total):
+    from ipucnn.core.errors import PluginError
+    from ipucnn.core.execution.losses import Loss, total_of
+
+    class Odd(Loss):
+        name = "odd"
+
+        def __call__(self, logits, labels, mixing=None, micro_batch=0):
+            return logits.mean()
+
+        def total(self, logits, labels):
+            return total
+
+    with pytest.raises(PluginError, match="'total' of loss 'odd' returned"):
+        total_of(Odd(), None, None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.execution.mixing import Mixing, mixed_labels
+from ipucnn.core.names import described
 
 if TYPE_CHECKING:
     import torch
@@ -131,10 +132,10 @@ class PerImageLoss(Loss):
     def _each(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return `per_image`; a mean over the images would count as the loss of one image."""
         losses = self.per_image(logits, labels)
-        if losses.dim() != 1:
+        if not hasattr(losses, "dim") or losses.dim() != 1:
             raise PluginError(f"'per_image' of loss {self.name or type(self).__name__!r} returned "
-                              f"a tensor of shape {list(losses.shape)}, expected a number for "
-                              "each image")
+                              f"{described(losses)}, expected a tensor with a number for each "
+                              "image")
         return losses
 
 
@@ -176,6 +177,21 @@ def of_micro_batch(loss: Loss, logits: torch.Tensor, labels: torch.Tensor,
         raise PluginError(f"loss {loss.name!r} returned a value without a gradient",
                           "compute it from the logits without 'detach', 'item' and numpy")
     return value
+
+
+def total_of(loss: Loss, logits: torch.Tensor, labels: torch.Tensor) -> Tuple[float, float]:
+    """Return `Loss.total`, after a check of its type.
+
+    Raises:
+        PluginError: it is no pair of numbers.
+    """
+    found = loss.total(logits, labels)
+    try:
+        total, weight = map(float, found)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"'total' of loss {loss.name!r} returned {described(found)}, expected "
+                          "the sum of the losses of the images and their number") from error
+    return total, weight
 
 
 def unsupported(backend: str, loss: Loss, hint: str) -> UsageError:

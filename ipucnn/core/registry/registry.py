@@ -7,6 +7,7 @@ import functools
 import re
 import threading
 import traceback
+from itertools import chain
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Type, TypeVar, cast
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError
@@ -220,10 +221,12 @@ class Registry:
     def raised_by(self, error: BaseException) -> Optional[Provider]:
         """Return the third-party plugin in whose code an exception was raised or passed, or None.
 
-        If there are several, the innermost one is returned.
+        If there are several, the innermost one is returned. The exception may be the cause of the
+        given one: Python raises a `RuntimeError` for a `StopIteration` that ends a generator.
         """
         found = None
-        for frame, _ in traceback.walk_tb(error.__traceback__):
+        cause = error.__cause__.__traceback__ if error.__cause__ else None
+        for frame, _ in chain(traceback.walk_tb(error.__traceback__), traceback.walk_tb(cause)):
             name = frame.f_globals.get("__name__", "")
             found = next((loaded.provider for loaded in self._plugins.loaded()
                           if not loaded.provider.builtin

@@ -21,7 +21,7 @@ from ipucnn.data.formats.convert_options import DEFAULT_QUALITY, ConvertOptions
 from ipucnn.data.image_formats import signature
 from ipucnn.data.labels import class_of, id_of
 from ipucnn.data.resize import Pixels, to_pillow
-from ipucnn.data.returned import file_of, image_of
+from ipucnn.data.returned import box_of, file_of, image_of
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Samples:
             name = dataset.name(index)
             digest.update(json.dumps([
                 name[len(root):] if root and name.startswith(root) else name,
-                class_of(dataset, index), dataset.box(index), id_of(dataset, index)]).encode())
+                class_of(dataset, index), box_of(dataset, index), id_of(dataset, index)]).encode())
         return digest.hexdigest()
 
     def _has_files(self) -> bool:
@@ -119,7 +119,7 @@ class Samples:
 
     def _prepared(self, index: int) -> Sample:
         dataset = self.dataset
-        box = dataset.box(index)
+        box = box_of(dataset, index)
         stored = self._own_file(index) if self._as_it_is else None
         if stored is None:
             pixels = self._pixels(index)

@@ -711,3 +711,16 @@ def test_the_plugin_whose_code_raised_an_error_is_found(tmp_path):
         reg.make(reg.get("lr-schedule", "falls"), 0.0)
     assert reg.raised_by(raised.value).value == str(file)
     assert reg.raised_by(ValueError("elsewhere")) is None
+
+
+def test_the_plugin_whose_code_raised_the_cause_is_found(tmp_path):
+    file = tmp_path / "raising.py"
+    file.write_text(RAISING.replace("return 1 / 0", "next(iter(()))"))
+    reg = Registry(PluginSettings(extra=(str(file),)))
+
+    def generator():
+        yield reg.make(reg.get("lr-schedule", "falls"), 0.0)
+
+    with pytest.raises(RuntimeError, match="generator raised StopIteration") as raised:
+        next(generator())
+    assert reg.raised_by(raised.value).value == str(file)
