@@ -33,7 +33,6 @@ from ipucnn.training.outline import (
     reduction_note,
 )
 
-
 OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
 """Options that a training chooses from its images unless they are given."""
 

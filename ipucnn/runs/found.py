@@ -251,8 +251,8 @@ def _begin_of(process: int) -> Optional[float]:
 def best_validation(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the validation with the highest top-1 accuracy; empty without one.
 
-    Only those with the classes of the last one count: a restored training may have added some, which
-    makes the task harder. Rows of earlier versions do not contain their number.
+    Only those with the classes of the last one count: a restored training may have added some,
+    which makes the task harder. Rows of earlier versions do not contain their number.
     """
     found = [row for row in rows if row.get("kind") == "validation"]
     classes = found[-1].get("classes") if found else None

@@ -77,8 +77,8 @@ def leave_to_first(error: IpucnnError) -> None:
 def launchable(command: Command) -> Command:
     """Decorate a command that computes: it starts processes if `--launcher` is given.
 
-    Otherwise it computes in this process, whose memory allocator is set for this. It refuses to do so
-    in one of several processes that would each do all of the work.
+    Otherwise it computes in this process, whose memory allocator is set for this. It refuses to
+    do so in one of several processes that would each do all of the work.
     """
     @functools.wraps(command)
     def starting(given: Dict[str, Any]) -> int:

@@ -229,8 +229,8 @@ class Keeper:
             raise CheckpointError(f"cannot make folder '{self._folder}': {error.strerror}",
                                   "free disk space or grant permission there") from error
         self.last_good = None
-        return f"folder '{self._folder}' was {'emptied' if there else 'deleted'}: its earlier " \
-               "checkpoints are lost"
+        return f"folder '{self._folder}' was {'emptied' if there else 'deleted or renamed'}: " \
+               "the earlier checkpoints are no longer there"
 
     def _tidy(self) -> None:
         """Remove expired checkpoints; the same ones however often it is called."""

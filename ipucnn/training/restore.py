@@ -108,7 +108,8 @@ def restarted(options: TrainOptions, registry: Optional[Registry] = None,
         saved = newest(place_of(folder))[0].options
     except CheckpointError:
         return None
-    if any(value is not None and name != "replicas" and saved.get(name) != value
+    replaceable = {"replicas", *options.shipped}  # few images replace values of a shipped profile
+    if any(value is not None and name not in replaceable and saved.get(name) != value
            for name, value in options.settled_as(saved).as_dict().items()):
         return None
     return restore({"checkpoint_path": folder}, registry, listener)

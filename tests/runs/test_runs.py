@@ -20,6 +20,7 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launcher import Launch
 from ipucnn.core.options.building import build
+from ipucnn.core.options.profiles import resolve
 from ipucnn.core.progress import Listener, Status
 from ipucnn.runs.dashboard import View, drawn, encodable
 from ipucnn.runs.found import ENDED, Metrics, best_validation, read, state_of
@@ -370,7 +371,7 @@ def test_a_resumed_training_writes_to_the_folder_that_is_named(tmp_path, monkeyp
     assert result.checkpoint == "second/resnet8-cifar_image_folder_3.pt"
 
 
-def test_processes_that_a_launcher_restarts_keep_what_auto_has_chosen(monkeypatch):
+def test_restarted_processes_keep_what_was_chosen_for_the_images(monkeypatch):
     monkeypatch.setattr(restoring, "launched", lambda: Launch(0, 1, restarts=1))
     monkeypatch.setattr(restoring, "newest", lambda place: [SimpleNamespace(options=saved)])
     monkeypatch.setattr(restoring, "restore", lambda given, *_: given)
@@ -383,6 +384,11 @@ def test_processes_that_a_launcher_restarts_keep_what_auto_has_chosen(monkeypatc
     saved["pipeline_splits"] = ["layer2", "layer3"]
     assert restoring.restarted(build(TrainOptions, {
         **given, "pipeline_splits": "layer2 layer4"})) is None
+    options = resolve(TrainOptions, {"config": "resnet50-gpu", "lr": 0.2}, "train")
+    saved = {**options.as_dict(), "batch_size": 4, "gradient_accumulation": 1}
+    assert restoring.restarted(options) == {"checkpoint_path": "checkpoints/resnet50"}
+    saved["lr"] = 0.1
+    assert restoring.restarted(options) is None
 
 
 def runs_of(folder, capsys):

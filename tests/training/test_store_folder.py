@@ -272,6 +272,7 @@ def test_a_training_on_a_host_with_another_clock_is_not_disturbed(skew, monkeypa
 def test_the_lease_of_a_training_that_has_ended_is_taken_over(host, age, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "here")
     monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.05)
+    # the time is that of the test, which may begin long after its collection
     lease(host=host, time=time.time() - age)
     notes = []
     _, lock = writing(notes.append)
