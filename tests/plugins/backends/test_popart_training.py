@@ -27,6 +27,7 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
 from ipucnn.models.build import create_model
+from ipucnn.models.surgery import pad_input_channels
 from ipucnn.plugins.backends.popart import ipucnn_backends
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
 from ipucnn.plugins.backends.popart.options import PopArtOptions
@@ -236,6 +237,18 @@ class Gain(nn.Module):
 
 def test_a_scalar_has_no_weight_decay():
     assert_like_torch(network(Gain()), {"optimizer": choice(decay=0.5)})
+
+
+def test_padded_input_is_trained_and_restored():
+    model = network()
+    pad_input_channels(model)
+    assert_like_torch(model, size=24)
+    made, again = session(model=model), session(model=model)
+    weights = trained(made, [batch(4)])[1]
+    assert weights["0.0.weight"].shape == (8, 3, 3, 3)
+    again.load(weights, made.state())
+    assert_close(again.weights(), weights, 0)
+    assert_close(*(trained(one, [batch(4, 1)], first=1)[1] for one in (made, again)), 0)
 
 
 def test_a_loss_that_is_not_finite_is_raised_with_its_update():

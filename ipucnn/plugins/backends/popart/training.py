@@ -36,6 +36,7 @@ from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.training_graph import (
     TrainingGraph,
     put_values,
+    tensors_of,
     training_graph,
 )
 from ipucnn.plugins.backends.popart.training_settings import training_options
@@ -145,9 +146,12 @@ class PopArtTrainingSession(TrainingSession):
     def weights(self, ema: bool = False) -> StateDict:  # noqa: ARG002 - the device averages none
         """Return the weights; see `TrainingSession.weights`."""
         found = {name: value.clone() for name, value in self._state.items()}
-        for name, value in _values(self._read()).items():
-            if name in found:
-                found[name] = value.float()
+        values, tensors = _values(self._read()), tensors_of(self._module)
+        with torch.no_grad():
+            for name in values.keys() & tensors.keys():
+                tensors[name].copy_(values[name])
+        found.update((name, value.float().clone())
+                     for name, value in self._module.state_dict().items() if name in values)
         return found
 
     def state(self) -> Dict[str, Any]:
@@ -169,6 +173,7 @@ class PopArtTrainingSession(TrainingSession):
             raise IpucnnError("the checkpoint's optimizer state is not of PopART",
                               "restore it on the backend that wrote it, or start from its weights "
                               "with 'ipucnn train --weights FILE'")
+        self._module.load_state_dict(weights)
         self._freeze(weights)
         model = self._read()
         saved = state["popart"]
@@ -177,7 +182,7 @@ class PopArtTrainingSession(TrainingSession):
             raise IpucnnError(
                 f"the saved state is not of optimizer {self._setup.optimizer.name!r}",
                 "restore with the options of the training")
-        put_values(model, {**weights, **saved})
+        put_values(model, {**tensors_of(self._module), **saved})
         # the scale of the saved velocity; missing in older files
         self._velocity_scaling = state.get("velocity_scaling", self._velocity_scaling)
         self._update_optimizer()
@@ -212,7 +217,6 @@ class PopArtTrainingSession(TrainingSession):
         if all(torch.equal(weights[name], value) for name, value in self._state.items()
                if name not in device and not name.endswith(_COUNTED)):
             return
-        self._module.load_state_dict(weights)
         self._graph = self._made_graph()
         self.close()
         self.compile()

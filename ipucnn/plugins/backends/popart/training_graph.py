@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, List, Set, Tuple
 
 import popart
@@ -80,7 +81,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
     state = {name: value.clone() for name, value in model.state_dict().items()}
     proto = _exported(model, images)
     model.load_state_dict(state)  # tracing changes the running statistics
-    put_values(proto, state)
+    put_values(proto, tensors_of(model))
     norms = batch_norms(group_norms(proto), learning)
     moving = {name for node in norms for name in node.input[3:]}
     given = {one.name: one for one in proto.graph.initializer}
@@ -101,6 +102,11 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
         tuple(name for name in given if name in learning),
         tuple(node.input[3].rpartition(".")[0] for node in norms),
         any(node.op_type.startswith(("Dropout", "Random")) for node in nodes), tuple(splits), kept)
+
+
+def tensors_of(model: torch.nn.Module) -> StateDict:
+    """Return parameters and buffers; a state dictionary may have others (padded weights)."""
+    return dict(chain(model.named_parameters(), model.named_buffers()))
 
 
 def put_values(proto: onnx.ModelProto, values: StateDict) -> None:
