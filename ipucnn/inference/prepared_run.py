@@ -9,7 +9,7 @@ from ipucnn.core.collection import collect_as_usual
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import Instances
-from ipucnn.core.execution.launching import fitted, launched, sharing
+from ipucnn.core.execution.launching import LOCAL, fitted, launched, sharing
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
 from ipucnn.core.execution.session_checks import opened
@@ -45,9 +45,6 @@ BENCHMARK_ITERATIONS = 100
 """Host calls over unlimited data; the old application's `--iterations` default."""
 
 _NO_SPLIT = "name another folder with '--data-dir', or another dataset with '--data'"
-
-LOCAL = "local"
-"""The launcher plugin of the processes of `--instances`."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ipucnn.training.outline import (
     reduction_note,
 )
 
-OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
+_OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
 """Options that a training chooses from its images unless they are given."""
 
 
@@ -210,7 +210,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
 def _unread(options: TrainOptions, data: DatasetSpec) -> List[str]:
     """Return the note about the options that a training chooses from the images of a folder."""
     place = options.dataset.data_dir
-    unset = [f"'{item.flag}'" for item in common_options(TrainOptions) if item.name in OF_IMAGES
+    unset = [f"'{item.flag}'" for item in common_options(TrainOptions) if item.name in _OF_IMAGES
              and options.get(item.name) is None]
     if not place or not unset or not data.reads_folder or data.train_samples:
         return []

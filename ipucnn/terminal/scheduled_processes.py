@@ -9,10 +9,7 @@ import os
 from typing import Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.launching import VARIABLE, launched
-
-ALONE = "local"
-"""The launcher whose name in `IPUCNN_LAUNCHER` makes a process work alone."""
+from ipucnn.core.execution.launching import LOCAL, VARIABLE, launched
 
 _SLURM = "srun"
 
@@ -43,7 +40,7 @@ def check_shared() -> None:
         f"{program} has started {count} processes of this command, and each would do all of the "
         "work",
         f"leave {program} out and add '--launcher torchrun', which starts processes that share the "
-        f"work (docs/scale.md describes several hosts); {VARIABLE}={ALONE} in the environment "
+        f"work (docs/scale.md describes several hosts); {VARIABLE}={LOCAL} in the environment "
         "makes each process work alone")
 
 

@@ -32,6 +32,9 @@ OptionsT = TypeVar("OptionsT", bound=Any)
 VARIABLE = "IPUCNN_LAUNCHER"
 """The environment variable that names the launcher of this process."""
 
+LOCAL = "local"
+"""The launcher of the processes of `--instances`; without its variables, a process works alone."""
+
 _selected: Optional[str] = None
 _options: Any = None
 _joined: Dict[Launch, Instances] = {}

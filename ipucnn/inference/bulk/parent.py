@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Iterator, List, Optional
 from ipucnn.core import machine
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.launching import environment_of
+from ipucnn.core.execution.launching import LOCAL, environment_of
 from ipucnn.core.exit_codes import ending_signals
 from ipucnn.core.names import printable
 from ipucnn.core.registry.discovery import PluginSettings
@@ -24,7 +24,6 @@ from ipucnn.inference.bulk.failures import failure_of
 from ipucnn.inference.bulk.processes import Child, log_folder
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.options import RunOptions
-from ipucnn.inference.prepared_run import LOCAL
 from ipucnn.inference.run_result import RunResult
 from ipucnn.terminal.signals import leave_closed_terminal
 
