@@ -38,6 +38,7 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes
 from ipucnn.models.memory_checks import check_images
+from ipucnn.models.weights_card import assumptions
 from ipucnn.onnx.graph_cache import StoredGraph, graph_of_run
 from ipucnn.onnx.network_of_run import preprocessing_of_run, read_stored
 
@@ -177,7 +178,8 @@ def prepare(options: RunOptions, registry: Registry,
     total = _total(options, data, len(dataset), plan)
     executed = executed.for_images(total)
     match = matched(options, data, dataset, built.card)
-    notes += [*([match.note] if match and match.note else []), *(stored.notes if stored else []),
+    notes += [*([match.note] if match and match.note else []),
+              *(stored.notes if stored else assumptions(network, built.card, registry)),
               *unscored_notes(options, dataset, built, registry)]
     notes += idle_notes(options, _states(plan, as_opened(data, dataset)), registry)
     notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),

@@ -20,11 +20,12 @@ from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.data.remote.transfer import shown
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.foreign_names import Field, class_names_in, naming_fields
-from ipucnn.models.weights_source import local_file, published_weights
+from ipucnn.models.weights_source import identified_weights, local_file
 
 CARD = "card"
 """Key of the card in a checkpoint."""
@@ -36,7 +37,8 @@ def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
     """Return the preprocessing for a network of the registry.
 
     It is that of the card in the weights file, or else of the record of the published weights, or
-    else of the record of the model, or else the usual one for ImageNet models.
+    else of the record of the model, or else the usual one for ImageNet models. The last two are
+    assumed for a file of another program.
 
     Args:
         network: the model and its weights, and the input size where it is given.
@@ -48,9 +50,14 @@ def preprocessing_of(network: NetworkPart, registry: Registry) -> Preprocessing:
     """
     spec = registry.get_typed(ModelSpec, network.model)
     stored = file_card(network.source, registry)
-    published = published_weights(spec, network.source)
-    found = ((stored and stored.preprocessing) or (published and published.preprocessing)
-             or spec.preprocessing or Preprocessing(input_size=spec.input_size, assumed=True))
+    if stored is not None:
+        found = stored.preprocessing
+    else:
+        published = identified_weights(spec, network.source)
+        found = ((published and published.preprocessing) or spec.preprocessing
+                 or Preprocessing(input_size=spec.input_size, assumed=True))
+        if published is None and network.source != "random":
+            found = replace(found, assumed=True)
     size = network.input_size or found.input_size
     spec.check_input_size(size)
     return found.sized(size)
@@ -84,6 +91,29 @@ def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
     return replace(card, class_names=names) if len(names) == card.classes else card
 
 
+def assumptions(network: NetworkPart, card: ModelCard, registry: Registry) -> List[str]:
+    """Return a note about what is assumed because the weights file does not state it, if any.
+
+    Args:
+        network: the model and its weights.
+        card: the card that `card_of` has returned.
+        registry: where the model is looked up.
+
+    Raises:
+        UsageError, WeightsError: see `preprocessing_of`.
+    """
+    source = network.source
+    if source == "random" or not card.preprocessing.assumed \
+            or file_card(source, registry) is not None:
+        return []
+    named = not card.class_names or names_in_file(source, registry, card.num_outputs)
+    missing, assumed = ("no preprocessing", "that") if named else \
+        ("neither classes nor preprocessing", "those")
+    return [f"'{shown(source)}' states {missing}: {assumed} of model {card.model!r} "
+            f"{'is' if named else 'are'} assumed; images are "
+            f"{card.preprocessing.summary().replace(' (assumed)', '')}"]
+
+
 def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
     """Return the class names of weights; empty for random ones.
 
@@ -92,7 +122,7 @@ def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
     """
     if source == "random" or not spec.weights:
         return ()
-    published = published_weights(spec, source) or spec.weights[0]
+    published = identified_weights(spec, source) or spec.weights[0]
     if isinstance(published.classes, str):
         return tuple(import_target(published.classes))
     if published.classes or spec.num_classes != IMAGENET_CLASSES:

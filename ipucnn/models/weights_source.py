@@ -6,13 +6,14 @@ import hashlib
 import os
 import re
 from contextlib import suppress
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Optional, Sequence, Tuple
 from urllib.parse import urlsplit
 
 from ipucnn.core.errors import DataError, UsageError, WeightsError
-from ipucnn.core.files import cache_dir
+from ipucnn.core.files import cache_dir, expanded_path
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
@@ -93,6 +94,35 @@ def named_weights(spec: ModelSpec, weights: str) -> PublishedWeights:
     tags = [published.tag for published in spec.weights]
     raise UsageError(f"model {spec.name!r} has no published weights {tag!r}",
                      f"{did_you_mean(tag, tags)} tags: {', '.join(tags)}".strip())
+
+
+def identified_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeights]:
+    """Return the published weights that a value of `--weights` names or contains; None for others.
+
+    A local file contains published weights if its digest begins with theirs, whatever its name.
+
+    Raises:
+        UsageError: there are no such published weights.
+        WeightsError: a URL names no file.
+    """
+    named = published_weights(spec, weights)
+    if named is not None or weights == "random":
+        return named
+    path = local_file(weights) or expanded_path(weights)
+    candidates = [known for known in spec.weights if len(known.sha256) >= _UNIQUE]
+    if not candidates or not path.is_file():
+        return None
+    with suppress(OSError):
+        status = path.stat()
+        digest = _digest(path, (status.st_mtime_ns, status.st_size))
+        return next((known for known in candidates
+                     if digest.startswith(known.sha256.lower())), None)
+    return None
+
+
+@lru_cache(maxsize=4)
+def _digest(path: Path, _version: Tuple[int, int]) -> str:
+    return sha256(path)
 
 
 def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[Path]:

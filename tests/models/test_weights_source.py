@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save
 from torch import nn
 
@@ -342,3 +343,55 @@ def test_a_new_head_has_no_names(flat):
         assert built.card.class_names == ()
     with pytest.raises(WeightsError, match="are for 3 classes, the model has 1000"):
         flat(weights="pretrained:three")
+
+
+# -- files of other programs ---------------------------------------------------------------------
+
+PREPARED = '''
+import ipucnn
+import torch
+
+def build(num_classes):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, num_classes))
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec("prepared", "one layer", build, input_size=8, weights=tuple(
+        ipucnn.PublishedWeights(
+            tag, "https://weights.test/" + tag, digest, "MIT", "us",
+            preprocessing=ipucnn.Preprocessing(input_size=8, interpolation=interpolation),
+            classes=tuple(names))
+        for tag, digest, interpolation, names in (("v1", {first!r}, "bilinear", "ab"),
+                                                  ("v2", {second!r}, "bicubic", "yz"))))]
+'''
+
+
+def test_a_copy_of_published_weights_is_recognised_by_its_digest(tmp_path):
+    digests = []
+    for number in range(3):
+        path = tmp_path / f"copy{number}.pt"
+        torch.save(nn.Sequential(nn.Flatten(), nn.Linear(192, 2)).state_dict(), path)
+        digests.append(digest(path.read_bytes()))
+    (tmp_path / "prepared_plugin.py").write_text(
+        PREPARED.format(first=digests[0], second=digests[1][:8]))
+    registry = Registry(PluginSettings(extra=(str(tmp_path / "prepared_plugin.py"),)))
+    cards = [create_model("prepared", registry=registry, num_classes=2,
+                          weights=str(tmp_path / f"copy{number}.pt")).card for number in range(3)]
+    assert [(card.preprocessing.interpolation, card.preprocessing.assumed, card.class_names)
+            for card in cards] == [("bilinear", False, ("a", "b")), ("bicubic", False, ("y", "z")),
+                                   ("bilinear", True, ("a", "b"))]
+
+
+@pytest.mark.parametrize(("model", "content", "note"), [
+    ("mobilenet-v3-small", {}, "states neither classes nor preprocessing: those of model "
+     "'mobilenet-v3-small' are assumed; images are 224 pixels"),
+    ("resnet8-cifar", {"class_names": [f"class {number}" for number in range(10)]},
+     "states no preprocessing: that of model 'resnet8-cifar' is assumed; images are 32 pixels")])
+def test_a_run_notes_what_is_assumed_of_a_file(cli, tmp_path, model, content, note):
+    network = create_model(model, weights="random").module
+    torch.save({"state_dict": network.state_dict(), **content}, tmp_path / "net.pth")
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "one.jpg")
+    done = cli("run", "--model", model, "--weights", tmp_path / "net.pth", "--data-dir",
+               tmp_path / "one.jpg", "--backend", "torch")
+    assert done.code == 0, done.err
+    assert note in done.out + done.err
