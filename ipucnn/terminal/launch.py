@@ -133,6 +133,8 @@ def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
     if other is not None:
         raise UsageError(f"'--launcher {name}' would start processes in each one that "
                          f"{other.launcher} started", "leave one of the two out")
+    if launcher.hosts() == 1:
+        check_shared(name)
     return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
 
 

@@ -24,8 +24,11 @@ then they usually differ.
 """
 
 
-def check_shared() -> None:
+def check_shared(launcher: str = "") -> None:
     """Raise an error in one of several processes without a launcher.
+
+    Args:
+        launcher: name of one that would start processes of this host only; empty without one.
 
     Raises:
         UsageError: names the program and the number of processes.
@@ -36,6 +39,12 @@ def check_shared() -> None:
     if found is None:
         return
     program, count = found
+    if launcher:
+        raise UsageError(
+            f"{program} has started {count} processes of this command, and each would start "
+            f"processes with '--launcher {launcher}' that do all of the work",
+            f"leave {program} out for one host; docs/scale.md describes several hosts; {VARIABLE}="
+            f"{LOCAL} in the environment makes each process work alone")
     raise UsageError(
         f"{program} has started {count} processes of this command, and each would do all of the "
         "work",

@@ -83,3 +83,16 @@ def test_commands_that_compute_refuse_before_any_work(command, tmp_path):
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"mpirun has started 2 processes" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("options", "alone"), [
+    (("--nproc", "1"), True), (("--nnodes", "2", "--rdzv-endpoint", "localhost:1"), False)])
+def test_a_launcher_of_one_host_is_not_started_several_times(tmp_path, options, alone):
+    done = subprocess.run(
+        [sys.executable, "-m", "ipucnn", "run", "--data", "synthetic", "--launcher", "torchrun",
+         "--rdzv-timeout", "1", *options], cwd=tmp_path, env={**os.environ, **MPI},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    expected = b"mpirun has started 2 processes of this command, and each would start" if alone \
+        else b"the hosts did not find each other"
+    assert expected in done.stderr

@@ -133,6 +133,13 @@ class Launcher(ABC):
         del plan, hosts, flags
         return []
 
+    def hosts(self) -> Optional[int]:
+        """Return the number of hosts whose processes the options connect, or None.
+
+        With 1, a scheduler may not start the command several times. The base class returns None.
+        """
+        return None
+
     def processes(self) -> Optional[int]:
         """Return the number of processes that the options specify, or None.
 

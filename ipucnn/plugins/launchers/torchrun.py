@@ -58,6 +58,10 @@ class TorchRunLauncher(Launcher):
 
         return _elastic.start(command, self.options or TorchRunOptions())
 
+    def hosts(self) -> Optional[int]:
+        """Return the largest number of `--nnodes`; see `Launcher.hosts`."""
+        return self.options.hosts[1] if self.options else 1
+
     def processes(self) -> Optional[int]:
         """Return `--nproc` times `--nnodes`; see `Launcher.processes`."""
         options = self.options
