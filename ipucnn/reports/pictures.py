@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, List, Sequence, Tuple
 
 from ipucnn.core.names import printable
@@ -16,6 +17,16 @@ if TYPE_CHECKING:
 _SIDE, _GAP, _LINE = 96, 8, 18
 _BACK, _INK, _SOFT = (255, 255, 255), (27, 32, 39), (90, 100, 114)
 _MISSING = (217, 222, 229)
+_LETTERS = 13
+"""Size of the letters in pixels."""
+
+_SYSTEM_FONTS = (
+    "DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf", "NotoSansArabic-Regular.ttf", "NotoSansDevanagari-Regular.ttf",
+    "wqy-zenhei.ttc", "wqy-microhei.ttc", "Arial Unicode.ttf", "PingFang.ttc", "arial.ttf",
+    "msyh.ttc", "malgun.ttf", "Nirmala.ttf")
+"""Fonts of Linux, macOS and Windows for letters that Pillow's own font lacks."""
+
 _ROW = 12
 """Images beside each other."""
 
@@ -74,15 +85,36 @@ def fitted(pixels: Any, side: int) -> Image.Image:
 
 def caption(draw: Any, place: Tuple[int, int], text: str, soft: bool = False) -> None:
     """Write a line of text into an image."""
-    from PIL import ImageFont
-
     shown = printable(text)
-    try:
-        font = ImageFont.load_default(size=13)
-    except TypeError:  # of Pillow before 10.1: a bitmap font of Latin-1
-        font = ImageFont.load_default()
+    fonts = [font for font in map(_font, ("", *_SYSTEM_FONTS)) if font is not None]
+    font = next((font for font in fonts if _has_letters(font, shown)), fonts[0])
+    if not hasattr(font, "path"):  # of Pillow before 10.1: a bitmap font of Latin-1
         shown = shown.encode("latin-1", "replace").decode("latin-1")
     draw.text(place, shown, fill=_SOFT if soft else _INK, font=font)
+
+
+@lru_cache(maxsize=None)
+def _font(name: str) -> Any:
+    """Return a font of the system, or None; Pillow's own for an empty name."""
+    from PIL import ImageFont
+
+    try:
+        if name:
+            return ImageFont.truetype(name, _LETTERS)
+        return ImageFont.load_default(size=_LETTERS)
+    except OSError:
+        return None
+    except TypeError:
+        return ImageFont.load_default()
+
+
+@lru_cache(maxsize=None)
+def _has_letters(font: Any, text: str) -> bool:
+    """Return whether a font has all letters of a text."""
+    if not hasattr(font, "path"):
+        return text.isascii()
+    missing = bytes(font.getmask("\uffff"))
+    return all(bytes(font.getmask(letter)) != missing for letter in set(text))
 
 
 def side_by_side(columns: Sequence[Tuple[str, str, Any]], side: int = 320) -> Image.Image:
