@@ -8,7 +8,6 @@ from typing import List, Mapping, Optional, Tuple
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, sharing
-from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
@@ -20,7 +19,7 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.core.loggers import Logger
-from ipucnn.core.registry.records import DatasetSpec, LoggerSpec, LossSpec, ModelSpec, NormLayerSpec
+from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.opening import (
@@ -45,6 +44,7 @@ from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes, check_outputs
 from ipucnn.training.defaults import decided, followed_size, foreseen_size, size_note
 from ipucnn.training.idle_options import notes_on_idle, notes_on_length
+from ipucnn.training.loss_of_training import check_loss, make_loss
 from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import accumulation_notes, endless_epoch
@@ -56,6 +56,7 @@ from ipucnn.training.rates import (
     loss_scaling,
     optimizer_choice,
 )
+from ipucnn.training.run_loggers import make_loggers
 from ipucnn.training.trained_data import compared, crop_as_before, moved
 
 
@@ -173,7 +174,7 @@ def prepare(options: TrainOptions, registry: Registry,
     preprocessing = preprocessing_for(options, data, registry, continued)
     plan = replace(plan, preprocessing=preprocessing)
     request = replace(request_of(options.network, options.dataset, preprocessing.input_size),
-                      hold_out=holds_out(options))
+                      hold_out=options.validation.holds_out)
     dataset = open_dataset(data, replace(request, split="train",
                                          length=None if data.finite else length),
                            options.plugins, registry)
@@ -295,59 +296,6 @@ def _mixing(options: TrainOptions) -> MixOptions:
     part = options.augmentation
     return MixOptions(part.mixup_alpha, part.cutmix_lambda_low, part.cutmix_lambda_high,
                       part.cutmix_disable_prob)
-
-
-def holds_out(options: TrainOptions) -> bool:
-    """Return whether validation images come from the folder of the training images."""
-    return options.validation.mode != "none" and not options.validation.validation_data_dir
-
-
-def make_loss(options: TrainOptions, registry: Registry) -> Loss:
-    """Return the selected loss."""
-    spec = registry.get_typed(LossSpec, options.optimisation.loss)
-    loss = registry.make_typed(Loss, spec, options=options.plugins.of("loss", spec.name))
-    if not loss.name:
-        loss.name = spec.name
-    return loss
-
-
-def check_loss(options: TrainOptions, dataset: ImageDataset, registry: Registry,
-               hint: str = "") -> None:
-    """Raise an error for images with several classes and a loss of one class per image.
-
-    A loss for several classes also supports images with one class.
-
-    Args:
-        options: of the training.
-        dataset: the images.
-        registry: where names are looked up.
-        hint: of the error, where another loss cannot be chosen.
-
-    Raises:
-        UsageError: names both, and the losses to choose from.
-    """
-    spec = registry.get_typed(LossSpec, options.optimisation.loss)
-    if dataset.multi_label and not spec.multi_label:
-        losses = [f"'--loss {name}'" for name in registry.names("loss")
-                  if registry.get_typed(LossSpec, name).multi_label]
-        raise UsageError(f"images of dataset {options.dataset.data!r} may have several classes, "
-                         f"and loss {spec.name!r} takes one per image",
-                         hint or f"use {' or '.join(losses)}")
-
-
-def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:
-    """Return the selected loggers, without duplicates.
-
-    Raises:
-        PluginError: a target returned something else.
-    """
-    specs = dict.fromkeys(registry.get_typed(LoggerSpec, name) for name in options.results.logger)
-    loggers = [registry.make_typed(Logger, spec, options=options.plugins.of("logger", spec.name))
-               for spec in specs]
-    for spec, logger in zip(specs, loggers):
-        if not logger.name:
-            logger.name = spec.name
-    return loggers
 
 
 def _check_labels(data: DatasetSpec, purpose: str) -> None:

@@ -297,6 +297,11 @@ class ValidationPart:
         """The time of validation: `none`, `during` or `after`."""
         return "none" if self.no_validation else self.validation_mode
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation images come from the folder of the training images."""
+        return self.mode != "none" and not self.validation_data_dir
+
 
 _ONE_PHASE = "without half_res_training"
 

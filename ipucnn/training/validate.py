@@ -43,8 +43,8 @@ from ipucnn.models.class_names import match_classes
 from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.image_cache import ImageCaches, no_cache, validation_images
+from ipucnn.training.loss_of_training import check_loss, make_loss
 from ipucnn.training.options import TrainOptions, ValidatedTraining
-from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.saved_plugins import UNNEEDED
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions, ValidationResults
@@ -189,7 +189,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
     request = replace(
         request_of(options.network, options.dataset, built.input_size,
                    None if data.finite else plan.combined_batch), num_classes=None,
-        hold_out=holds_out(options),
+        hold_out=options.validation.holds_out,
         split=None if elsewhere else "validation", data_dir=place)
     every = f": '--validation-data-dir {place}' validates all images of {place!r}" if place else ""
     dataset = open_dataset(
