@@ -8,7 +8,6 @@ from typing import List, Mapping, Optional, Tuple
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import fitted, sharing
-from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
 from ipucnn.core.execution.session_checks import checked_weights, shapes_of
@@ -151,7 +150,7 @@ def prepare(options: TrainOptions, registry: Registry,
         given, options = (each.with_values(precision=plan.precision)
                           for each in (given, options))
     check_offer(options, plan, chosen.spec, registry)
-    if _mixing(options).enabled and not chosen.spec.mixup:
+    if options.augmentation.mixing.enabled and not chosen.spec.mixup:
         raise UsageError(f"backend {chosen.spec.name!r} does not mix images: '--mixup-alpha' and "
                          "'--cutmix-lambda-high' have no effect there",
                          "leave them out, or choose another '--backend'")
@@ -238,7 +237,7 @@ def prepare(options: TrainOptions, registry: Registry,
         loss=loss, optimizer=optimizer, loss_scaling=scaling.at(0),
         ema_decay=options.optimisation.ema_decay,
         tolerate_non_finite=options.optimisation.skip_non_finite > 0,
-        metrics=not options.results.disable_metrics, mix=_mixing(options),
+        metrics=not options.results.disable_metrics, mix=options.augmentation.mixing,
         rate_factors=factors, head=head)
     loggers = [] if instances.index else make_loggers(options, registry)
     notes += dict.fromkeys((*dataset.notes, *(validation.notes if validation else ()),
@@ -290,12 +289,6 @@ def _match(options: TrainOptions, data: DatasetSpec, images: Optional[ImageDatas
     return match_classes(images.class_names, card.class_names, card.classes,
                          options.dataset.match_classes,
                          f"the {split} split of dataset {data.name!r}")
-
-
-def _mixing(options: TrainOptions) -> MixOptions:
-    part = options.augmentation
-    return MixOptions(part.mixup_alpha, part.cutmix_lambda_low, part.cutmix_lambda_high,
-                      part.cutmix_disable_prob)
 
 
 def _check_labels(data: DatasetSpec, purpose: str) -> None:
