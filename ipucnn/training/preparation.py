@@ -185,6 +185,7 @@ def prepare(options: TrainOptions, registry: Registry,
     if followed is not None:
         notes.append(size_note(followed, preprocessing.input_size))
         preprocessing = preprocessing.sized(followed)
+        plan = replace(plan, preprocessing=preprocessing)
         given, options = (each.with_values(input_size=followed) for each in (given, options))
         request = replace(request, input_size=followed)
         dataset = open_dataset(data, replace(request, split="train"), options.plugins, registry)
