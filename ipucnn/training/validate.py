@@ -13,6 +13,7 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, is_first, sharing
+from ipucnn.core.execution.losses import Loss
 from ipucnn.core.execution.selection import check_offer, choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.training_session import StateDict
@@ -27,7 +28,7 @@ from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import ImageDataset
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import format_of
 from ipucnn.data.opening import (
     as_opened,
@@ -191,23 +192,12 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
                    None if data.finite else plan.combined_batch), num_classes=None,
         hold_out=options.validation.holds_out,
         split=None if elsewhere else "validation", data_dir=place)
-    every = f": '--validation-data-dir {place}' validates all images of {place!r}" if place else ""
-    dataset = open_dataset(
-        data, request, options.plugins, registry,
-        no_split_hint=f"name their folder with '--validation-data-dir'{every}")
-    if as_opened(data, dataset) is not data:
-        raise _no_labels(data)
-    for note in (*dataset.notes, *_on_a_share(given, options, dataset)):
-        listener.note(note)
-    check_loss(options, dataset, registry, "a checkpoint is validated with the loss of its "
-               "training: name images of one class each; 'ipucnn run' classifies these")
-    _check_tables(given, data, dataset)
-    match = None
-    if data.labelled:
-        match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
-                              options.dataset.match_classes, f"dataset {data.name!r}")
-        if match.note:
-            listener.note(match.note)
+    dataset = _images(given, options, data, request, registry, listener)
+    match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
+                          options.dataset.match_classes, f"dataset {data.name!r}") \
+        if data.labelled else None
+    if match is not None and match.note:
+        listener.note(match.note)
     plan = plan.for_images(len(dataset))
     if options.execution.measured:
         options, note = _with_measured_batch(options, Inference(
@@ -224,21 +214,46 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         cache = caches.of(
             validation_images(options, data, dataset, plan.preprocessing, instances), listener.note,
             repr((data.name, request, own, plan.preprocessing)))
-    loss = make_loss(options, registry)
-    if loss.needs_counts:
-        if not stored.class_counts:
-            listener.note("the checkpoint does not contain the number of training images per "
-                          "class: the classes have equal weights in the loss")
-        loss.count_classes(stored.class_counts or [1] * built.num_outputs)
-        loss.check(built.num_outputs)
-    evaluator = Evaluator(built.module, chosen.backend, loss, plan, dataset, built.card, match,
-                          options.dataset.dataloader_worker, options.dataset.skip_bad_samples,
-                          instances, cache, chosen.plugin)
+    evaluator = Evaluator(built.module, chosen.backend,
+                          _loss(options, stored, built.num_outputs, registry, listener), plan,
+                          dataset, built.card, match, options.dataset.dataloader_worker,
+                          options.dataset.skip_bad_samples, instances, cache, chosen.plugin)
     return evaluator, {
         "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
         "device": chosen.probe.device, "options": options.as_dict(),
         "environment": {**describe(), "backend": chosen.probe.versions},
         "card": built.card.as_plain()}
+
+
+def _images(given: ValidateOptions, options: TrainOptions, data: DatasetSpec,
+            request: DatasetRequest, registry: Registry, listener: Listener) -> ImageDataset:
+    """Open the images, and check that their labels suit the validation."""
+    place = request.data_dir
+    every = f": '--validation-data-dir {place}' validates all images of {place!r}" if place else ""
+    dataset = open_dataset(
+        data, request, options.plugins, registry,
+        no_split_hint=f"name their folder with '--validation-data-dir'{every}")
+    if as_opened(data, dataset) is not data:
+        raise _no_labels(data)
+    for note in (*dataset.notes, *_on_a_share(given, options, dataset)):
+        listener.note(note)
+    check_loss(options, dataset, registry, "a checkpoint is validated with the loss of its "
+               "training: name images of one class each; 'ipucnn run' classifies these")
+    _check_tables(given, data, dataset)
+    return dataset
+
+
+def _loss(options: TrainOptions, stored: StoredModel, outputs: int, registry: Registry,
+          listener: Listener) -> Loss:
+    """Return the loss of the training, with the number of its images per class."""
+    loss = make_loss(options, registry)
+    if loss.needs_counts:
+        if not stored.class_counts:
+            listener.note("the checkpoint does not contain the number of training images per "
+                          "class: the classes have equal weights in the loss")
+        loss.count_classes(stored.class_counts or [1] * outputs)
+        loss.check(outputs)
+    return loss
 
 
 def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[TrainOptions, str]:
