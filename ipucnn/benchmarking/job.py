@@ -29,11 +29,11 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.dataset_checks import order_of
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.loader import Loader
 from ipucnn.data.opening import check_dataset_options, open_dataset, request_of
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import model_of, network_of

@@ -20,7 +20,7 @@ from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.given import fitted as given_at
+from ipucnn.data.given_images import fitted as given_at
 from ipucnn.data.opening import (
     as_opened,
     check_dataset_options,

@@ -24,7 +24,7 @@ from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data.given import GivenImages
+from ipucnn.data.given_images import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import prepare, session_of

@@ -11,7 +11,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
-from ipucnn.data.returned import image_of
+from ipucnn.data.dataset_checks import image_of
 from ipucnn.models.weights_card import half_size
 from ipucnn.training.options import TrainOptions
 

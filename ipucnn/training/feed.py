@@ -14,11 +14,11 @@ from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.dataset_checks import order_of
 from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
-from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed
 from ipucnn.models.class_names import labels_by_output
 from ipucnn.training.class_balance import without_label

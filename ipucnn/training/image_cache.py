@@ -20,11 +20,11 @@ from ipucnn.core.machine import available_memory
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
+from ipucnn.data.dataset_checks import order_of
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.pixel_cache import PixelCache, sampled
 from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove, supported
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.returned import order_of
 from ipucnn.training.feed import transform_of
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared

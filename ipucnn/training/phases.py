@@ -134,8 +134,8 @@ def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
 
 def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,
             count: int) -> Iterator[Any]:
+    from ipucnn.data.dataset_checks import order_of
     from ipucnn.data.host_loader import HostLoader
-    from ipucnn.data.returned import order_of
 
     order = order_of(dataset, training.dataset.seed, 0)[:count]
     size = max(2, training.execution.micro_batch)
