@@ -97,7 +97,7 @@ class BenchOptions(CommandOptions):
                              "add '--model NAME', or leave it out")
         others = self._backend_values() if self.mode == THREADS else ()
         for name in others:
-            loaders = flags_in_role(LOADER, ["backend"], registry())
+            loaders = flags_in_role(LOADER, registry())
             raise UsageError(
                 f"'--{name.replace('_', '-')}' is for the computing of a model or for the loader "
                 "of a backend, and none is named",

@@ -82,7 +82,7 @@ class Scores:
         known: Optional[Array] = None
         if self._match is not None:
             self._labels += sum(label is not None for label in labels)
-            known = labels_of_batch(labels_by_output(self._match, labels, UNKNOWN),
+            known = labels_of_batch(labels_by_output(self._match, labels),
                                     len(self._class_names))
             self._count.add(ranked, known * finite[:, None] if known.ndim > 1 else numpy.where(
                 finite | (known == UNKNOWN), known, len(self._class_names)))

@@ -10,7 +10,6 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 import numpy
 import torch
 
-from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
@@ -139,7 +138,7 @@ def _labels(batch: Batch, prepared: Prepared) -> torch.Tensor:
     if prepared.match is not None:
         if None in batch.labels:
             raise without_label(prepared.dataset, batch.indices[batch.labels.index(None)])
-        return label_tensor(labels_by_output(prepared.match, batch.labels, UNKNOWN), classes)
+        return label_tensor(labels_by_output(prepared.match, batch.labels), classes)
     # generated images: labels are arbitrary
     return torch.tensor([index % classes for index in batch.indices])
 

@@ -286,7 +286,7 @@ class Evaluator:
         if None in batch.labels:
             name = self.dataset.name(batch.indices[batch.labels.index(None)])
             raise DataError(f"image {name!r} has no label", "validation needs one of each")
-        return label_tensor(labels_by_output(self.match, batch.labels, UNKNOWN), classes)
+        return label_tensor(labels_by_output(self.match, batch.labels), classes)
 
 
 class _Count:
