@@ -117,11 +117,13 @@ def still_valid(values: Mapping[str, Any], registry: Registry, saved: Saved,
     kept: Dict[str, Any] = {}
     removed: List[str] = []
     for name, value in values.items():
-        found = [] if common_option(TrainOptions, name) else having(Given(name, None), owners)
+        if common_option(TrainOptions, name):
+            kept[name] = value
+            continue
+        found = having(Given(name, None), owners)
         if not found:
             others = having(Given(name, None), builtin_owners(KINDS, registry))
-            if common_option(TrainOptions, name) or any(
-                    is_default(item, value) for _, item in others):
+            if any(is_default(item, value) for _, item in others):
                 kept[name] = value
             else:
                 removed.append(name)
