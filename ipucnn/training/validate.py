@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -81,42 +82,76 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
         raise DataError(f"there are no checkpoints in '{shown_path(place)}'",
                         "name a folder that '--checkpoint-path' of a training wrote")
     found = Validations()
-    evaluator: Optional[Evaluator] = None
-    built_for: Tuple[Any, ...] = ()
-    details: Dict[str, Any] = {}
-    caches = ImageCaches()
-    try:
-        for path in paths:
-            try:
-                stored = load_stored(path)
-            except IpucnnError as error:
-                if len(paths) == 1:
-                    raise
-                listener.note(f"'{shown_path(path)}' is skipped: {error.message}")
-                continue
-            if evaluator is None or built_for != _identity(stored):
-                if evaluator is not None:
-                    evaluator.close()
-                once = len(paths) == 1 and len(_wanted(stored, options)) == 1
-                evaluator, details = _evaluator(stored, options, registry, listener, caches, once)
-                built_for = _identity(stored)
-            found += _validated(stored, path, evaluator, options, listener)
-            found.details = details
-    except Interrupted as interrupt:
-        found.stopped_by = str(interrupt)
-    except IpucnnError as error:
-        error.partial = found
-        raise
-    finally:
-        if evaluator is not None:
-            evaluator.close()
-        caches.close()
+    single = len(paths) == 1
+    with closing(_Evaluators(options, registry, listener, single)) as evaluators:
+        try:
+            for path in paths:
+                stored = load_stored(path) if single else _readable(path, listener)
+                if stored is not None:
+                    evaluator = evaluators.of(stored)
+                    found += _validated(stored, path, evaluator, options, listener)
+                    found.details = evaluators.details
+        except Interrupted as interrupt:
+            found.stopped_by = str(interrupt)
+        except IpucnnError as error:
+            error.partial = found
+            raise
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
-    if found and evaluator is not None and is_first():
-        _document(found, evaluator.dataset, options.results)
+    if found and evaluators.latest is not None and is_first():
+        _document(found, evaluators.latest.dataset, options.results)
     return found
+
+
+def _readable(path: Path, listener: Listener) -> Optional[StoredModel]:
+    """Return the model in a checkpoint of a folder, or None if it is damaged."""
+    try:
+        return load_stored(path)
+    except IpucnnError as error:
+        listener.note(f"'{shown_path(path)}' is skipped: {error.message}")
+        return None
+
+
+class _Evaluators:
+    """Creates evaluators; the latest one serves all checkpoints of the same model and options.
+
+    Args:
+        options: of the validation.
+        registry: where names are looked up.
+        listener: receives notes.
+        single: whether there is one checkpoint only.
+
+    Attributes:
+        latest: the evaluator of the last checkpoint.
+        details: of its model, for a report.
+    """
+
+    def __init__(self, options: ValidateOptions, registry: Registry, listener: Listener,
+                 single: bool) -> None:
+        self._options, self._registry, self._listener = options, registry, listener
+        self._single = single
+        self._caches = ImageCaches()
+        self._identity: Tuple[Any, ...] = ()
+        self.latest: Optional[Evaluator] = None
+        self.details: Dict[str, Any] = {}
+
+    def of(self, stored: StoredModel) -> Evaluator:
+        """Return the evaluator of a stored model."""
+        if self.latest is None or self._identity != _identity(stored):
+            if self.latest is not None:
+                self.latest.close()
+            once = self._single and len(_wanted(stored, self._options)) == 1
+            self.latest, self.details = _evaluator(stored, self._options, self._registry,
+                                                   self._listener, self._caches, once)
+            self._identity = _identity(stored)
+        return self.latest
+
+    def close(self) -> None:
+        """Close the latest evaluator and the caches of images."""
+        if self.latest is not None:
+            self.latest.close()
+        self._caches.close()
 
 
 def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
