@@ -15,8 +15,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.launching import check_alone
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.options.building import build

@@ -10,8 +10,9 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import LOCAL, fitted, launched, sharing
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.selection import Chosen, choose_backend, settled
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS

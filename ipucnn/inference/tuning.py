@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any, Counter, Iterator, List, Mapping, Optiona
 
 from ipucnn.core.errors import IpucnnError, UsageError, WeightsError
 from ipucnn.core.execution.backend import InferenceSession
-from ipucnn.core.execution.selection import (
-    Chosen,
-    choose_backend,
-    lacks,
-    probed,
-    rank_of,
-    settled,
-)
+from ipucnn.core.execution.offers import lacks
+from ipucnn.core.execution.selection import Chosen, choose_backend, probed, rank_of, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO

@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launcher_named
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import common_options, default_of
 from ipucnn.core.options.owners import AUTO

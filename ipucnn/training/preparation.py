@@ -8,8 +8,9 @@ from typing import Any, List, Mapping, Optional, Tuple
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.launching import fitted, sharing
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.selection import Chosen, choose_backend, settled
 from ipucnn.core.execution.session_checks import checked_weights, shapes_of
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.execution.training_session import (

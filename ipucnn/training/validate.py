@@ -15,7 +15,8 @@ from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, is_first, sharing
 from ipucnn.core.execution.losses import Loss
-from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.offers import check_offer
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Collection, List, Sequence, TypeVar
 
+from ipucnn.core.execution.offers import not_owned
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import any_usable, choose_backend, not_owned
+from ipucnn.core.execution.selection import any_usable, choose_backend
 from ipucnn.core.options.composition import CommandOptions, default_of
 from ipucnn.core.registry.registry import Registry
 
