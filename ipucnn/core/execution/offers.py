@@ -8,6 +8,7 @@ from typing import Callable, List, Optional, Tuple
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launched, stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declaration import INFERENCE, Declared
 from ipucnn.core.options.owners import builtin_owners, owner_of
@@ -52,7 +53,7 @@ def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
     refused = [(item.flag, item.boolean, [other.name for other in specs_of(registry)
                                           if other.has(item.option.feature)])
                for item in _without_feature(options, plan, spec)]
-    refused += [(f"--{name.replace('_', '-')}", options.plugins.deferred[name] is True,
+    refused += [(flag_of(name), options.plugins.deferred[name] is True,
                  [owner.spec.name for owner in builtin_owners(["backend"], registry)
                   if owner.option(name, options.job)])
                 for name in not_owned(options, spec, registry)]

@@ -12,7 +12,7 @@ from ipucnn.core.execution.launching import joined, launched
 from ipucnn.core.execution.offers import check_offer, expected, lacks, not_owned, specs_of
 from ipucnn.core.execution.plan import PRECISIONS, ExecutionPlan
 from ipucnn.core.execution.session_checks import check_job
-from ipucnn.core.names import described, key
+from ipucnn.core.names import described, flag_of, key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.composition import CommandOptions
 from ipucnn.core.options.declaration import TRAINING, VALIDATION, declared
@@ -156,13 +156,13 @@ def _none_usable(options: CommandOptions, unusable: List[Chosen],
         return UnavailableError("no backend can be used for this", reasons)
     owners = [(name, [owner.spec.name for owner in builtin_owners(["backend"], registry)
                       if owner.option(name, options.job)]) for name in given]
-    flags = "; ".join(f"'--{name.replace('_', '-')}' is an option of "
+    flags = "; ".join(f"'{flag_of(name)}' is an option of "
                       f"{'backends' if len(names) > 1 else 'backend'} {', '.join(names)}"
                       for name, names in owners)
     if not unusable:
         return UsageError(f"no backend has all options given: {flags}",
                           "leave some out, or choose a backend with '--backend'")
-    away = " ".join(f"--no-{name.replace('_', '-')}" for name in given
+    away = " ".join(flag_of('no_' + name) for name in given
                     if options.plugins.deferred[name] is True)
     if options.get("config") and away:
         reasons = f"leave it out, or add '{away}' if the profile sets it; {reasons}"
