@@ -45,7 +45,7 @@ from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
-from ipucnn.training.image_cache import ImageCaches, no_cache, validation_images
+from ipucnn.training.image_cache import ImageCaches, is_cached, validation_images
 from ipucnn.training.loss_of_training import check_loss, make_loss
 from ipucnn.training.options import TrainOptions, ValidatedTraining
 from ipucnn.training.saved_plugins import UNNEEDED
@@ -241,10 +241,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         listener.note(note)
         plan = replace(plan, micro_batch=options.execution.micro_batch).for_images(len(dataset))
     cache = None
-    reason = no_cache(options, data, dataset, once)
-    if reason:
-        listener.note(reason)
-    elif reason is None:
+    if is_cached(options, data, dataset, listener.note, once):
         # checkpoints of a folder may differ in options, but have the same images
         own = [value for kind, _, value in options.plugins.declared() if kind == "dataset"]
         cache = caches.of(
