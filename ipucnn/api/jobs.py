@@ -323,7 +323,7 @@ def _given(images: Any, options: Dict[str, Any]) -> ImageDataset:
         if key(spelling) in ("data", "data-dir", "imagenet-data-path", "synthetic"):
             raise UsageError(f"option {spelling!r} and 'images' both name images",
                              "leave one of them out")
-    from ipucnn.data.given import given_images
+    from ipucnn.data.given_images import given_images
 
     made, _ = given_images(images)
     if not len(made):

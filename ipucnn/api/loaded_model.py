@@ -64,7 +64,7 @@ class LoadedModel(Shown):
             DataError: an image cannot be read, or is not of 8-bit RGB.
             UsageError: the argument has no images, or `top_k` is less than 1.
         """
-        from ipucnn.data.given import given_images
+        from ipucnn.data.given_images import given_images
 
         try:
             classes = operator.index(top_k)  # numpy's whole numbers, too

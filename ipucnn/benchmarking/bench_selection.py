@@ -9,7 +9,7 @@ from ipucnn.benchmarking import limits
 from ipucnn.benchmarking.case import FILES, INFERENCE, LIMIT, OWN, PEER, TRAIN, Case, Contender
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
 from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.selection import expected
+from ipucnn.core.execution.offers import expected
 from ipucnn.core.names import key
 from ipucnn.core.options.assignment import options_for
 from ipucnn.core.options.building import build

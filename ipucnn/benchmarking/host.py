@@ -11,9 +11,9 @@ import numpy
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import ImageDataset
+from ipucnn.data.dataset_checks import file_of
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.returned import file_of
 
 STEPS = ("read", "decode", "transform", "collate")
 """The steps of preparing an image: read the file, decode it, crop and resize it to the input size,

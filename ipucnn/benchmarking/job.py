@@ -15,8 +15,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.feeding import Fed
 from ipucnn.core.execution.launching import check_alone
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.machine import thread_count, usable_cores
 from ipucnn.core.options.building import build
@@ -29,11 +30,11 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.dataset_checks import order_of
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.loader import Loader
 from ipucnn.data.opening import check_dataset_options, open_dataset, request_of
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import model_of, network_of

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, List, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import LOADER, declared, option
 from ipucnn.core.options.owners import flags_in_role
@@ -97,9 +98,9 @@ class BenchOptions(CommandOptions):
                              "add '--model NAME', or leave it out")
         others = self._backend_values() if self.mode == THREADS else ()
         for name in others:
-            loaders = flags_in_role(LOADER, ["backend"], registry())
+            loaders = flags_in_role(LOADER, registry())
             raise UsageError(
-                f"'--{name.replace('_', '-')}' is for the computing of a model or for the loader "
+                f"'{flag_of(name)}' is for the computing of a model or for the loader "
                 "of a backend, and none is named",
                 f"add {' or '.join(map(repr, ['--model', *loaders]))}, or leave it out")
 

@@ -13,14 +13,10 @@ from typing import Optional
 _PROC = Path("/proc")
 
 
-def peak_memory(process: str = "self") -> Optional[int]:
-    """Return the largest resident memory of a process in bytes; None where that is not known.
-
-    Args:
-        process: its number, or `self`.
-    """
+def peak_memory() -> Optional[int]:
+    """Return the largest resident memory of this process in bytes; None if it is not known."""
     with suppress(OSError, ValueError, IndexError):
-        for line in (_PROC / process / "status").read_text().splitlines():
+        for line in (_PROC / "self" / "status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     return None

@@ -141,6 +141,6 @@ def _note(made: Any, given: Dict[str, Any], launcher: Optional[Tuple[str, Any]],
         return
     if made.plan.instances > 1 and not (made.launch.executable_cache_path
                                         or made.options.plugins.given(CACHE)):
-        caches = [*flags_in_role(CACHE, ["backend"], registry()), "--executable-cache-path"]
+        caches = [*flags_in_role(CACHE, registry()), "--executable-cache-path"]
         render.note("every instance compiles the model itself; to compile once, add "
                     + " or ".join(f"'{flag} DIR'" for flag in caches))

@@ -10,11 +10,16 @@ import typer
 
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean, key, printable
-from ipucnn.core.showing import plain_table
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import of_names, of_words
 from ipucnn.terminal.layout import terminal_width, wrapped
-from ipucnn.terminal.listings import as_markdown, by_family, without_loader_warnings
+from ipucnn.terminal.listings import (
+    as_markdown,
+    by_family,
+    problem_of,
+    row_table,
+    without_loader_warnings,
+)
 from ipucnn.terminal.options_command import JSON
 
 KINDS = "model, dataset, norm-layer, optimizer, lr-schedule, backend, loss, logger, launcher"
@@ -61,22 +66,11 @@ def list_plugins(
         render.say(f"nothing matches {pattern!r}")
         return
     width = terminal_width(sys.stdout)
-    if width is None or wide:
-        render.emit(plain_table(
-            ("kind", "name", "aliases", "summary", "provider", "state"),
-            [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
-              row.spec.summary if row.spec else "", row.provider.label, row.state.value)
-             for row in rows]))
-    else:
-        render.emit(by_family(rows, width))
-    if any(row.state is not State.OK for row in rows):
-        render.emit("")
-    for row in rows:
-        if row.state is not State.OK:
-            render.emit(wrapped(printable(
-                f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
-                f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
-                + (f"; {row.remedy}" if row.remedy else "")), width))
+    render.emit(row_table(rows) if width is None or wide else by_family(rows, width))
+    unusable = [wrapped(printable(problem_of(row)), width) for row in rows
+                if row.state is not State.OK]
+    if unusable:
+        render.emit("\n".join(["", *unusable]))
     if width is not None and not wide:
         render.emit("\n" + wrapped(
             "'ipucnn show NAME' describes one plugin; '--wide' lists aliases and states", width))

@@ -67,6 +67,10 @@ class PluginError(UsageError):
     """A plugin violates its contract: a bad record, a name clash, a failed import."""
 
 
+CHECK_PLUGIN = "'ipucnn check-plugin' checks the plugin; report the error to its author"
+"""Hint for a plugin whose code returns something else than documented."""
+
+
 class OutOfMemoryError(IpucnnError):
     """Memory that a job needs and cannot get; a smaller micro-batch may fit."""
 

@@ -59,13 +59,12 @@ def make_folder(path: str, option: str) -> str:
     return os.path.abspath(path)
 
 
-def read_limited(path: Union[str, Path], limit: int, flags: int = 0) -> bytes:
+def read_limited(path: Union[str, Path], limit: int) -> bytes:
     """Return the content of a regular file of at most `limit` bytes.
 
     Args:
         path: of the file.
         limit: in bytes; a larger file is not read.
-        flags: further flags of `os.open`.
 
     Raises:
         OSError: it cannot be read, is larger, or is a folder, pipe or device (which could block or
@@ -73,7 +72,7 @@ def read_limited(path: Union[str, Path], limit: int, flags: int = 0) -> bytes:
     """
     require_file(path)
     # opening a pipe that has just taken its place would block until something writes to it
-    flags |= os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(str(path), flags)
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(file.fileno())

@@ -44,6 +44,11 @@ def close_matches(name: str, candidates: Iterable[str], limit: int = 3) -> List[
     return [by_key[match] for match in found]
 
 
+def flag_of(name: str) -> str:
+    """Return the flag of an option with a flat name: `--batch-size` for `batch_size`."""
+    return "--" + name.replace("_", "-")
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return "did you mean 'a', 'b'?" or an empty string without a close match."""
     matches = close_matches(name, candidates)

@@ -91,8 +91,10 @@ def scratch(parent: Path, name: str) -> Iterator[Path]:
     sweep(parent, lambda found: _is_partial(found, name))
 
     def make() -> Tuple[int, str]:
-        path = tempfile.mkdtemp(SUFFIX, f".{name}.", str(parent))
-        return os.open(path, os.O_RDONLY), path
+        while True:
+            path = tempfile.mkdtemp(SUFFIX, f".{name}.", str(parent))
+            with suppress(FileNotFoundError):  # another process has removed it as abandoned
+                return os.open(path, os.O_RDONLY), path
 
     descriptor, path = _locked(make)
     try:

@@ -14,9 +14,9 @@ import numpy
 
 from ipucnn.core.registry.records import PADDED_CROP
 from ipucnn.data import Box, ImageDataset
+from ipucnn.data.dataset_checks import box_of
 from ipucnn.data.jpeg import Part
 from ipucnn.data.resize import mirrored, resized_crop, to_pillow, whole_at
-from ipucnn.data.returned import box_of
 
 if TYPE_CHECKING:
     from ipucnn.data.resize import Pixels, Place

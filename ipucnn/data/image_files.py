@@ -262,9 +262,7 @@ def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if entry.name.startswith("."):
-                    # hidden files that are not images (.DS_Store) are not reported
-                    if os.path.isdir(entry.path) or \
-                            entry.name.lower().endswith(IMAGE_SUFFIXES):
+                    if _may_be_images(entry):
                         left.add(left_out.HIDDEN, entry.path)
                 elif entry.is_symlink() and not os.path.exists(entry.path):
                     left.add(left_out.BROKEN, entry.path)
@@ -278,3 +276,8 @@ def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
         cause = (error.strerror or str(error)).lower()
         raise DataError(f"cannot list folder {folder!r}: {cause}") from error
     return found
+
+
+def _may_be_images(entry: os.DirEntry[str]) -> bool:
+    """Return whether a hidden entry is reported: other hidden files (.DS_Store) are no images."""
+    return os.path.isdir(entry.path) or entry.name.lower().endswith(IMAGE_SUFFIXES)

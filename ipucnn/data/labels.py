@@ -11,7 +11,7 @@ import numpy
 from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.data import ImageDataset, Label
-from ipucnn.data.returned import who
+from ipucnn.data.dataset_checks import who
 
 if TYPE_CHECKING:
     import torch

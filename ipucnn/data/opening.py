@@ -12,9 +12,9 @@ from ipucnn.core.options.parts import DatasetPart, NetworkPart
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.dataset_checks import opened
 from ipucnn.data.formats.recognition import format_of, is_url, read_by
 from ipucnn.data.remote.transfer import shown
-from ipucnn.data.returned import opened
 
 NetworkT = TypeVar("NetworkT", bound=NetworkPart)
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Sequence, Tuple
 from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import ImageDataset
+from ipucnn.data.dataset_checks import file_of, image_of, who
 from ipucnn.data.images import decode_pixels
 from ipucnn.data.jpeg import Part
 from ipucnn.data.resize import eval_transform
-from ipucnn.data.returned import file_of, image_of, who
 
 if TYPE_CHECKING:
     from ipucnn.data.resize import Pixels

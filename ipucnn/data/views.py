@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
 from ipucnn.data import Box, ImageDataset, Label
+from ipucnn.data.dataset_checks import image_of
 from ipucnn.data.labels import label_of
-from ipucnn.data.returned import image_of
 
 if TYPE_CHECKING:
     import torch

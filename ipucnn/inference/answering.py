@@ -15,7 +15,7 @@ from ipucnn.core.execution.accuracy import best_classes
 from ipucnn.core.execution.session_checks import compiled, logits_of
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import ImageDataset
-from ipucnn.data.given import GivenImages, fitted
+from ipucnn.data.given_images import GivenImages, fitted
 from ipucnn.data.workers import USERS
 
 if TYPE_CHECKING:

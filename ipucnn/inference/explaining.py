@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.showing import Blocks, Shown, Table
-from ipucnn.data.given import GivenImages, fitted
+from ipucnn.data.given_images import GivenImages, fitted
 from ipucnn.data.prepare import Preparation
 
 if TYPE_CHECKING:

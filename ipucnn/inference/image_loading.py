@@ -11,9 +11,9 @@ from typing import Optional, Tuple
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.session_checks import compiled
+from ipucnn.data.dataset_checks import file_of
 from ipucnn.data.loader import Loader, order
 from ipucnn.data.opening import as_opened
-from ipucnn.data.returned import file_of
 from ipucnn.data.session_loader import feed
 from ipucnn.inference.automatic_tuning import may_measure
 from ipucnn.inference.prepared_run import Job

@@ -22,7 +22,7 @@ from ipucnn.core.environment import nvidia_cards, processor
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.machine import compute_threads, usable_cores
-from ipucnn.core.names import key
+from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.declaration import CACHE
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
@@ -73,10 +73,9 @@ class Rate:
 
 
 def _flag(name: str, value: Any) -> str:
-    flag = name.replace("_", "-")
     if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    return f"--{flag} {value}"
+        return flag_of(name if value else "no_" + name)
+    return f"{flag_of(name)} {value}"
 
 
 @dataclass(frozen=True)

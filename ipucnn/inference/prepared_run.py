@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Callable, Dict, List, Mapping, Optional
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.collection import collect_as_usual
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.execution.launching import LOCAL, fitted, launched, sharing
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import Chosen, check_offer, choose_backend, settled
+from ipucnn.core.execution.selection import Chosen, choose_backend, settled
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
@@ -20,7 +21,7 @@ from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.given import fitted as given_at
+from ipucnn.data.given_images import fitted as given_at
 from ipucnn.data.opening import (
     as_opened,
     check_dataset_options,
@@ -107,22 +108,72 @@ def prepare(options: RunOptions, registry: Registry,
     Raises:
         IpucnnError: anything the user can act on.
     """
-    refusals = refusals or {}
-
-    given = options
+    refusals, given = refusals or {}, options
 
     def again(measured: Measured) -> Job:
         return prepare(given, registry, refusals, images, measured)
 
+    draft = _on_backend(given, images, registry, refusals, measured)
+    options, data, chosen = draft.options, draft.data, draft.chosen
     model = registry.get_typed(ModelSpec, options.network.model)
+    stored = read_stored(options.network.onnx, model, options.execution.batch_size)
+    if stored is not None:
+        draft.plan, draft.executed = stored.fitted(draft.plan), stored.fitted(draft.executed)
+    _check_dataset(draft)
+    instances = chosen.join(draft.executed)
+    if options.results.predictions:
+        predictions.writer_class(options.results.predictions)
+        check_target(options.results.predictions)
+    preprocessing = preprocessing_of_run(stored, options.network, registry)
+    request = _request(draft, preprocessing.input_size)
+    dataset = open_dataset(data, request, options.plugins, registry, no_split_hint=_NO_SPLIT) \
+        if images is None else given_at(images, preprocessing.input_size)
+    built, graph = (stored.built, None) if stored else _network(draft, dataset)
+    draft.change_plans(preprocessing=built.preprocessing)
+    check_images(draft.executed)
+    total = _total(options, data, len(dataset), draft.plan)
+    match = matched(options, data, dataset, built.card)
+    notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
+             *draft.notes, *([match.note] if match and match.note else []),
+             *(stored.notes if stored else assumptions(options.network, built.card, registry)),
+             *unscored_notes(options, dataset, built, registry),
+             *idle_notes(options, _states(draft.plan, as_opened(data, dataset)), registry),
+             *dataset.notes, *enlarged(dataset, built.input_size)]
+    if draft.plan.precision == "int8" and not data.finite:
+        notes.append("8-bit integers are calibrated with random images: the speed is "
+                     "representative, but their predictions are meaningless")
+    return Job(options, draft.plan, draft.executed.for_images(total), chosen, data, dataset,
+               built, match, request, instances, notes, registry, given, again, graph, total,
+               draft.measured)
+
+
+@dataclass
+class _Draft:
+    """A run that is being prepared; see `Job`."""
+
+    options: RunOptions
+    plan: ExecutionPlan
+    executed: ExecutionPlan
+    chosen: Chosen
+    data: DatasetSpec
+    registry: Registry
+    notes: List[str]
+    measured: Optional[backend_choice.Choice]
+
+    def change_plans(self, **values: Any) -> None:
+        """Change fields of both plans."""
+        self.plan, self.executed = replace(self.plan, **values), replace(self.executed, **values)
+
+
+def _on_backend(options: RunOptions, images: Optional[ImageDataset], registry: Registry,
+                refusals: Mapping[str, str], measured: Optional[Measured]) -> _Draft:
+    """Return the draft of a run on a backend that supports it; see `prepare`."""
+    registry.get_typed(ModelSpec, options.network.model)  # rejects unknown names, as below
     data = registry.get_typed(DatasetSpec, options.dataset.name) if images is None \
         else _record_of(images)
     registry.get_typed(NormLayerSpec, options.network.normlayer)
-    launch, wanted = launched(), options.execution.instances
-    if wanted > 1 and launch is not None and launch.launcher != LOCAL:
-        raise UsageError(f"'--instances {wanted}' would start processes in each one that "
-                         f"{launch.launcher} started",
-                         f"leave it out, or leave {launch.launcher} out")
+    instances = options.execution.instances
+    _check_launch(instances)
     options, notes = fitted(fitted_to_machine(options, data.on_device, registry, refusals))
     notes += left_out_notes(options)
     if options.execution.pipeline_splits:
@@ -132,63 +183,63 @@ def prepare(options: RunOptions, registry: Registry,
         options = with_balanced_splits(options, registry, input_size=size)
     plan = options.plan(data.on_device, sharing(options.execution.pipeline_splits))
     # in a process that ipucnn starts, the backend does not exchange data with the others
-    executed = plan.local() if wanted > 1 else plan
+    executed = plan.local() if instances > 1 else plan
     choice = backend_choice.choice(options, executed, registry, refusals, measured)
+    chosen = choice.chosen if choice else choose_backend(options, executed, registry, refusals)
+    draft = _Draft(options, plan, executed, chosen, data, registry, notes, choice)
     if choice is not None:
-        options, chosen = choice.options, choice.chosen
-        plan, executed = (replace(each, precision=options.execution.precision or "32.32")
-                          for each in (plan, executed))
-        notes += choice.notes
-    else:
-        chosen = choose_backend(options, executed, registry, refusals)
-    if options.execution.precision is None:
-        chosen, executed = settled(chosen, executed)
-        plan = replace(plan, precision=executed.precision)
-        options = options.with_values(precision=executed.precision)
-    check_offer(options, executed, chosen.spec, registry)
-    stored = read_stored(options.network.onnx, model, options.execution.batch_size)
-    if stored is not None:
-        plan, executed = stored.fitted(plan), stored.fitted(executed)
+        draft.options = choice.options
+        draft.change_plans(precision=choice.options.execution.precision or "32.32")
+        draft.notes += choice.notes
+    if draft.options.execution.precision is None:
+        draft.chosen, draft.executed = settled(chosen, draft.executed)
+        precision = draft.executed.precision
+        draft.plan = replace(draft.plan, precision=precision)
+        draft.options = draft.options.with_values(precision=precision)
+    check_offer(draft.options, draft.executed, draft.chosen.spec, registry)
+    return draft
+
+
+def _check_launch(instances: int) -> None:
+    """Raise an error if each process of a launcher would start further processes."""
+    launch = launched()
+    if instances > 1 and launch is not None and launch.launcher != LOCAL:
+        raise UsageError(f"'--instances {instances}' would start processes in each one that "
+                         f"{launch.launcher} started",
+                         f"leave it out, or leave {launch.launcher} out")
+
+
+def _check_dataset(draft: _Draft) -> None:
+    """Check the options of the dataset, and that it can calibrate 8-bit integers."""
+    options, data = draft.options, draft.data
     check_dataset_options(options.dataset, data, {
         "--predictions": bool(options.results.predictions) and data.on_device,
         "--calibration-dir": bool(options.dataset.calibration_dir) and not data.reads_folder})
-    if plan.precision == "int8" and data.on_device:
+    if draft.plan.precision == "int8" and data.on_device:
         raise UsageError(f"dataset {data.name!r} has no images to calibrate 8-bit integers with",
                          "choose images with '--data', or '--data generated' to measure speed only")
-    instances = chosen.join(executed)
-    if options.results.predictions:
-        predictions.writer_class(options.results.predictions)
-        check_target(options.results.predictions)
-    length = None if data.finite else plan.combined_batch * (
+
+
+def _request(draft: _Draft, input_size: int) -> DatasetRequest:
+    """Return the arguments for the dataset."""
+    options, data = draft.options, draft.data
+    length = None if data.finite else draft.plan.combined_batch * (
         options.execution.iterations or BENCHMARK_ITERATIONS)
-    preprocessing = preprocessing_of_run(stored, options.network, registry)
-    request = request_of(options.network, options.dataset, preprocessing.input_size, length)
+    request = request_of(options.network, options.dataset, input_size, length)
     if data.labelled and data.finite:  # its classes are matched with those of the model
-        request = replace(request, num_classes=None)
-    dataset = open_dataset(data, request, options.plugins, registry, no_split_hint=_NO_SPLIT) \
-        if images is None else given_at(images, preprocessing.input_size)
-    network = options.network if stored else network_of(options, data, dataset)
-    graph = None if stored else graph_of_run(chosen, options, network, executed, registry)
-    built = stored.built if stored else (graph and graph.read(registry)) or model_of(
-        options, network, registry)
+        return replace(request, num_classes=None)
+    return request
+
+
+def _network(draft: _Draft, dataset: ImageDataset) -> Tuple[BuiltModel, Optional[StoredGraph]]:
+    """Return the network of the registry, and where its graph is stored, if it is."""
+    options, registry = draft.options, draft.registry
+    network = network_of(options, draft.data, dataset)
+    graph = graph_of_run(draft.chosen, options, network, draft.executed, registry)
+    built = (graph and graph.read(registry)) or model_of(options, network, registry)
     if network.source == "random" and len(dataset.class_names) == built.card.classes:
         built = built.with_card(class_names=tuple(dataset.class_names))
-    plan, executed = (replace(each, preprocessing=built.preprocessing) for each in (plan, executed))
-    check_images(executed)
-    total = _total(options, data, len(dataset), plan)
-    executed = executed.for_images(total)
-    match = matched(options, data, dataset, built.card)
-    notes += [*([match.note] if match and match.note else []),
-              *(stored.notes if stored else assumptions(network, built.card, registry)),
-              *unscored_notes(options, dataset, built, registry)]
-    notes += idle_notes(options, _states(plan, as_opened(data, dataset)), registry)
-    notes = [*(f"backend {name!r} is not used: {why}" for name, why in refusals.items()),
-             *notes, *dataset.notes, *enlarged(dataset, built.input_size)]
-    if plan.precision == "int8" and not data.finite:
-        notes.append("8-bit integers are calibrated with random images: the speed is "
-                     "representative, but their predictions are meaningless")
-    return Job(options, plan, executed, chosen, data, dataset, built, match, request, instances,
-               notes, registry, given, again, graph, total, choice)
+    return built, graph
 
 
 def _record_of(images: ImageDataset) -> DatasetSpec:

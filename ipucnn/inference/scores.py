@@ -9,7 +9,7 @@ import numpy
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.accuracy import UNKNOWN, TopK
-from ipucnn.data import ImageDataset
+from ipucnn.data import ImageDataset, Label
 from ipucnn.data.labels import id_of, labels_of_batch
 from ipucnn.inference import predictions
 from ipucnn.inference.answers import Answer, Answers
@@ -61,14 +61,7 @@ class Scores:
 
     def add(self, batch: Batch, outputs: Any) -> None:
         """Score a batch; the model's outputs are `(n, num_outputs)`, an array or a tensor."""
-        # a run longer than its data repeats it in order; in the second pass an index is lower
-        # than the next one of the first pass, which lacks only images that cannot be read
-        fresh: List[int] = []
-        for row, index in enumerate(batch.indices):
-            self._first_pass = self._first_pass and index >= self._next
-            self._next = index + self._stride
-            if self._first_pass:
-                fresh.append(row)
+        fresh = self._fresh(batch.indices)
         if not fresh:
             return
         names = [self._dataset.name(batch.indices[row]) for row in fresh]
@@ -81,30 +74,15 @@ class Scores:
             self._first_failed = self._first_failed or failed[0]
             self._failed += len(failed)
         if self._writer is not None:
-            ids = [id_of(self._dataset, batch.indices[row]) for row in fresh]
-            one = self._match is not None and not self._dataset.multi_label
-            lines = predictions.described(predictions.rows(
-                names, [label if isinstance(label, int) else None for label in labels] if one
-                else None, probabilities, self._class_names, self._top_k,
-                ids if self._dataset.has_image_ids else None),
-                self._dataset.class_names, self._dataset.split)
-            for line, good, label in zip(lines, finite.tolist(), labels):
-                if not good:
-                    line.update(dict.fromkeys(predictions.columns(self._top_k, False)[1:]))
-                if one and isinstance(label, int) and self._match is not None:
-                    # the number of the model's class, to compare with `class_1`
-                    line["label"] = self._match.outputs[label]
-                if isinstance(label, tuple):
-                    line["labels"] = "|".join(self._dataset.class_names[number]
-                                              for number in label)
-            self._writer.write(lines, [batch.indices[row] for row in fresh])
+            indices = [batch.indices[row] for row in fresh]
+            self._writer.write(self._lines(names, indices, labels, probabilities, finite), indices)
         # the order of logits; probabilities close to 1 are rounded
         ranked = outputs if outputs.shape[1] > 1 else probabilities
         ranked = numpy.where(finite[:, None], ranked, 0)
         known: Optional[Array] = None
         if self._match is not None:
             self._labels += sum(label is not None for label in labels)
-            known = labels_of_batch(labels_by_output(self._match, labels, UNKNOWN),
+            known = labels_of_batch(labels_by_output(self._match, labels),
                                     len(self._class_names))
             self._count.add(ranked, known * finite[:, None] if known.ndim > 1 else numpy.where(
                 finite | (known == UNKNOWN), known, len(self._class_names)))
@@ -112,6 +90,41 @@ class Scores:
             self.evidence.add([batch.indices[row] for row in fresh], probabilities, known)
         best = ranked.argmax(1)
         self._keep(batch, fresh, best, _picked(probabilities, best), known)
+
+    def _fresh(self, indices: Sequence[int]) -> List[int]:
+        """Return the rows of a batch with images of the first pass over the data.
+
+        A run longer than its data repeats it in order; in the second pass an index is lower than
+        the next one of the first pass, which lacks only images that cannot be read.
+        """
+        fresh: List[int] = []
+        for row, index in enumerate(indices):
+            self._first_pass = self._first_pass and index >= self._next
+            self._next = index + self._stride
+            if self._first_pass:
+                fresh.append(row)
+        return fresh
+
+    def _lines(self, names: Sequence[str], indices: Sequence[int],
+               labels: Sequence[Optional[Label]], probabilities: Array,
+               finite: Array) -> List[Dict[str, Any]]:
+        """Return the lines of images in the file of predictions."""
+        dataset = self._dataset
+        one = self._match is not None and not dataset.multi_label
+        lines = predictions.described(predictions.rows(
+            names, [label if isinstance(label, int) else None for label in labels] if one
+            else None, probabilities, self._class_names, self._top_k,
+            [id_of(dataset, index) for index in indices] if dataset.has_image_ids else None),
+            dataset.class_names, dataset.split)
+        for line, good, label in zip(lines, finite.tolist(), labels):
+            if not good:
+                line.update(dict.fromkeys(predictions.columns(self._top_k, False)[1:]))
+            if one and isinstance(label, int) and self._match is not None:
+                # the number of the model's class, to compare with `class_1`
+                line["label"] = self._match.outputs[label]
+            if isinstance(label, tuple):
+                line["labels"] = "|".join(dataset.class_names[number] for number in label)
+        return lines
 
     def _keep(self, batch: Batch, fresh: Sequence[int], best: Array, certain: Array,
               known: Optional[Array]) -> None:

@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any, Counter, Iterator, List, Mapping, Optiona
 
 from ipucnn.core.errors import IpucnnError, UsageError, WeightsError
 from ipucnn.core.execution.backend import InferenceSession
-from ipucnn.core.execution.selection import (
-    Chosen,
-    choose_backend,
-    lacks,
-    probed,
-    rank_of,
-    settled,
-)
+from ipucnn.core.execution.offers import lacks
+from ipucnn.core.execution.selection import Chosen, choose_backend, probed, rank_of, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine
 from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data.given import GivenImages
+from ipucnn.data.given_images import GivenImages
 from ipucnn.inference.measured import Measured, Rate, Record, given_options, source_of
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import prepare, session_of

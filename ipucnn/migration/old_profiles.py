@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import expanded_path, make_folder, read_limited, write_text
-from ipucnn.core.names import key
+from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.parts import other_input
 from ipucnn.core.options.profiles import LIMIT, load, resolve
 from ipucnn.migration.acceptance import check_plan
@@ -152,13 +152,13 @@ def _script(options: List[str], config: str, meant: Tuple[str, Any]) -> Script:
                               if script.command in _PROFILED})))
     parent = expanded_path(config).resolve().parent.name
     return min(found, key=lambda script: (
-        sum("--" + name.replace("_", "-") not in script.by_spelling() for name in options),
+        sum(flag_of(name) not in script.by_spelling() for name in options),
         (parent == "train") != (script.command == "train"), FAMILIES.index(script.family)))
 
 
 def _argument(script: Script, spelling: str, value: Any) -> Optional[Argument]:
     """Return an option of a configuration as on a command line; None if it is not set."""
-    option = script.by_spelling().get("--" + spelling.replace("_", "-"))
+    option = script.by_spelling().get(flag_of(spelling))
     if isinstance(value, Mapping):  # `--model-kwargs a=1`
         value = [f"{name}={item}" for name, item in value.items()]
     values = value if isinstance(value, list) else [value]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.benchmarking.options import BenchOptions
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import Declared
 from ipucnn.core.options.owners import builtin_owners
@@ -116,7 +117,7 @@ def declaration(command: str, spelling: str) -> Optional[Declared]:
 def canonical(command: str, spelling: str) -> str:
     """Return the canonical flag of an option of ipucnn."""
     found = declaration(command, spelling)
-    return found.flag if found is not None else "--" + spelling.replace("_", "-")
+    return found.flag if found is not None else flag_of(spelling)
 
 
 @functools.lru_cache(maxsize=None)
@@ -171,5 +172,5 @@ def _option(command: str, name: str, details: Mapping[str, Any]) -> OldOption:
     return OldOption(
         name=name, takes=takes, to=to, none=details.get("none", ""), why=details.get("why", ""),
         rule=details.get("rule", ""),
-        spellings=("--" + name.replace("_", "-"), *details.get("short", ()),
+        spellings=(flag_of(name), *details.get("short", ()),
                    *("--" + other for other in details.get("also", ()))))

@@ -22,11 +22,11 @@ from ipucnn.core.registry.records import ModelSpec, NormLayerSpec, PublishedWeig
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.models.built import BuiltModel
-from ipucnn.models.made import check_model, check_norm
 from ipucnn.models.memory_checks import MANY_OUTPUTS, check_weights
 from ipucnn.models.norms import NormSite
 from ipucnn.models.options import ModelOptions
 from ipucnn.models.surgery import pad_input_channels, replace_norms, zero_init_residual
+from ipucnn.models.target_checks import check_model, check_norm
 from ipucnn.models.tracing import count, usable_splits
 from ipucnn.models.weights import load_by_output, load_weights
 from ipucnn.models.weights_card import card_of, preprocessing_of

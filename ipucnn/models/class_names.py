@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.names import class_key
 from ipucnn.data import Label
 from ipucnn.models.card import listed
@@ -154,16 +155,14 @@ def _is_synset(name: str) -> bool:
     return len(name) == 9 and name[0] == "n" and name[1:].isdecimal()
 
 
-def labels_by_output(match: ClassMatch, labels: Sequence[Optional[Label]],
-                     unknown: int) -> List[Label]:
-    """Return the model's class of each label; `unknown` where there is none.
+def labels_by_output(match: ClassMatch, labels: Sequence[Optional[Label]]) -> List[Label]:
+    """Return the model's class of each label; `UNKNOWN` where there is none.
 
     Of several classes of an image, those that the model lacks are left out.
 
     Args:
         match: of the dataset's classes.
         labels: of images; None for unknown labels.
-        unknown: the value for images whose class is unknown.
     """
     found: List[Label] = []
     for label in labels:
@@ -172,5 +171,5 @@ def labels_by_output(match: ClassMatch, labels: Sequence[Optional[Label]],
                                for output in [match.outputs[number]] if output is not None))
         else:
             output = None if label is None else match.outputs[label]
-            found.append(unknown if output is None else output)
+            found.append(UNKNOWN if output is None else output)
     return found

@@ -228,20 +228,8 @@ def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
     value = 1 if plan.precision == "int8" else 2 if plan.half else 4
     # of autocast, and of the rounding after an update
     copies = 0 if ipu or not plan.training or not plan.half else 4 if halves else 2
-    gradient, state = 0.0, 0.0
-    if plan.training:
-        count = state_tensors(options, registry)
-        accumulates = plan.gradient_accumulation > 1
-        gradient = weight if accumulates or not ipu else 0
-        state = count * weight if not ipu else min(count, 1) * weight + max(count - 1, 0) * 4
-        if ipu and count and _is_combined(options, registry) and accumulates:
-            state = 0.0  # one tensor for both
-        if options.plugins.value("offload_optimizer"):
-            state = 0.0
-        elif options.plugins.value("enable_optimizer_rts"):
-            state /= plan.replicas
-        if options.get("ema_decay"):
-            state += weight
+    gradient, state = _of_update(options, plan, registry, ipu, weight) if plan.training \
+        else (0.0, 0.0)
     pixel = 1 if plan.pixels == "uint8" else value
     pipelined = plan.recompute != "none" or (ipu and key(options.get("backend")) != "popart")
     size = plan.preprocessing.input_size
@@ -252,9 +240,31 @@ def storing(options: CommandOptions, plan: ExecutionPlan, registry: Registry, de
         str(options.plugins.value("pipeline_schedule") or "1f1b"))
 
 
-def _is_combined(options: CommandOptions, registry: Registry) -> bool:
-    spec = registry.get_typed(OptimizerSpec, options.get("optimizer"))
-    return spec.name == "sgd_combined"
+def _of_update(options: CommandOptions, plan: ExecutionPlan, registry: Registry, ipu: bool,
+               weight: int) -> Tuple[float, float]:
+    """Return the bytes per weight of the gradient, and of the optimizer with a moving average.
+
+    Args:
+        options: of the training.
+        plan: of it.
+        registry: where the optimizer is looked up.
+        ipu: whether the device is an IPU.
+        weight: bytes of a weight.
+    """
+    count = state_tensors(options, registry)
+    accumulates = plan.gradient_accumulation > 1
+    gradient = weight if accumulates or not ipu else 0
+    state: float = count * weight if not ipu else min(count, 1) * weight + max(count - 1, 0) * 4
+    optimizer = registry.get_typed(OptimizerSpec, options.get("optimizer"))
+    if ipu and count and accumulates and optimizer.name == "sgd_combined":
+        state = 0.0  # one tensor for both
+    if options.plugins.value("offload_optimizer"):
+        state = 0.0
+    elif options.plugins.value("enable_optimizer_rts"):
+        state /= plan.replicas
+    if options.get("ema_decay"):
+        state += weight
+    return gradient, state
 
 
 def state_tensors(options: CommandOptions, registry: Registry) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, 
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.files import expanded_path
-from ipucnn.core.names import key
+from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.composition import Given
 from ipucnn.core.options.declaration import lookup
 from ipucnn.core.registry.kinds import KINDS
@@ -66,7 +66,7 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
         if _adds_distribution(name, given.get(name), value):
             settled[name] = given[name]
         elif given.get(name) is not None and not _same(name, given[name], value, registry):
-            flag = "--" + name.replace("_", "-")
+            flag = flag_of(name)
             raise UsageError(f"'{flag} {given[name]}' contradicts the weights in {weights!r}, "
                              f"whose {_WORDS[name]} is {value}",
                              f"leave '{flag}' out, or name other weights")
@@ -98,7 +98,7 @@ def _check_options(options: Mapping[str, Any], card: ModelCard, weights: str,
             if not any(one is not None and lookup(one, name.rpartition(".")[2]) for one in known)]
     if not gone or len(known) < 2 or not owners:
         return
-    flags = ", ".join(f"'--{name.replace('_', '-')}'" for name in gone)
+    flags = ", ".join(f"'{flag_of(name)}'" for name in gone)
     raise UsageError(
         f"{weights!r} contains the {'option' if len(gone) == 1 else 'options'} {flags}, which "
         f"{' or '.join(owners)} does not have any more",

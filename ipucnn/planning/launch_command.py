@@ -7,6 +7,7 @@ from typing import Any, List, Mapping
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launcher_named
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import LauncherSpec
@@ -66,7 +67,7 @@ def train_words(given: Mapping[str, Any]) -> List[str]:
 
 
 def _words(name: str, value: Any) -> List[str]:
-    flag = "--" + name.replace("_", "-")
+    flag = flag_of(name)
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
     values = value if isinstance(value, (list, tuple)) else [value]

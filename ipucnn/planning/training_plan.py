@@ -7,8 +7,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launcher_named
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import common_options, default_of
 from ipucnn.core.options.owners import AUTO
@@ -22,7 +22,7 @@ from ipucnn.planning.options import IPU_LAUNCHER, PlanOptions
 from ipucnn.planning.stages import Pipeline, devices_of, pipeline_of
 from ipucnn.planning.times import Times, times_of
 from ipucnn.planning.warnings import warnings
-from ipucnn.training.defaults import foreseen_size, size_note
+from ipucnn.training.defaults import OF_IMAGES, foreseen_size, size_note
 from ipucnn.training.idle_options import notes_on_idle
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import (
@@ -32,9 +32,6 @@ from ipucnn.training.outline import (
     limited_epoch,
     reduction_note,
 )
-
-_OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
-"""Options that a training chooses from its images unless they are given."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -210,7 +207,7 @@ def plan_training(options: TrainOptions, launch: PlanOptions, registry: Registry
 def _unread(options: TrainOptions, data: DatasetSpec) -> List[str]:
     """Return the note about the options that a training chooses from the images of a folder."""
     place = options.dataset.data_dir
-    unset = [f"'{item.flag}'" for item in common_options(TrainOptions) if item.name in _OF_IMAGES
+    unset = [f"'{item.flag}'" for item in common_options(TrainOptions) if item.name in OF_IMAGES
              and options.get(item.name) is None]
     if not place or not unset or not data.reads_folder or data.train_samples:
         return []

@@ -92,13 +92,13 @@ def svg(content: Markup, label: str, size: Tuple[float, float] = (WIDTH, HEIGHT)
                   ).format(*size, printable(label), css, content)
 
 
-def line_chart(chart: CurveChart, x_label: str = "epoch") -> Markup:
-    """Return the SVG of curves; each has its values for the page's script."""
+def line_chart(chart: CurveChart) -> Markup:
+    """Return the SVG of curves over epochs; each has its values for the page's script."""
     points = [point for curve in chart.curves for point in curve.points]
     xs, ys = [x for x, _ in points], [y for _, y in points]
     low = min(ys)
     axes = Axes((min(xs), max(xs)), (0.0 if 0 < low < 0.5 * max(ys) else low, max(ys)))
-    parts = [axes.drawn(x_label, _whole(xs))]
+    parts = [axes.drawn("epoch", _whole(xs))]
     for curve in chart.curves:
         places = [(axes.across(x), axes.up(y)) for x, y in curve.points]
         path = "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)

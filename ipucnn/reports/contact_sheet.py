@@ -15,10 +15,10 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.dataset_checks import image_of
 from ipucnn.data.formats.recognition import dataset_in
 from ipucnn.data.opening import open_dataset
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.returned import image_of
 from ipucnn.reports.sheet import Sheet, Shown
 from ipucnn.reports.thumbnails import thumbnail
 

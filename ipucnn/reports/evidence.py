@@ -138,12 +138,11 @@ def _calibration(probability: Any, right: Any, known: Any) -> List[List[float]]:
             for images, total, correct in zip(*columns)]
 
 
-def merged(parts: Sequence[Dict[str, Any]], shown: int = SHOWN) -> Dict[str, Any]:
+def merged(parts: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     """Return the evidence of several processes together.
 
     Args:
         parts: what `Evidence.reduced` returned in each, of the same classes.
-        shown: images of each selection.
     """
     if len(parts) < 2:
         return dict(parts[0]) if parts else {}
@@ -159,7 +158,7 @@ def merged(parts: Sequence[Dict[str, Any]], shown: int = SHOWN) -> Dict[str, Any
                                for rows in zip(*(part["calibration"] for part in parts))]
     together["shown"] = {name: sorted(
         (row for part in parts for row in part["shown"][name]),
-        key=_by_margin if name == "doubtful" else _by_probability)[:shown] for name in SELECTIONS}
+        key=_by_margin if name == "doubtful" else _by_probability)[:SHOWN] for name in SELECTIONS}
     return together
 
 

@@ -46,8 +46,8 @@ def checked(value: Any) -> str:
 def of_dataset(dataset: ImageDataset) -> Callable[[Dict[str, Any]], str]:
     """Return a function that makes the thumbnail of a selected image of a dataset."""
     def made(row: Dict[str, Any]) -> str:
+        from ipucnn.data.dataset_checks import file_of, image_of
         from ipucnn.data.images import decode_pixels
-        from ipucnn.data.returned import file_of, image_of
 
         index = row["index"]
         try:

@@ -189,11 +189,10 @@ def _fitted(line: str, width: int) -> str:
     return line if len(line) <= width else line[:max(0, width - 1)] + "…"
 
 
-def age(status: Mapping[str, Any], now: Optional[float] = None) -> float:
+def age(status: Mapping[str, Any]) -> float:
     """Return the seconds since a status was written."""
     written = status.get("time")
-    current = time.time() if now is None else now
-    return max(0.0, current - written) if isinstance(written, (int, float)) else 0.0
+    return max(0.0, time.time() - written) if isinstance(written, (int, float)) else 0.0
 
 
 def facts_of(options: Mapping[str, Any]) -> Dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from typing import Callable, Iterator, List, Mapping, Sequence, Tuple
+from typing import Callable, Iterator, List, Sequence, Tuple
 
 from ipucnn.terminal.tables import emit
 
@@ -76,16 +76,16 @@ def joined(words: Sequence[str], place: int) -> Tuple[List[str], int]:
 
 
 @contextlib.contextmanager
-def completing(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+def completing() -> Iterator[None]:
     """Support completion of values with colons in bash, if a completion is requested.
 
     Bash inserts a completion after the last colon of the word.
     """
-    words = environment.get("COMP_WORDS", "").split("\n")
-    if environment.get(_ASKS) != "complete_bash" or not set(words) & set(_BREAKS):
+    words = os.environ.get("COMP_WORDS", "").split("\n")
+    if os.environ.get(_ASKS) != "complete_bash" or not set(words) & set(_BREAKS):
         yield
         return
-    whole, place = joined(words, int(environment.get("COMP_CWORD", "0")))
+    whole, place = joined(words, int(os.environ.get("COMP_CWORD", "0")))
     word = whole[place].rpartition("=")[2] if place < len(whole) else ""
     behind = word.rpartition(":")[0] + ":" if ":" in word else ""
     before = {name: os.environ.get(name, "") for name in ("COMP_WORDS", "COMP_CWORD")}

@@ -22,11 +22,17 @@ def sections(table: FlagTable, explained: bool) -> Iterator[Section]:
         explained: explain every option, those of all built-in plugins too; otherwise only the
             basic ones and those of the selected plugins, and name the others.
     """
-    common: Dict[str, List[Flag]] = {}
     shown = table.of_job()
+    yield from _common([flag for flag in shown if not flag.owners], explained)
+    yield from _of_plugins([flag for flag in shown if flag.owners and not flag.qualified],
+                           table.selected, explained)
+
+
+def _common(shown: Sequence[Flag], explained: bool) -> Iterator[Section]:
+    """Yield a section per heading of common options, and one that names the remaining ones."""
+    common: Dict[str, List[Flag]] = {}
     for flag in shown:
-        if not flag.owners:
-            common.setdefault(flag.heading, []).append(flag)
+        common.setdefault(flag.heading, []).append(flag)
     elsewhere: List[str] = []
     for heading, flags in common.items():
         rows = [row(flag, explained) for flag in flags if explained or flag.item.option.basic]
@@ -38,16 +44,20 @@ def sections(table: FlagTable, explained: bool) -> Iterator[Section]:
             elsewhere += others
     if elsewhere:
         yield "Further options", [], ", ".join(elsewhere)
-    plugins = [flag for flag in shown if flag.owners and not flag.qualified]
+
+
+def _of_plugins(plugins: Sequence[Flag], selected: Sequence[Owner],
+                explained: bool) -> Iterator[Section]:
+    """Yield a section per options class of plugins, and one that names those not selected."""
     for owners in _groups(plugins):
-        chosen = [owner for owner in owners if owner in table.selected]
+        chosen = [owner for owner in owners if owner in selected]
         if explained or chosen:
             flags = [flag for flag in plugins if set(flag.owners) & set(owners)]
             yield _heading(owners if explained else chosen), [
                 row(flag, explained, owners[0]) for flag in flags], ""
     if not explained:
         hidden = [flag.spellings[0] for flag in plugins
-                  if not set(flag.owners) & set(table.selected)]
+                  if not set(flag.owners) & set(selected)]
         if hidden:
             yield "Options of other plugins", [], ", ".join(hidden)
 

@@ -1,4 +1,4 @@
-"""Listings of plugins: names grouped by family, and suppressed warnings."""
+"""Listings of plugins: by family, as a table or page, and suppressed warnings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple
 
 from ipucnn.core.names import printable
 from ipucnn.core.registry.kinds import KINDS
+from ipucnn.core.showing import plain_table
 from ipucnn.terminal.layout import cells, wrapped
 
 if TYPE_CHECKING:
@@ -54,6 +55,22 @@ def by_family(rows: Sequence[Row], width: int) -> str:
         blocks.append("\n".join([KINDS[kind].plural if kind else "plugins",
                                  *_lines(lines, min(width, READABLE))]))
     return "\n\n".join(blocks)
+
+
+def row_table(rows: Sequence[Row]) -> str:
+    """Return a line per plugin with its aliases, provider and state."""
+    return plain_table(
+        ("kind", "name", "aliases", "summary", "provider", "state"),
+        [(row.kind or "plugin", row.name, ", ".join(row.spec.aliases) if row.spec else "",
+          row.spec.summary if row.spec else "", row.provider.label, row.state.value)
+         for row in rows])
+
+
+def problem_of(row: Row) -> str:
+    """Return why a plugin is not usable, and what to do about it, in one line."""
+    return (f"{row.kind or 'plugin'} '{row.name}' of {row.provider.label} "
+            f"({row.provider.entry_point}) is {row.state.value}: {row.cause}"
+            + (f"; {row.remedy}" if row.remedy else ""))
 
 
 def as_markdown(rows: Sequence[Row]) -> str:

@@ -157,15 +157,14 @@ def len_of(value: Any) -> int:
 
 
 def add_command(app: typer.Typer, function: Callable[[Dict[str, Any]], Any],
-                *options_classes: type, name: Optional[str] = None) -> None:
+                *options_classes: type) -> None:
     """Add a command with declared options to an application.
 
     Args:
         app: the application.
-        function: the command; it is called with the options that were given, by name, and returns
-            the exit code or None. Its docstring is the help text.
+        function: the command of this name; it is called with the options that were given, by name,
+            and returns the exit code or None. Its docstring is the help text.
         options_classes: the classes that declare the options.
-        name: the command's name; the function's when None.
     """
     def registered() -> None:
         """Act as a placeholder: `OptionsCommand.invoke` calls the function itself."""
@@ -173,7 +172,7 @@ def add_command(app: typer.Typer, function: Callable[[Dict[str, Any]], Any],
     registered.__doc__ = function.__doc__
     made = type("Command", (OptionsCommand,), {
         "options_classes": options_classes, "body": staticmethod(function)})
-    app.command(name or function.__name__, cls=made)(registered)
+    app.command(function.__name__, cls=made)(registered)
 
 
 def _parameters(flags: Sequence[Flag], command: str = "") -> List[Any]:

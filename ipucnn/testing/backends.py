@@ -158,7 +158,7 @@ class BackendSuite(TrainingChecks):
 
     def test_undeclared_precision_is_refused(self) -> None:
         """A plan in a precision that the record does not list is rejected before compilation."""
-        from ipucnn.core.execution.selection import check_offer
+        from ipucnn.core.execution.offers import check_offer
         from ipucnn.inference.options import RunOptions
 
         for precision in [p for p in PRECISIONS if p not in self.spec.precisions]:

@@ -11,9 +11,12 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
-from ipucnn.data.returned import image_of
+from ipucnn.data.dataset_checks import image_of
 from ipucnn.models.weights_card import half_size
 from ipucnn.training.options import TrainOptions
+
+OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
+"""Options whose values a training chooses from its images, unless they are given."""
 
 LARGEST_BATCH = 32
 """Micro-batch if there are enough images; it fits into the memory of common devices."""

@@ -10,15 +10,14 @@ from typing import Any, Iterator, List, Optional, Sequence, Tuple
 import numpy
 import torch
 
-from ipucnn.core.execution.accuracy import UNKNOWN
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import TrainingBatch, TrainingSession
 from ipucnn.data.augment import TrainTransform
+from ipucnn.data.dataset_checks import order_of
 from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
-from ipucnn.data.returned import order_of
 from ipucnn.data.session_loader import feed
 from ipucnn.models.class_names import labels_by_output
 from ipucnn.training.class_balance import without_label
@@ -139,7 +138,7 @@ def _labels(batch: Batch, prepared: Prepared) -> torch.Tensor:
     if prepared.match is not None:
         if None in batch.labels:
             raise without_label(prepared.dataset, batch.indices[batch.labels.index(None)])
-        return label_tensor(labels_by_output(prepared.match, batch.labels, UNKNOWN), classes)
+        return label_tensor(labels_by_output(prepared.match, batch.labels), classes)
     # generated images: labels are arbitrary
     return torch.tensor([index % classes for index in batch.indices])
 

@@ -21,7 +21,6 @@ FILE = ".lock"
 """Name of the file that is locked; it names the process that holds it."""
 
 
-
 @dataclass
 class _Held:
     """The thread that holds a folder, and its open file."""
@@ -53,7 +52,6 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         yield
         return
     path = folder / FILE
-    stored = on_store(folder)
     try:
         descriptor, own = _acquired(path)
     except OSError as error:
@@ -71,16 +69,8 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
         _held[real] = held
         try:
             _sign(descriptor)
-            if stored is None:
+            with _uploading(folder, option, report):
                 yield
-            else:
-                with leased(stored.store, option, report, stored.lose) as taken:
-                    stored.taken = taken
-                    stored.begin()
-                    try:
-                        yield
-                    finally:
-                        stored.close()
         finally:
             del _held[real]
             with suppress(OSError):  # while it is still locked
@@ -88,6 +78,22 @@ def locked(folder: Path, option: str, report: Callable[[str], None]) -> Iterator
                     path.unlink()
     finally:
         os.close(held.descriptor)
+
+
+@contextmanager
+def _uploading(folder: Path, option: str, report: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lease of the store that a folder is copied to, and copy to it, if there is one."""
+    stored = on_store(folder)
+    if stored is None:
+        yield
+        return
+    with leased(stored.store, option, report, stored.lose) as taken:
+        stored.taken = taken
+        stored.begin()
+        try:
+            yield
+        finally:
+            stored.close()
 
 
 def check_held(folder: Path) -> None:

@@ -20,11 +20,11 @@ from ipucnn.core.machine import available_memory
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
+from ipucnn.data.dataset_checks import order_of
 from ipucnn.data.images import decoder_versions
 from ipucnn.data.pixel_cache import PixelCache, sampled
 from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove, supported
 from ipucnn.data.prepare import Preparation
-from ipucnn.data.returned import order_of
 from ipucnn.training.feed import transform_of
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.preparation import Prepared
@@ -49,9 +49,7 @@ def kept_images(prepared: Prepared) -> Iterator[None]:
     Raises:
         UsageError: images of this dataset cannot be cached.
     """
-    note = no_cache(prepared.options, prepared.data, prepared.dataset)
-    prepared.notes += [note] if note else []
-    if note is not None:
+    if not is_cached(prepared.options, prepared.data, prepared.dataset, prepared.notes.append):
         yield
         return
     with closing(ImageCaches()) as caches:
@@ -68,14 +66,15 @@ def kept_images(prepared: Prepared) -> Iterator[None]:
             prepared.cache = prepared.validation_cache = None
 
 
-def no_cache(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
-             once: bool = False) -> Optional[str]:
-    """Return a note, which may be empty, if images are not cached; None if they are.
+def is_cached(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
+              note: Callable[[str], None], once: bool = False) -> bool:
+    """Return whether images are cached.
 
     Args:
         options: of the training or validation.
         data: the dataset's record.
         dataset: its images.
+        note: receives the reason if a cache is requested and of no use.
         once: whether every image is used only once.
 
     Raises:
@@ -83,14 +82,16 @@ def no_cache(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
     """
     mode, name = options.dataset.cache_images, data.name
     if mode == "none" or data.on_device:
-        return ""
+        return False
     if not data.finite:
         raise UsageError(f"'--cache-images {mode}' cannot be used with dataset {name!r}, which has "
                          "no end", "leave it out, or choose another '--data'")
     if dataset.in_memory:
-        return f"'--cache-images {mode}' has no effect: dataset {name!r} has its images in memory"
+        note(f"'--cache-images {mode}' has no effect: dataset {name!r} has its images in memory")
+        return False
     if mode == "ram" and once:
-        return f"'--cache-images {mode}' has no effect: every image is used once"
+        note(f"'--cache-images {mode}' has no effect: every image is used once")
+        return False
     if mode == "disk" and not dataset.version():
         raise UsageError(f"'--cache-images disk' cannot be used with these images of dataset "
                          f"{name!r}: it cannot notice that they have changed",
@@ -98,7 +99,7 @@ def no_cache(options: TrainOptions, data: DatasetSpec, dataset: ImageDataset,
     if not supported():
         raise UsageError(f"'--cache-images {mode}' cannot be used on this system, which lacks "
                          "'preadv'", "leave it out")
-    return None
+    return True
 
 
 def _training_images(prepared: Prepared) -> Images:

@@ -27,7 +27,6 @@ from ipucnn.training.folder_lock import locked
 from ipucnn.training.job import train
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.outline import fine_tuning, fine_tuning_plan
-from ipucnn.training.preparation import holds_out
 from ipucnn.training.stored_options import AverageOptions
 from ipucnn.training.train_result import TrainResult
 from ipucnn.training.trainer import EARLY_STOPPING
@@ -121,7 +120,7 @@ def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
     built = build_stored(stored, registry)
     request = replace(request_of(training.network, training.dataset, built.input_size,
                                  options.reestimate_batch_norm), split="train",
-                      hold_out=holds_out(training))
+                      hold_out=training.validation.holds_out)
     dataset = open_dataset(data, request, training.plugins, registry, options.data_dir)
 
     def estimated(weights: StateDict) -> StateDict:
@@ -135,8 +134,8 @@ def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
 
 def _images(dataset: Any, preprocessing: Preprocessing, training: TrainOptions,
             count: int) -> Iterator[Any]:
+    from ipucnn.data.dataset_checks import order_of
     from ipucnn.data.host_loader import HostLoader
-    from ipucnn.data.returned import order_of
 
     order = order_of(dataset, training.dataset.seed, 0)[:count]
     size = max(2, training.execution.micro_batch)

@@ -12,7 +12,7 @@ from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.training_session import OptimizerChoice
 from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.models.made import checked_optimizer
+from ipucnn.models.target_checks import checked_optimizer
 from ipucnn.training.options import TrainOptions
 
 _ROUNDING = 1e-9  # 3 * (1 / 3) must count as 1

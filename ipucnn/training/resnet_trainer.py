@@ -19,6 +19,7 @@ from typing import (
 )
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.assignment import by_name, options_for
 from ipucnn.core.options.composition import Given, default_of
 from ipucnn.core.options.declaration import option
@@ -156,7 +157,7 @@ def _merged(sources: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
         for old, others in STANDS_FOR.items():
             both = [name for name in others if old in source and name in source]
             if both:
-                raise UsageError(f"'{_flag(old)}' contradicts '{_flag(both[0])}'",
+                raise UsageError(f"'{flag_of(old)}' contradicts '{flag_of(both[0])}'",
                                  "leave one of them out")
             if old in source:
                 for name in others:
@@ -201,10 +202,6 @@ def _translate(values: Dict[str, Any], options_class: type, registry: "Registry"
         _set_stages(old, values, current, registry)
     if "base_learning_rate" in old:
         _set_rate(old["base_learning_rate"], values, current)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _dataset(name: str, registry: "Registry") -> str:

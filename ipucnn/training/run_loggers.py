@@ -1,4 +1,4 @@
-"""Calls the loggers of a training; failures of loggers do not stop it."""
+"""Creates and calls the loggers of a training; failures of loggers do not stop it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,24 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.loggers import FAILED, Logger, RunInfo
 from ipucnn.core.registry.loading import GUARDED, cause_of
+from ipucnn.core.registry.records import LoggerSpec
+from ipucnn.core.registry.registry import Registry
+from ipucnn.training.options import TrainOptions
+
+
+def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:
+    """Return the selected loggers, without duplicates.
+
+    Raises:
+        PluginError: a target returned something else.
+    """
+    specs = dict.fromkeys(registry.get_typed(LoggerSpec, name) for name in options.results.logger)
+    loggers = [registry.make_typed(Logger, spec, options=options.plugins.of("logger", spec.name))
+               for spec in specs]
+    for spec, logger in zip(specs, loggers):
+        if not logger.name:
+            logger.name = spec.name
+    return loggers
 
 
 class Loggers:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.building import common_values
 from ipucnn.core.options.composition import Given, common_option, default_of
 from ipucnn.core.options.declaration import Declared
@@ -117,11 +118,13 @@ def still_valid(values: Mapping[str, Any], registry: Registry, saved: Saved,
     kept: Dict[str, Any] = {}
     removed: List[str] = []
     for name, value in values.items():
-        found = [] if common_option(TrainOptions, name) else having(Given(name, None), owners)
+        if common_option(TrainOptions, name):
+            kept[name] = value
+            continue
+        found = having(Given(name, None), owners)
         if not found:
             others = having(Given(name, None), builtin_owners(KINDS, registry))
-            if common_option(TrainOptions, name) or any(
-                    is_default(item, value) for _, item in others):
+            if any(is_default(item, value) for _, item in others):
                 kept[name] = value
             else:
                 removed.append(name)
@@ -189,7 +192,7 @@ def _not_allowed(error: UsageError, owner: Owner, item: Declared, saved: Saved,
 def _removed(names: Sequence[str], users: Sequence[User], saved: Saved,
              replaceable: Collection[str]) -> UsageError:
     """Return the error for saved options that no plugin has any more."""
-    flags = ", ".join(f"'--{name.replace('_', '-')}'" for name in names)
+    flags = ", ".join(f"'{flag_of(name)}'" for name in names)
     options = "option" if len(names) == 1 else "options"
     if not users:
         return UsageError(f"'{saved.place}' contains the {options} {flags}, which this version of "
@@ -197,7 +200,7 @@ def _removed(names: Sequence[str], users: Sequence[User], saved: Saved,
                           + _numbered(saved.versions.get("ipucnn")))
     plugins = " or ".join(f"{kind.name} {spec.name!r} of {provider.label}"
                           for kind, spec, provider in users)
-    ways = [f"replace it with '--{kind.selector.replace('_', '-')} NAME'"
+    ways = [f"replace it with '{flag_of(kind.selector)} NAME'"
             for kind, _, _ in users if kind.name in replaceable]
     ways.append("start from its weights with 'ipucnn train --weights FILE'")
     return UsageError(
@@ -233,7 +236,7 @@ def _unusable(kind: Kind, value: Any, registry: Registry) -> Optional[Tuple[str,
 
 
 def _refusal(kind: Kind, name: str, error: IpucnnError, replaceable: bool) -> UsageError:
-    flag = "--" + kind.selector.replace("_", "-")
+    flag = flag_of(kind.selector)
     remedy = "install its plugin, or name its file with '--plugin'"
     if replaceable:
         remedy += f", or replace it with '{flag} NAME'"

@@ -15,7 +15,7 @@ from ipucnn.core.names import brief
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
-from ipucnn.data.returned import who
+from ipucnn.data.dataset_checks import who
 from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.checkpoint_content import CLASS_COUNTS
 from ipucnn.models.class_names import match_classes

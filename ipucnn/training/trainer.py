@@ -78,7 +78,7 @@ class Trainer:
             self._run()
         except Interrupted as interrupt:  # within a validation
             self.stopped_by = str(interrupt)
-            if self.saved not in (self._name(), self._name(extra=True)):
+            if not self._is_saved():
                 self._save(final=True)
         finally:
             if self._ahead is not None:
@@ -119,21 +119,8 @@ class Trainer:
                 if item is None:
                     self._last_row()
                     break
-                batch, consumed = item
                 waited = time.perf_counter() - requested
-                self._begin_next(feed)
-                if not self.update and feed.loader is not None:
-                    self.records.samples(batch, self.prepared.built.card.names)
-                lr, scaling = self._set_rates()
-                result = self._step(batch, lr, scaling)
-                self.update += self.prepared.plan.device_iterations
-                self.call += 1
-                self.consumed = consumed
-                self._check_state()
-                if feed.loader is not None:
-                    self.figures.bad = feed.bad
-                self.figures.add(result)
-                samples = result.samples * self.prepared.plan.instances
+                samples, lr, scaling = self._host_call(feed, *item)
                 self.pace.add(samples, time.perf_counter() - requested, waited)
                 images += samples
                 self.reporter.status(self._position(), lr)
@@ -146,10 +133,39 @@ class Trainer:
         if not self.call:
             raise IpucnnError("no host call could be filled with readable images",
                               "use a smaller '--batch-size'")
-        seconds = time.perf_counter() - started
+        return self._end_epoch(images / (time.perf_counter() - started))
+
+    def _host_call(self, feed: Feed, batch: Any, consumed: int) -> Tuple[int, float, float]:
+        """Train with the images of a host call.
+
+        Args:
+            feed: that of this epoch.
+            batch: the images.
+            consumed: images of the epoch up to and with these.
+
+        Returns:
+            The number of images over all instances, the learning rate and the loss scaling.
+        """
+        self._begin_next(feed)
+        if not self.update and feed.loader is not None:
+            self.records.samples(batch, self.prepared.built.card.names)
+        lr, scaling = self._rates(self.call)
+        self.session.set_rates(lr, scaling)
+        result = self._step(batch, lr, scaling)
+        self.update += self.prepared.plan.device_iterations
+        self.call += 1
+        self.consumed = consumed
+        self._check_state()
+        if feed.loader is not None:
+            self.figures.bad = feed.bad
+        self.figures.add(result)
+        return result.samples * self.prepared.plan.instances, lr, scaling
+
+    def _end_epoch(self, images_per_second: float) -> bool:
+        """Record the end of an epoch, and save if it is due; return whether to train further."""
         self.epoch, self.call, self.consumed = self.epoch + 1, 0, 0
         self.figures.end_epoch(self.instances)
-        self.reporter.epoch(self._position(), images / seconds)
+        self.reporter.epoch(self._position(), images_per_second)
         if self.figures.skipped_updates >= self.update:
             raise IpucnnError(f"all {self.update} updates are skipped: their loss is not finite",
                               "use a lower '--lr' or a longer '--warmup-epoch', more precision")
@@ -170,11 +186,6 @@ class Trainer:
         if last and self.epoch + 1 < self.epochs and feed.loader is not None:
             self._ahead = Feed(self.prepared, self.session, self.epoch + 1, bad=feed.bad)
             self._ahead.begin()
-
-    def _set_rates(self) -> Tuple[float, float]:
-        lr, scaling = self._rates(self.call)
-        self.session.set_rates(lr, scaling)
-        return lr, scaling
 
     def _rates(self, call: int) -> Tuple[float, float]:
         """Return learning rate and loss scaling of a host call of the epoch."""
@@ -247,6 +258,10 @@ class Trainer:
     def _name(self, extra: bool = False) -> str:
         return file_name(self.checkpoints, self._position(), extra)
 
+    def _is_saved(self) -> bool:
+        """Return whether a checkpoint of this position was saved."""
+        return self.saved in (self._name(), self._name(extra=True))
+
     def _save(self, final: bool = False, extra: Optional[bool] = None) -> None:
         """Save a checkpoint; `extra` (see `Checkpoint`) is set by default if none is due."""
         if self.folder is None:
@@ -312,7 +327,7 @@ class Trainer:
             return
         if self.epoch < self.epochs and not self.stopped_by:  # a callback has seen the validation
             self._stopping(now=True)
-            if self.stopped_by and self.saved not in (self._name(), self._name(extra=True)):
+            if self.stopped_by and not self._is_saved():
                 self._save(final=True)
 
     def _validate(self) -> None:

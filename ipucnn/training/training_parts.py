@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.options.declaration import (
     DEVICE_IMAGES,
     FIXED_IMAGES,
@@ -235,13 +236,15 @@ class AugmentationPart:
         return 0.08 if self.min_crop_area is None else self.min_crop_area
 
     @property
-    def _cuts(self) -> bool:
-        return (self.cutmix_lambda_low, self.cutmix_lambda_high) not in ((0.0, 0.0), (1.0, 1.0))
+    def mixing(self) -> MixOptions:
+        """How images are mixed."""
+        return MixOptions(self.mixup_alpha, self.cutmix_lambda_low, self.cutmix_lambda_high,
+                          self.cutmix_disable_prob)
 
     @property
     def least_micro_batch(self) -> int:
         """The smallest micro-batch: mixup needs 2 images, cutmix 3, both together 4."""
-        if self._cuts:
+        if self.mixing.cuts:
             return 4 if self.mixup_alpha else 3
         return 2 if self.mixup_alpha else 1
 
@@ -254,7 +257,7 @@ class AugmentationPart:
         needed = self.least_micro_batch
         if size < needed:
             what = " and ".join(name for name, on in (("mixup", self.mixup_alpha),
-                                                      ("cutmix", self._cuts)) if on)
+                                                      ("cutmix", self.mixing.cuts)) if on)
             raise UsageError(f"{what} cannot mix a micro-batch of {size}",
                              f"use '--batch-size {needed}' or more")
 
@@ -296,6 +299,11 @@ class ValidationPart:
     def mode(self) -> str:
         """The time of validation: `none`, `during` or `after`."""
         return "none" if self.no_validation else self.validation_mode
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether validation images come from the folder of the training images."""
+        return self.mode != "none" and not self.validation_data_dir
 
 
 _ONE_PHASE = "without half_res_training"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -13,7 +14,9 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.launching import fitted, is_first, sharing
-from ipucnn.core.execution.selection import check_offer, choose_backend
+from ipucnn.core.execution.losses import Loss
+from ipucnn.core.execution.offers import check_offer
+from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text
@@ -27,7 +30,7 @@ from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
-from ipucnn.data import ImageDataset
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import format_of
 from ipucnn.data.opening import (
     as_opened,
@@ -42,9 +45,9 @@ from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.store_paths import place_of, shown_path
 from ipucnn.training.idle_options import notes_on_idle
-from ipucnn.training.image_cache import ImageCaches, no_cache, validation_images
+from ipucnn.training.image_cache import ImageCaches, is_cached, validation_images
+from ipucnn.training.loss_of_training import check_loss, make_loss
 from ipucnn.training.options import TrainOptions, ValidatedTraining
-from ipucnn.training.preparation import check_loss, holds_out, make_loss
 from ipucnn.training.saved_plugins import UNNEEDED
 from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.stored_options import ValidateOptions, ValidationResults
@@ -80,42 +83,76 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
         raise DataError(f"there are no checkpoints in '{shown_path(place)}'",
                         "name a folder that '--checkpoint-path' of a training wrote")
     found = Validations()
-    evaluator: Optional[Evaluator] = None
-    built_for: Tuple[Any, ...] = ()
-    details: Dict[str, Any] = {}
-    caches = ImageCaches()
-    try:
-        for path in paths:
-            try:
-                stored = load_stored(path)
-            except IpucnnError as error:
-                if len(paths) == 1:
-                    raise
-                listener.note(f"'{shown_path(path)}' is skipped: {error.message}")
-                continue
-            if evaluator is None or built_for != _identity(stored):
-                if evaluator is not None:
-                    evaluator.close()
-                once = len(paths) == 1 and len(_wanted(stored, options)) == 1
-                evaluator, details = _evaluator(stored, options, registry, listener, caches, once)
-                built_for = _identity(stored)
-            found += _validated(stored, path, evaluator, options, listener)
-            found.details = details
-    except Interrupted as interrupt:
-        found.stopped_by = str(interrupt)
-    except IpucnnError as error:
-        error.partial = found
-        raise
-    finally:
-        if evaluator is not None:
-            evaluator.close()
-        caches.close()
+    single = len(paths) == 1
+    with closing(_Evaluators(options, registry, listener, single)) as evaluators:
+        try:
+            for path in paths:
+                stored = load_stored(path) if single else _readable(path, listener)
+                if stored is not None:
+                    evaluator = evaluators.of(stored)
+                    found += _validated(stored, path, evaluator, options, listener)
+                    found.details = evaluators.details
+        except Interrupted as interrupt:
+            found.stopped_by = str(interrupt)
+        except IpucnnError as error:
+            error.partial = found
+            raise
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
-    if found and evaluator is not None and is_first():
-        _document(found, evaluator.dataset, options.results)
+    if found and evaluators.latest is not None and is_first():
+        _document(found, evaluators.latest.dataset, options.results)
     return found
+
+
+def _readable(path: Path, listener: Listener) -> Optional[StoredModel]:
+    """Return the model in a checkpoint of a folder, or None if it is damaged."""
+    try:
+        return load_stored(path)
+    except IpucnnError as error:
+        listener.note(f"'{shown_path(path)}' is skipped: {error.message}")
+        return None
+
+
+class _Evaluators:
+    """Creates evaluators; the latest one serves all checkpoints of the same model and options.
+
+    Args:
+        options: of the validation.
+        registry: where names are looked up.
+        listener: receives notes.
+        single: whether there is one checkpoint only.
+
+    Attributes:
+        latest: the evaluator of the last checkpoint.
+        details: of its model, for a report.
+    """
+
+    def __init__(self, options: ValidateOptions, registry: Registry, listener: Listener,
+                 single: bool) -> None:
+        self._options, self._registry, self._listener = options, registry, listener
+        self._single = single
+        self._caches = ImageCaches()
+        self._identity: Tuple[Any, ...] = ()
+        self.latest: Optional[Evaluator] = None
+        self.details: Dict[str, Any] = {}
+
+    def of(self, stored: StoredModel) -> Evaluator:
+        """Return the evaluator of a stored model."""
+        if self.latest is None or self._identity != _identity(stored):
+            if self.latest is not None:
+                self.latest.close()
+            once = self._single and len(_wanted(stored, self._options)) == 1
+            self.latest, self.details = _evaluator(stored, self._options, self._registry,
+                                                   self._listener, self._caches, once)
+            self._identity = _identity(stored)
+        return self.latest
+
+    def close(self) -> None:
+        """Close the latest evaluator and the caches of images."""
+        if self.latest is not None:
+            self.latest.close()
+        self._caches.close()
 
 
 def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
@@ -189,8 +226,42 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
     request = replace(
         request_of(options.network, options.dataset, built.input_size,
                    None if data.finite else plan.combined_batch), num_classes=None,
-        hold_out=holds_out(options),
+        hold_out=options.validation.holds_out,
         split=None if elsewhere else "validation", data_dir=place)
+    dataset = _images(given, options, data, request, registry, listener)
+    match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
+                          options.dataset.match_classes, f"dataset {data.name!r}") \
+        if data.labelled else None
+    if match is not None and match.note:
+        listener.note(match.note)
+    plan = plan.for_images(len(dataset))
+    if options.execution.measured:
+        options, note = _with_measured_batch(options, Inference(
+            options, chosen, plan, built, len(dataset), registry))
+        listener.note(note)
+        plan = replace(plan, micro_batch=options.execution.micro_batch).for_images(len(dataset))
+    cache = None
+    if is_cached(options, data, dataset, listener.note, once):
+        # checkpoints of a folder may differ in options, but have the same images
+        own = [value for kind, _, value in options.plugins.declared() if kind == "dataset"]
+        cache = caches.of(
+            validation_images(options, data, dataset, plan.preprocessing, instances), listener.note,
+            repr((data.name, request, own, plan.preprocessing)))
+    evaluator = Evaluator(built.module, chosen.backend,
+                          _loss(options, stored, built.num_outputs, registry, listener), plan,
+                          dataset, built.card, match, options.dataset.dataloader_worker,
+                          options.dataset.skip_bad_samples, instances, cache, chosen.plugin)
+    return evaluator, {
+        "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
+        "device": chosen.probe.device, "options": options.as_dict(),
+        "environment": {**describe(), "backend": chosen.probe.versions},
+        "card": built.card.as_plain()}
+
+
+def _images(given: ValidateOptions, options: TrainOptions, data: DatasetSpec,
+            request: DatasetRequest, registry: Registry, listener: Listener) -> ImageDataset:
+    """Open the images, and check that their labels suit the validation."""
+    place = request.data_dir
     every = f": '--validation-data-dir {place}' validates all images of {place!r}" if place else ""
     dataset = open_dataset(
         data, request, options.plugins, registry,
@@ -202,43 +273,20 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
     check_loss(options, dataset, registry, "a checkpoint is validated with the loss of its "
                "training: name images of one class each; 'ipucnn run' classifies these")
     _check_tables(given, data, dataset)
-    match = None
-    if data.labelled:
-        match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
-                              options.dataset.match_classes, f"dataset {data.name!r}")
-        if match.note:
-            listener.note(match.note)
-    plan = plan.for_images(len(dataset))
-    if options.execution.measured:
-        options, note = _with_measured_batch(options, Inference(
-            options, chosen, plan, built, len(dataset), registry))
-        listener.note(note)
-        plan = replace(plan, micro_batch=options.execution.micro_batch).for_images(len(dataset))
-    cache = None
-    reason = no_cache(options, data, dataset, once)
-    if reason:
-        listener.note(reason)
-    elif reason is None:
-        # checkpoints of a folder may differ in options, but have the same images
-        own = [value for kind, _, value in options.plugins.declared() if kind == "dataset"]
-        cache = caches.of(
-            validation_images(options, data, dataset, plan.preprocessing, instances), listener.note,
-            repr((data.name, request, own, plan.preprocessing)))
+    return dataset
+
+
+def _loss(options: TrainOptions, stored: StoredModel, outputs: int, registry: Registry,
+          listener: Listener) -> Loss:
+    """Return the loss of the training, with the number of its images per class."""
     loss = make_loss(options, registry)
     if loss.needs_counts:
         if not stored.class_counts:
             listener.note("the checkpoint does not contain the number of training images per "
                           "class: the classes have equal weights in the loss")
-        loss.count_classes(stored.class_counts or [1] * built.num_outputs)
-        loss.check(built.num_outputs)
-    evaluator = Evaluator(built.module, chosen.backend, loss, plan, dataset, built.card, match,
-                          options.dataset.dataloader_worker, options.dataset.skip_bad_samples,
-                          instances, cache, chosen.plugin)
-    return evaluator, {
-        "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
-        "device": chosen.probe.device, "options": options.as_dict(),
-        "environment": {**describe(), "backend": chosen.probe.versions},
-        "card": built.card.as_plain()}
+        loss.count_classes(stored.class_counts or [1] * outputs)
+        loss.check(outputs)
+    return loss
 
 
 def _with_measured_batch(options: TrainOptions, inference: Inference) -> Tuple[TrainOptions, str]:

@@ -28,7 +28,7 @@ from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, labels_by_output
-from ipucnn.models.made import copied
+from ipucnn.models.target_checks import copied
 from ipucnn.reports.evidence import Evidence, merged
 from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
 from ipucnn.training.stored import load_state
@@ -286,7 +286,7 @@ class Evaluator:
         if None in batch.labels:
             name = self.dataset.name(batch.indices[batch.labels.index(None)])
             raise DataError(f"image {name!r} has no label", "validation needs one of each")
-        return label_tensor(labels_by_output(self.match, batch.labels, UNKNOWN), classes)
+        return label_tensor(labels_by_output(self.match, batch.labels), classes)
 
 
 class _Count:

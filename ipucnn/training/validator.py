@@ -10,7 +10,7 @@ from ipucnn.core.execution.selection import validating
 from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.progress import Listener
 from ipucnn.models.checkpoint_files import entries
-from ipucnn.models.made import copied
+from ipucnn.models.target_checks import copied
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.stored import load_stored
 from ipucnn.training.validation import Evaluator, Validation

@@ -20,7 +20,7 @@ from PIL import Image
 
 import ipucnn
 from ipucnn.core.options.declaration import declared
-from ipucnn.data.given import GivenImages
+from ipucnn.data.given_images import GivenImages
 from ipucnn.data.host_loader import HostLoader
 from ipucnn.inference.options import RunResults
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession

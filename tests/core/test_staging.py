@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -77,6 +78,21 @@ def test_a_file_that_is_about_to_be_removed_is_not_used(tmp_path, monkeypatch):
         (tmp_path / swept).unlink()
     assert (tmp_path / "x").read_text() == "whole"
     held[0].close()
+
+
+def test_a_folder_that_was_removed_before_it_is_locked_is_created_again(tmp_path, monkeypatch):
+    made, create = [], tempfile.mkdtemp
+
+    def removed_once(*arguments):
+        made.append(create(*arguments))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(staging.tempfile, "mkdtemp", removed_once)
+    with scratch(tmp_path, "x") as place:
+        assert place.is_dir()
+        assert str(place) == made[1]
 
 
 def test_without_locks_only_old_files_are_removed(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from ranks import TINY, run
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.models import batch_search
+from ipucnn.training import preparation
 
 TRAINING = ["train", *TINY, "--model", "tiny", "--epoch", "1", "--backend", "torch",
             "--precision", "full", "--progress", "off", "--no-report", "--no-validation"]
@@ -57,6 +58,20 @@ def test_accumulation_and_a_given_rate_stay(cli, photos, tmp_path):
     assert (stored["options"]["batch_size"], stored["options"]["lr"]) == (2, 0.01)
     assert "2 is the largest possible size" in text
     assert "an update has 8 images, learning rate 0.01 as given" in text
+
+
+def test_the_input_size_of_small_images_is_measured(cli, photos, monkeypatch):
+    sizes = []
+
+    def measured(options, network, chosen, plan, images, sharing):
+        sizes.append(plan.preprocessing.input_size)
+        return options.with_values(batch_size=1), ""
+
+    monkeypatch.setattr(preparation, "with_measured_batch", measured)
+    assert cli("train", "--model", "resnet18", "--data-dir", photos, "--batch-size", "auto",
+               "--epoch", "1", "--iterations", "1", "--no-validation", "--no-checkpoints",
+               "--backend", "torch", "--progress", "off").code == 0
+    assert sizes == [64]
 
 
 @pytest.mark.slow  # it starts processes

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import check_offer
 from ipucnn.core.options.profiles import resolve
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import BackendSpec

@@ -16,7 +16,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.plugins.loggers.files import FilesLogger
 from ipucnn.training import preparation
 from ipucnn.training.options import TrainOptions
-from ipucnn.training.run_loggers import Loggers
+from ipucnn.training.run_loggers import Loggers, make_loggers
 
 
 class Recorder(Logger):
@@ -173,12 +173,12 @@ def ipucnn_loggers():
     with pytest.raises(IpucnnError,
                        match=r"the target of logger 'bare' of bare returned an object of type "
                              r"'.*Bare', expected an object of type 'Logger'"):
-        preparation.make_loggers(options, local)
+        make_loggers(options, local)
     plugin.write_text(plugin.read_text().replace("class Bare:", """
 from ipucnn.plugin import Logger
 class Bare(Logger):"""))
     local = Registry(PluginSettings(extra=(str(plugin),)))
-    _, named = preparation.make_loggers(options, local)
+    _, named = make_loggers(options, local)
     assert named.name == "bare"  # for messages, although its class has no name
 
 

@@ -1,24 +1,24 @@
-"""Selects the backend of a run, and rejects options that it does not support."""
+"""Selects and probes the backend of a run."""
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from typing import Any, Collection, List, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, PluginError, UnavailableError, UsageError
 from ipucnn.core.execution.backend import Backend, Probe
 from ipucnn.core.execution.instances import ALONE, Instances
-from ipucnn.core.execution.launching import joined, launched, stages_apart
+from ipucnn.core.execution.launching import joined, launched
+from ipucnn.core.execution.offers import check_offer, expected, lacks, not_owned, specs_of
 from ipucnn.core.execution.plan import PRECISIONS, ExecutionPlan
 from ipucnn.core.execution.session_checks import check_job
-from ipucnn.core.names import described, key
+from ipucnn.core.names import described, flag_of, key
 from ipucnn.core.options.assignment import options_for
-from ipucnn.core.options.composition import CommandOptions, changed
-from ipucnn.core.options.declaration import INFERENCE, TRAINING, VALIDATION, Declared, declared
+from ipucnn.core.options.composition import CommandOptions
+from ipucnn.core.options.declaration import TRAINING, VALIDATION, declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.loading import GUARDED, cause_of, import_target
+from ipucnn.core.registry.loading import GUARDED, cause_of
 from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 
@@ -127,7 +127,7 @@ def _best(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
     Engines that are not expected to beat the best one found so far are not imported. If no backend
     supports the request, the best of them is returned: `check_offer` then reports what is missing.
     """
-    specs = [spec for spec in _specs(registry, training=plan.training)
+    specs = [spec for spec in specs_of(registry, training=plan.training)
              if spec.name not in without and (spec.training or not trains)
              and not not_owned(options, spec, registry)]
     lacking = [spec for spec in specs if lacks(options, plan, spec, registry)]
@@ -156,13 +156,13 @@ def _none_usable(options: CommandOptions, unusable: List[Chosen],
         return UnavailableError("no backend can be used for this", reasons)
     owners = [(name, [owner.spec.name for owner in builtin_owners(["backend"], registry)
                       if owner.option(name, options.job)]) for name in given]
-    flags = "; ".join(f"'--{name.replace('_', '-')}' is an option of "
+    flags = "; ".join(f"'{flag_of(name)}' is an option of "
                       f"{'backends' if len(names) > 1 else 'backend'} {', '.join(names)}"
                       for name, names in owners)
     if not unusable:
         return UsageError(f"no backend has all options given: {flags}",
                           "leave some out, or choose a backend with '--backend'")
-    away = " ".join(f"--no-{name.replace('_', '-')}" for name in given
+    away = " ".join(flag_of('no_' + name) for name in given
                     if options.plugins.deferred[name] is True)
     if options.get("config") and away:
         reasons = f"leave it out, or add '{away}' if the profile sets it; {reasons}"
@@ -181,15 +181,6 @@ def rank_of(chosen: Chosen) -> int:
     return chosen.spec.preference if rank is None else rank
 
 
-def expected(spec: BackendSpec) -> int:
-    """Return the highest preference that a backend can have on this machine.
-
-    An engine that is imported already is probed in no time, so that nothing is foreseen for it.
-    """
-    loaded = all(sys.modules.get(requirement.module) for requirement in spec.requires)
-    return spec.preference if loaded or not spec.foreseen else int(import_target(spec.foreseen)())
-
-
 def settled(chosen: Chosen, plan: ExecutionPlan) -> Tuple[Chosen, ExecutionPlan]:
     """Return the backend and the plan in the precision that suits the device.
 
@@ -206,103 +197,10 @@ def others_can(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
                for chosen in _all_probed(options, plan, registry))
 
 
-def lacks(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
-          registry: Registry) -> bool:
-    """Return whether `check_offer` would raise."""
-    return (plan.precision not in spec.precisions or (plan.stages > 1 and not spec.pipelining)
-            or (plan.replicas > 1 and not spec.replicas)
-            or bool(_without_feature(options, plan, spec))
-            or bool(not_owned(options, spec, registry)))
-
-
-def _without_feature(options: CommandOptions, plan: ExecutionPlan,
-                     spec: BackendSpec) -> List[Declared]:
-    """Return the given common options that need a feature the backend lacks.
-
-    A training's options also apply to its validation, where some have no effect.
-    """
-    return [item for item in changed(options)
-            if item.option.feature and not spec.has(item.option.feature)
-            and (plan.training or options.job == INFERENCE or item.option.validation)]
-
-
 def any_usable(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
                without: Collection[str] = ()) -> bool:
     """Return whether `--backend auto` finds a usable backend that has all options given."""
     return _best(options, plan, registry, without, False)[0] is not None
-
-
-def not_owned(options: CommandOptions, spec: BackendSpec, registry: Registry) -> List[str]:
-    """Return the backend options given without naming a backend that this one lacks."""
-    owner = owner_of(KINDS["backend"], spec, registry)
-    return [name for name in options.plugins.deferred
-            if owner is None or owner.option(name, options.job) is None]
-
-
-def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,
-                registry: Registry) -> None:
-    """Reject options that the backend's record does not offer, before compilation.
-
-    Raises:
-        UsageError: an option is not supported; the message names the backends that support it.
-    """
-    if plan.training and not spec.training:
-        raise UsageError(f"backend {spec.name!r} cannot train",
-                         _offered_by(registry, lambda s: s.training))
-    if not plan.training and not spec.inference:
-        raise UsageError(f"backend {spec.name!r} cannot run inference",
-                         _offered_by(registry, lambda s: s.inference))
-    if plan.instances > 1 and not spec.instances:
-        launch = launched()
-        raise UsageError(f"backend {spec.name!r} runs in one process, and there are "
-                         f"{plan.instances} instances",
-                         _offered_by(registry, lambda s: s.instances)
-                         + (f"; or leave {launch.launcher} out" if launch else ""))
-    if plan.precision not in spec.precisions:
-        raise UsageError(f"backend {spec.name!r} does not compute in precision {plan.precision!r}",
-                         "its precisions: " + ", ".join(spec.precisions) + "; " + _offered_by(
-                             registry, lambda s: plan.precision in s.precisions
-                             and (s.training if plan.training else s.inference)))
-    if plan.stages > 1 and not spec.pipelining:
-        raise UsageError(f"backend {spec.name!r} has no pipeline stages: '--pipeline-splits' has "
-                         "no effect there", _offered_by(registry, lambda s: s.pipelining))
-    if stages_apart(plan.stages):
-        _check_apart(plan, spec, registry)
-    if plan.replicas > 1 and not spec.replicas:
-        raise UsageError(f"backend {spec.name!r} has no replicas, and there are {plan.replicas}",
-                         _offered_by(registry, lambda s: s.replicas))
-    refused = [(item.flag, item.boolean, [other.name for other in _specs(registry)
-                                          if other.has(item.option.feature)])
-               for item in _without_feature(options, plan, spec)]
-    refused += [(f"--{name.replace('_', '-')}", options.plugins.deferred[name] is True,
-                 [owner.spec.name for owner in builtin_owners(["backend"], registry)
-                  if owner.option(name, options.job)])
-                for name in not_owned(options, spec, registry)]
-    if refused:
-        raise _not_offered(options, spec, refused)
-
-
-def _check_apart(plan: ExecutionPlan, spec: BackendSpec, registry: Registry) -> None:
-    """Check that the pipeline stages of a plan can be divided among processes."""
-    if not spec.has("stage-processes"):
-        raise UsageError(f"backend {spec.name!r} does not divide pipeline stages among processes",
-                         _offered_by(registry, lambda s: s.has("stage-processes")))
-    if plan.sharded:
-        raise UsageError("stages in several processes form a pipeline: '--sharded' has no effect "
-                         "there", "leave it out, or start one process")
-
-
-def _not_offered(options: CommandOptions, spec: BackendSpec,
-                 refused: List[Tuple[str, bool, List[str]]]) -> UsageError:
-    """Return the error for unsupported options, with the backends that support each."""
-    flags = ", ".join(f"'{flag}'" for flag, _, _ in refused)
-    verb = "is not an option" if len(refused) == 1 else "are not options"
-    hints = [f"{flag} is for backend " + (", ".join(having) or "none installed")
-             for flag, _, having in refused]
-    away = " ".join(f"--no-{flag[2:]}" for flag, boolean, _ in refused if boolean)
-    if options.get("config") and away:
-        hints.append(f"leave it out, or add '{away}' if the profile sets it")
-    return UsageError(f"{flags} {verb} of backend {spec.name!r}", "; ".join(hints))
 
 
 def probed(spec: BackendSpec, options: CommandOptions, plan: ExecutionPlan,
@@ -395,20 +293,8 @@ class _Failed(_Absent):
     """A placeholder for a backend whose engine is installed, and fails."""
 
 
-def _specs(registry: Registry, training: Optional[bool] = None) -> List[BackendSpec]:
-    specs = [registry.get_typed(BackendSpec, name) for name in registry.names("backend")]
-    return sorted((s for s in specs if training is None or (s.training if training
-                                                            else s.inference)),
-                  key=lambda s: -expected(s))
-
-
 def _all_probed(options: CommandOptions, plan: ExecutionPlan, registry: Registry) -> List[Chosen]:
     """Return the built-in backends that support the request, with their probes."""
     return [tried(spec, options, plan, registry)
-            for spec in _specs(registry, training=plan.training)
+            for spec in specs_of(registry, training=plan.training)
             if not lacks(options, plan, spec, registry)]
-
-
-def _offered_by(registry: Registry, has: Any) -> str:
-    names: Tuple[str, ...] = tuple(s.name for s in _specs(registry) if has(s))
-    return ("backends that can: " + ", ".join(names)) if names else "no installed backend can"

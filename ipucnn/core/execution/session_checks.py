@@ -10,7 +10,7 @@ import math
 from numbers import Integral, Real
 from typing import Any, Callable, Dict, Mapping, Tuple, Type, TypeVar, Union
 
-from ipucnn.core.errors import PluginError
+from ipucnn.core.errors import CHECK_PLUGIN, PluginError
 from ipucnn.core.execution.backend import Backend, InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import (
@@ -23,8 +23,6 @@ from ipucnn.core.names import described
 from ipucnn.core.registry.records import BackendSpec
 
 SessionT = TypeVar("SessionT", InferenceSession, TrainingSession)
-
-_REMEDY = "'ipucnn check-plugin' checks the backend; report the error to the plugin's author"
 
 _FLOATS = ("float16", "float32", "float64")
 
@@ -71,15 +69,15 @@ def compiled(session: Union[InferenceSession, TrainingSession], plugin: str) -> 
         value = getattr(session, name, None)
         if not isinstance(value, Integral) or value < 1:
             raise PluginError(f"{name!r} of the session of {plugin} is {described(value)}, "
-                              "expected a whole number of at least 1", _REMEDY)
+                              "expected a whole number of at least 1", CHECK_PLUGIN)
     facts = getattr(session, "facts", None)
     if not isinstance(facts, Mapping):
         raise PluginError(f"'facts' of the session of {plugin} is {described(facts)}, expected a "
-                          "dictionary", _REMEDY)
+                          "dictionary", CHECK_PLUGIN)
     notes = getattr(session, "notes", ())
     if isinstance(notes, str):
         raise PluginError(f"'notes' of the session of {plugin} is {described(notes)}, expected a "
-                          "tuple of texts", _REMEDY)
+                          "tuple of texts", CHECK_PLUGIN)
     return float(seconds)
 
 
@@ -134,7 +132,7 @@ def result_of_step(result: Any, update: int, plugin: str) -> StepResult:
         value = getattr(result, name)
         if not isinstance(value, wanted):
             raise PluginError(f"{name!r} of the result of a step of {plugin} is "
-                              f"{described(value)}, expected {words}", _REMEDY)
+                              f"{described(value)}, expected {words}", CHECK_PLUGIN)
     if not math.isfinite(result.loss):
         raise NonFiniteLoss(update, float(result.loss))
     return StepResult(float(result.loss), int(result.samples), int(result.correct), result.losses,
@@ -164,7 +162,7 @@ def checked_weights(weights: Any, shapes: Mapping[str, Tuple[int, ...]], plugin:
     missing = [name for name in shapes if name not in weights]
     if missing:
         raise PluginError(f"the weights that the session of {plugin} returned lack {missing[0]!r}",
-                          _REMEDY)
+                          CHECK_PLUGIN)
     for name, value in weights.items():
         if name not in shapes:
             problem = "is not one of the model"
@@ -175,10 +173,10 @@ def checked_weights(weights: Any, shapes: Mapping[str, Tuple[int, ...]], plugin:
         else:
             continue
         raise PluginError(f"weight {name!r} that the session of {plugin} returned {problem}",
-                          _REMEDY)
+                          CHECK_PLUGIN)
     return dict(weights)
 
 
 def _wrong(who: str, value: Any, expected: str) -> PluginError:
     """Return the error for a value of a wrong type."""
-    return PluginError(f"{who} returned {described(value)}, expected {expected}", _REMEDY)
+    return PluginError(f"{who} returned {described(value)}, expected {expected}", CHECK_PLUGIN)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Collection, List, Sequence, TypeVar
 
+from ipucnn.core.execution.offers import not_owned
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.execution.selection import any_usable, choose_backend, not_owned
+from ipucnn.core.execution.selection import any_usable, choose_backend
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.composition import CommandOptions, default_of
 from ipucnn.core.registry.registry import Registry
 
@@ -63,7 +65,7 @@ def left_out_notes(options: CommandOptions, further: Sequence[str] = ()) -> List
     if not names:
         return []
     return [f"profile {options.get('config')!r} is used without what does not fit here: "
-            + ", ".join("--" + name.replace("_", "-") for name in names)]
+            + ", ".join(map(flag_of, names))]
 
 
 def _plan(options: CommandOptions, on_device: bool) -> ExecutionPlan:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Sequence, Set, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.names import did_you_mean
+from ipucnn.core.names import did_you_mean, flag_of
 from ipucnn.core.options.composition import Given, PluginOptions, common_option
 from ipucnn.core.options.declaration import Declared, declared
 from ipucnn.core.options.owners import (
@@ -270,7 +270,7 @@ def settled(plugins: PluginOptions, kind: str, spec: PluginSpec, registry: Regis
             found = having(Given(name, None), builtin_owners([kind], registry))
             if any(is_default(item, plugins.deferred[name]) for _, item in found):
                 continue
-            raise UsageError(f"'--{name.replace('_', '-')}' is an option of {names_of(found)}; "
+            raise UsageError(f"'{flag_of(name)}' is an option of {names_of(found)}; "
                              f"this is {kind} {spec.name}", "leave it out")
     return options_for(spec, kind, plugins.deferred, registry)
 

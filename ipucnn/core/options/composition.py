@@ -30,7 +30,7 @@ from typing import (
     TypeVar,
 )
 
-from ipucnn.core.names import key
+from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.declaration import Declared, declared, once_per_class, spellings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Given:
     @property
     def flag(self) -> str:
         """Its spelling on the command line."""
-        return "--" + self.spelling.lstrip("-").replace("_", "-")
+        return flag_of(self.spelling.lstrip("-"))
 
     @property
     def bare(self) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple, TypeVar, Union
 
 from ipucnn.core.errors import PluginError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.names import did_you_mean, flag_of, key
 from ipucnn.core.options.conversion import as_choices, builtin, canonical, coerced
 
 ResultT = TypeVar("ResultT")
@@ -260,7 +260,7 @@ class Declared:
     @property
     def flag(self) -> str:
         """Its canonical command-line spelling."""
-        return "--" + self.name.replace("_", "-")
+        return flag_of(self.name)
 
     @property
     def flags(self) -> Tuple[str, ...]:

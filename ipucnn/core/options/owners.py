@@ -95,9 +95,9 @@ def builtin_owners(kinds: Iterable[str], registry: Registry) -> List[Owner]:
     return [owner for kind in kinds for owner in _builtin_owners(kind, registry)]
 
 
-def flags_in_role(role: str, kinds: Iterable[str], registry: Registry) -> List[str]:
-    """Return the flags of built-in plugins' options with a role (`Option.role`), for hints."""
-    return list(dict.fromkeys(item.flag for owner in builtin_owners(kinds, registry)
+def flags_in_role(role: str, registry: Registry) -> List[str]:
+    """Return the flags of built-in backends' options with a role (`Option.role`), for hints."""
+    return list(dict.fromkeys(item.flag for owner in builtin_owners(["backend"], registry)
                               for item in declared(owner.options) if item.option.role == role))
 
 

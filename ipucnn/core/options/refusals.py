@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.names import did_you_mean, flag_of, key
 from ipucnn.core.options.composition import Given, common_options
 from ipucnn.core.options.declaration import Declared, declared
 from ipucnn.core.options.owners import (
@@ -23,7 +23,7 @@ from ipucnn.core.registry.registry import Registry
 
 def several_owners(given: Given, names: Sequence[str]) -> UsageError:
     """Return the error for an option of several selected plugins, with its qualified names."""
-    spellings = " and ".join(f"'--{name.replace('_', '-')}'" for name in names)
+    spellings = " and ".join(f"'{flag_of(name)}'" for name in names)
     return UsageError(f"'{given.flag}' is an option of several plugins in use{given.where}",
                       f"name the plugin: {spellings}")
 
@@ -70,7 +70,7 @@ def not_selected(missing: Sequence[Tuple[Given, Having]], job: str,
         hint += f": a training is restored with the same {' and '.join(map(repr, same))}"
     elif fitting and len(flags) == 1:
         hint += f", or choose {_choices(fitting)}"
-    away = " ".join(f"'--no-{item.name.replace('_', '-')}'" for given, having in missing
+    away = " ".join(f"'{flag_of('no_' + item.name)}'" for given, having in missing
                     for item in [having[0][1]] if given.origin and item.boolean)
     if away:
         hint += f"; to run the profile without, add {away}"
@@ -114,7 +114,7 @@ def _selection(having: Sequence[Tuple[Owner, Declared]], value_of: Callable[[str
             value = None
         names.append(f"no {kind.name}" if value is None else
                      " ".join(value) if isinstance(value, tuple) else
-                     f"'--{kind.selector.replace('_', '-')} {value}'" if key(value) == AUTO
+                     f"'{flag_of(kind.selector)} {value}'" if key(value) == AUTO
                      else str(value))
     return ", ".join(names)
 
@@ -123,4 +123,4 @@ def _choices(having: Sequence[Tuple[Owner, Declared]]) -> str:
     """Return how to select one of the owners, one that is installed if there is any."""
     owners = [owner for owner, _ in having]
     owner = next((one for one in owners if not missing_requirements(one.spec)), owners[0])
-    return f"'--{owner.kind.selector.replace('_', '-')} {owner.spec.name}'"
+    return f"'{flag_of(owner.kind.selector)} {owner.spec.name}'"

@@ -32,7 +32,7 @@ def isolated(who: str, trusted: bool = False) -> Iterator[None]:
     """
     kept: ContextManager[None] = contextlib.nullcontext()
     if not trusted:
-        kept = unchanged(who, "while it was imported")
+        kept = unchanged(who)
     with kept:
         _redirection.begin()
         try:

@@ -22,15 +22,13 @@ log = logging.getLogger("ipucnn.plugins")
 
 
 @contextlib.contextmanager
-def unchanged(who: str, doing: str, randomness: bool = True) -> Iterator[None]:
+def unchanged(who: str) -> Iterator[None]:
     """Return a context at whose end changed settings are restored, with a warning.
 
     Args:
-        who: the plugin, for the warning.
-        doing: what it does in the context, for the warning ("while it was imported").
-        randomness: whether states of random generators are settings.
+        who: the plugin that is imported in the context, for the warning.
     """
-    before = recorded(randomness)
+    before = recorded()
     try:
         yield
     finally:
@@ -40,8 +38,8 @@ def unchanged(who: str, doing: str, randomness: bool = True) -> Iterator[None]:
                 with contextlib.suppress(Exception):  # for example a folder that was removed
                     setting.restore(value)
         if found:
-            log.warning("%s changed %s %s; the change was undone", who,
-                        " and ".join(setting.what for setting in found), doing)
+            log.warning("%s changed %s while it was imported; the change was undone", who,
+                        " and ".join(setting.what for setting in found))
 
 
 @dataclass(frozen=True)
@@ -54,13 +52,9 @@ class Setting:
     same: Callable[[Any, Any], bool] = operator.eq
 
 
-def recorded(randomness: bool = True) -> List[Tuple[Setting, Any]]:
-    """Return the settings that a plugin must not change, and their values.
-
-    Args:
-        randomness: whether states of random generators are settings.
-    """
-    return [(setting, value) for setting in _settings(randomness) for value in _read(setting)]
+def recorded() -> List[Tuple[Setting, Any]]:
+    """Return the settings that a plugin must not change, and their values."""
+    return [(setting, value) for setting in _settings() for value in _read(setting)]
 
 
 def changed(before: Sequence[Tuple[Setting, Any]]) -> List[Setting]:
@@ -77,7 +71,7 @@ def _read(setting: Setting) -> List[Any]:
         return []
 
 
-def _settings(randomness: bool) -> Iterator[Setting]:
+def _settings() -> Iterator[Setting]:
     """Yield the settings to guard."""
     yield Setting("the working directory", os.getcwd, os.chdir)
     yield Setting("the locale", functools.partial(locale.setlocale, locale.LC_ALL),
@@ -86,8 +80,7 @@ def _settings(randomness: bool) -> Iterator[Setting]:
     yield Setting("the filters of all warnings", lambda: list(warnings.filters), _restore_filters,
                   lambda one, other: _general(one) == _general(other))
     yield from _of_libraries()
-    if randomness:
-        yield from _random_states()
+    yield from _random_states()
     if threading.current_thread() is threading.main_thread():
         for name in INTERRUPTED:
             if hasattr(signal, name):  # Windows has no SIGHUP

@@ -22,6 +22,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.dataset_checks import opened
 from ipucnn.data.formats.convert_options import (
     SPLITS,
     ConvertImages,
@@ -30,7 +31,6 @@ from ipucnn.data.formats.convert_options import (
 )
 from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
 from ipucnn.data.formats.samples import Samples, facts
-from ipucnn.data.returned import opened
 
 # options that decide what is written; skipping bad samples may be enabled when resuming
 _DECIDING = (*(item.name for kind in (ConvertTarget, ConvertImages) for item in declared(kind)

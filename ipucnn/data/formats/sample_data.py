@@ -20,10 +20,10 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.core.staging import scratch
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.dataset_checks import image_of
 from ipucnn.data.image_files import list_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
 from ipucnn.data.labels import class_of
-from ipucnn.data.returned import image_of
 
 if TYPE_CHECKING:
     import torch

@@ -17,11 +17,11 @@ import torch  # noqa: F401
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import Box, ImageDataset, images
+from ipucnn.data.dataset_checks import box_of, file_of, image_of
 from ipucnn.data.formats.convert_options import DEFAULT_QUALITY, ConvertOptions
 from ipucnn.data.image_formats import signature
 from ipucnn.data.labels import class_of, id_of
 from ipucnn.data.resize import Pixels, to_pillow
-from ipucnn.data.returned import box_of, file_of, image_of
 
 log = logging.getLogger(__name__)
 

@@ -94,24 +94,14 @@ def find_layout(root: str) -> Layout:
     others = [name for name in here.folders if name not in splits]
     if not nested:
         if flat and not others:
-            raise DataError(
-                f"{place!r} looks like splits without classes: {_listed(flat)} "
-                f"{'holds' if len(flat) == 1 else 'hold'} images and no class folders",
-                "put the images of each class into a folder of its own in each split, or name "
-                "their classes in a file with '--labels'; '--data real' takes images without "
-                "classes")
+            raise _without_classes(place, flat)
         _question(place, here.folders, notes)
         _leave_loose(place, here, left)
         return Layout(place, None, None, left, tuple(notes))
     train, validation = (_preferred(nested, names, words)
                          for names in (TRAINING_FOLDERS, VALIDATION_FOLDERS))
     if others and (train is None or validation is None):
-        raise DataError(
-            f"{place!r} looks like splits and like classes: {_listed(nested)} "
-            f"{'holds' if len(nested) == 1 else 'hold'} folders as a split does, and beside it "
-            f"{'is' if len(others) == 1 else 'are'} {_listed(others)}",
-            "keep only 'train' and 'validation' there, or only one folder per class; rename a "
-            "class whose name is that of a split")
+        raise _splits_and_classes(place, nested, others)
     unused = [name for name in here.folders if name not in (train, validation)]
     if unused:
         used = [name for name in (train, validation) if name is not None]
@@ -125,6 +115,25 @@ def find_layout(root: str) -> Layout:
                                     <= set(folders_in(training))):
         held = _entered(held, splits[validation], notes)
     return Layout(place, training, held, left, tuple(notes))
+
+
+def _without_classes(place: str, splits: Sequence[str]) -> DataError:
+    """Return the error for splits with images and without class folders."""
+    return DataError(
+        f"{place!r} looks like splits without classes: {_listed(splits)} "
+        f"{'holds' if len(splits) == 1 else 'hold'} images and no class folders",
+        "put the images of each class into a folder of its own in each split, or name their "
+        "classes in a file with '--labels'; '--data real' takes images without classes")
+
+
+def _splits_and_classes(place: str, splits: Sequence[str], others: Sequence[str]) -> DataError:
+    """Return the error for folders that may be splits or classes."""
+    return DataError(
+        f"{place!r} looks like splits and like classes: {_listed(splits)} "
+        f"{'holds' if len(splits) == 1 else 'hold'} folders as a split does, and beside it "
+        f"{'is' if len(others) == 1 else 'are'} {_listed(others)}",
+        "keep only 'train' and 'validation' there, or only one folder per class; rename a class "
+        "whose name is that of a split")
 
 
 def _entered(folder: str, here: Contents, notes: List[str]) -> str:

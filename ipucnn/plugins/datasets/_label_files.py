@@ -86,56 +86,47 @@ def read_labels(path: str) -> LabelFile:
     """
     header, lines = _read(path)
     names = [_plain(name) for name in header]
-    file = _column(names, FILE_COLUMNS)
-    split = _column(names, SPLIT_COLUMNS)
+    file, split = _column(names, FILE_COLUMNS), _column(names, SPLIT_COLUMNS)
+    if file is None:
+        raise _without(path, "the images", header)
     label = _column(names, (*SEVERAL_COLUMNS, *SINGLE_COLUMNS))
-    plural = False
+    others = [number for number in range(len(header)) if number not in (file, split, label)]
     notes: List[str] = []
-    if label is None and file is not None:
-        label = _only_other(lines, [number for number in range(len(header))
-                                    if number not in (file, split)])
+    if label is None:
+        label = _only_other(lines, others)
         if label is not None:
+            others = []
             notes.append(f"labels of {path!r} are those in column {header[label]!r}, the only one "
                          "beside the images")
-    if file is None or (label is None and len(header) < 2 + (split is not None)):
-        missing = "the images" if file is None else "their labels"
-        raise DataError(f"labels {path!r} have no column of {missing}; columns: "
-                        + ", ".join(map(repr, header)), _HINT)
     if label is None:
-        order = tuple(name for number, name in enumerate(header) if number not in (file, split))
-        twice = next((name for name in order if order.count(name) > 1), None)
-        if twice is not None:
-            raise DataError(f"labels {path!r} have several columns {twice!r}",
-                            "each class has one column: rename or remove the others")
-        cells = _one_per_class(path, header, lines, [header.index(name) for name in order])
+        cells, order = _one_per_class(path, header, lines, others)
+        incomplete = not all(cells)
     else:
         plural = names[label] in SEVERAL_COLUMNS
-        mark = _mark([row[label] for _, row in lines], plural)
-        cells = _without_fractions([_divided(row[label], mark) for _, row in lines])
-        order = _sorted({name for classes in cells for name in classes})
-        if not order:
-            raise DataError(f"labels {path!r} have no labels: every field of column "
-                            f"{header[label]!r} is empty or NaN", _HINT)
-        unused = [name for number, name in enumerate(header)
-                  if number not in (file, split, label)]
-        if mark:
-            notes.append(f"labels in column {header[label]!r} of {path!r} are separated by "
-                         f"{mark!r}")
-        if unused:
-            notes.append(f"unused columns of {path!r}: " + ", ".join(map(repr, unused)))
-    unclear = [name for name in order if name.lower() in _PERHAPS_MISSING]
-    if unclear and label is not None:
-        notes.append(f"{unclear[0]!r} in {path!r} is taken for a class: if it is a missing label, "
-                     "leave its field empty")
+        cells, order = _in_one_column(path, header[label], [row[label] for _, row in lines],
+                                      plural, notes)
+        incomplete = plural and not all(cells)
+        if others:
+            notes.append(f"unused columns of {path!r}: "
+                         + ", ".join(repr(header[number]) for number in others))
+        unclear = [name for name in order if name.lower() in _PERHAPS_MISSING]
+        if unclear:
+            notes.append(f"{unclear[0]!r} in {path!r} is taken for a class: if it is a missing "
+                         "label, leave its field empty")
     wrong = next((name for name in order if _UNDECODED.search(name)), None)
     if wrong is not None:
         raise DataError(f"labels {path!r} are not UTF-8 text: class {printable(wrong)!r} cannot be "
                         "read", "save them as UTF-8")
     rows = [Labelled(row[file], classes, "" if split is None else _split(path, row[split], line),
                      line) for (line, row), classes in zip(lines, cells)]
-    several = any(len(classes) > 1 for classes in cells) or (
-        (label is None or plural) and not all(cells))
+    several = incomplete or any(len(classes) > 1 for classes in cells)
     return LabelFile(path, rows, order, several, tuple(notes))
+
+
+def _without(path: str, missing: str, header: Sequence[str]) -> DataError:
+    """Return the error for a file without a column that is needed."""
+    return DataError(f"labels {path!r} have no column of {missing}; columns: "
+                     + ", ".join(map(repr, header)), _HINT)
 
 
 def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
@@ -204,13 +195,38 @@ def _without_fractions(cells: List[Tuple[str, ...]]) -> List[Tuple[str, ...]]:
     return [tuple(name[:-2] for name in classes) for classes in cells]
 
 
-def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, List[str]]],
-                   columns: Sequence[int]) -> List[Tuple[str, ...]]:
-    """Return the classes of every line from one column of 0 and 1 per class.
+def _in_one_column(path: str, column: str, texts: Sequence[str], plural: bool,
+                   notes: List[str]) -> Tuple[List[Tuple[str, ...]], Tuple[str, ...]]:
+    """Return the classes of every line from the texts of one column, and all classes in order.
 
     Raises:
-        DataError: a field is neither.
+        DataError: no line has a label.
     """
+    mark = _mark(texts, plural)
+    cells = _without_fractions([_divided(text, mark) for text in texts])
+    order = _sorted({name for classes in cells for name in classes})
+    if not order:
+        raise DataError(f"labels {path!r} have no labels: every field of column {column!r} is "
+                        "empty or NaN", _HINT)
+    if mark:
+        notes.append(f"labels in column {column!r} of {path!r} are separated by {mark!r}")
+    return cells, order
+
+
+def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, List[str]]],
+                   columns: Sequence[int]) -> Tuple[List[Tuple[str, ...]], Tuple[str, ...]]:
+    """Return the classes of every line from columns of 0 and 1, and all classes in order.
+
+    Raises:
+        DataError: a field is neither, there is no such column, or two have one name.
+    """
+    if not columns:
+        raise _without(path, "their labels", header)
+    order = tuple(header[column] for column in columns)
+    twice = next((name for name in order if order.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"labels {path!r} have several columns {twice!r}",
+                        "each class has one column: rename or remove the others")
     found = []
     for line, row in lines:
         for column in columns:
@@ -220,7 +236,7 @@ def _one_per_class(path: str, header: Sequence[str], lines: Sequence[Tuple[int, 
                     "is neither 0 nor 1, and no column has the name of one of labels; columns: "
                     + ", ".join(map(repr, header)), _HINT)
         found.append(tuple(header[column] for column in columns if row[column].lower() in _YES))
-    return found
+    return found, order
 
 
 def _split(path: str, value: str, line: int) -> str:

@@ -38,14 +38,14 @@ def png(image: Any) -> bytes:
     return content.getvalue()
 
 
-def worst(confusion: Sequence[Sequence[int]], names: Sequence[str],
-          most: int = 20) -> List[Tuple[str, str, int]]:
-    """Return the most frequent mistakes: true class, predicted class, images."""
+def worst(confusion: Sequence[Sequence[int]],
+          names: Sequence[str]) -> List[Tuple[str, str, int]]:
+    """Return the 20 most frequent mistakes: true class, predicted class, images."""
     import numpy as np
 
     counts = np.array(confusion, dtype=np.int64)
     np.fill_diagonal(counts, 0)
-    order = np.argsort(counts, axis=None, kind="stable")[::-1][:most]
+    order = np.argsort(counts, axis=None, kind="stable")[::-1][:20]
     rows = [np.unravel_index(place, counts.shape) for place in order]
     return [(names[true], names[found], int(counts[true, found])) for true, found in rows
             if counts[true, found]]

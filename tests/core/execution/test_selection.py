@@ -11,7 +11,8 @@ import pytest
 
 from ipucnn.core.errors import PluginError, UnavailableError, UsageError
 from ipucnn.core.execution.backend import Probe
-from ipucnn.core.execution.selection import check_offer, choose_backend, expected, validating
+from ipucnn.core.execution.offers import check_offer, expected
+from ipucnn.core.execution.selection import choose_backend, validating
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared

@@ -6,6 +6,7 @@ from typing import Any, Dict
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.training_session import OptimizerChoice
+from ipucnn.core.names import flag_of
 
 _TERMS = {"momentum": "momentum", "optimizer_eps": "eps", "rmsprop_decay": "alpha",
           "centered": "centered"}
@@ -24,8 +25,7 @@ def hyperparameters(choice: OptimizerChoice) -> Dict[str, Any]:
     options = choice.options
     for name in _ELSEWHERE:
         if getattr(options, name, None) not in (None, False, 0.0):
-            flag = "--" + name.replace("_", "-")
-            raise UsageError(f"IPUs compute optimizer {choice.name!r} without '{flag}'",
+            raise UsageError(f"IPUs compute optimizer {choice.name!r} without '{flag_of(name)}'",
                              "leave it out")
     values = {theirs: getattr(options, ours) for ours, theirs in _TERMS.items()
               if hasattr(options, ours)}

@@ -11,8 +11,8 @@ import ipucnn
 from ipucnn.core.errors import PluginError
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
+from ipucnn.data.dataset_checks import box_of, file_of, image_of, opened, order_of
 from ipucnn.data.labels import id_of, label_of
-from ipucnn.data.returned import box_of, file_of, image_of, opened, order_of
 
 SMALL = {"model": "resnet8-cifar", "input_size": 32, "batch_size": 2, "epoch": 1, "precision":
          "full", "no_validation": True, "progress": False, "augmentation": "none", "lr": 0.01}

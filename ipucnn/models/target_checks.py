@@ -10,7 +10,7 @@ import copy
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Callable, Dict, List
 
-from ipucnn.core.errors import PluginError
+from ipucnn.core.errors import CHECK_PLUGIN, PluginError
 from ipucnn.core.names import described
 from ipucnn.core.registry.loading import cause_of
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import torch
 
     from ipucnn.models.norms import NormSite
-
-_REMEDY = "'ipucnn check-plugin' checks the plugin; report the error to its author"
 
 
 def check_model(model: torch.nn.Module, who: str, classes: int, input_size: int,
@@ -48,11 +46,11 @@ def check_model(model: torch.nn.Module, who: str, classes: int, input_size: int,
         else:
             continue
         raise PluginError(f"weight {name!r} of {who} {problem}, expected float32 values in memory",
-                          _REMEDY)
+                          CHECK_PLUGIN)
     shape = _output_shape(model, input_size) if foreign else None
     if shape not in (None, [2, classes]):
         raise PluginError(f"{who} returns {_shown(shape)} for 2 images, expected a tensor of shape "
-                          f"[2, {classes}]: a number for each of {classes} classes", _REMEDY)
+                          f"[2, {classes}]: a number for each of {classes} classes", CHECK_PLUGIN)
 
 
 def copied(model: torch.nn.Module) -> torch.nn.Module:
@@ -66,7 +64,7 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
     except Exception as error:
         kind = type(model)
         raise PluginError(f"a model of type '{kind.__module__}.{kind.__qualname__}' cannot be "
-                          f"copied for a validation: {cause_of(error)}", _REMEDY) from error
+                          f"copied for a validation: {cause_of(error)}", CHECK_PLUGIN) from error
 
 
 def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
@@ -112,10 +110,10 @@ def check_norm(layer: torch.nn.Module, site: NormSite, who: str) -> None:
             found = twin(images)
     except Exception as error:
         raise PluginError(f"{who} cannot normalise the {site.channels} channels of {site.name!r}: "
-                          f"{cause_of(error)}", _REMEDY) from error
+                          f"{cause_of(error)}", CHECK_PLUGIN) from error
     if not isinstance(found, torch.Tensor) or found.shape != images.shape:
         raise PluginError(f"{who} returned {described(found)} for {site.name!r}, expected a tensor "
-                          f"of the shape of its input, {tuple(images.shape)}", _REMEDY)
+                          f"of the shape of its input, {tuple(images.shape)}", CHECK_PLUGIN)
 
 
 def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str, Any]],
@@ -140,7 +138,7 @@ def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str,
     optimizer = make(groups, lr=lr)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise PluginError(f"the target of {who} returned {described(optimizer)}, expected an "
-                          "optimizer of torch", _REMEDY)
+                          "optimizer of torch", CHECK_PLUGIN)
     own = [[id(value) for value in group["params"]] for group in optimizer.param_groups]
     if own != expected:
         lost = len({one for group in expected for one in group}
@@ -148,5 +146,5 @@ def checked_optimizer(make: Callable[..., Any], who: str, groups: List[Dict[str,
         raise PluginError(
             f"{who} does not have the parameter groups that it was given, so that "
             + (f"{lost} weights are not trained" if lost else
-               "their learning rates and weight decays are lost"), _REMEDY)
+               "their learning rates and weight decays are lost"), CHECK_PLUGIN)
     return optimizer

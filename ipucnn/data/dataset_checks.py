@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
-from ipucnn.core.errors import PluginError
+from ipucnn.core.errors import CHECK_PLUGIN, PluginError
 from ipucnn.core.names import brief, described
 from ipucnn.data import Box, ImageDataset
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 _IMAGE = "a tensor of torch, uint8 (3, height, width), with RGB values from 0 to 255"
-_REMEDY = "'ipucnn check-plugin' checks the dataset; report the error to the plugin's author"
-
 
 def opened(made: ImageDataset, plugin: str) -> ImageDataset:
     """Return the dataset of a plugin, with its names and notes in tuples.
@@ -33,7 +31,7 @@ def opened(made: ImageDataset, plugin: str) -> ImageDataset:
     try:
         count = len(made)
     except (TypeError, ValueError, OverflowError) as error:
-        raise PluginError(f"{plugin} has no length: {error}", _REMEDY) from error
+        raise PluginError(f"{plugin} has no length: {error}", CHECK_PLUGIN) from error
     names = _texts(made.class_names, plugin, "class_names")
     notes = _texts(made.notes, plugin, "notes")
     if (names, notes) != (made.class_names, made.notes):
@@ -41,7 +39,7 @@ def opened(made: ImageDataset, plugin: str) -> ImageDataset:
     name = made.name(0) if count else ""
     if not isinstance(name, str):
         raise PluginError(f"{plugin} returned {described(name)} as the name of an image, expected "
-                          "text", _REMEDY)
+                          "text", CHECK_PLUGIN)
     return made
 
 
@@ -49,7 +47,7 @@ def _texts(value: Any, plugin: str, what: str) -> Tuple[str, ...]:
     """Return an attribute that is a tuple of texts."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
         raise PluginError(f"{what!r} of {plugin} is {brief(value)}, expected a tuple of texts",
-                          _REMEDY)
+                          CHECK_PLUGIN)
     return tuple(value)
 
 
@@ -68,7 +66,7 @@ def image_of(dataset: ImageDataset, index: int) -> torch.Tensor:
             and image.layout is torch.strided:
         return image
     raise PluginError(f"{who(dataset)} returned {described(image)} for "
-                      f"{dataset.name(index)!r}, expected {_IMAGE}", _REMEDY)
+                      f"{dataset.name(index)!r}, expected {_IMAGE}", CHECK_PLUGIN)
 
 
 def file_of(dataset: ImageDataset, index: int) -> Optional[bytes]:
@@ -82,7 +80,8 @@ def file_of(dataset: ImageDataset, index: int) -> Optional[bytes]:
     if data is None or isinstance(data, (bytes, bytearray, memoryview)):
         return data
     raise PluginError(f"{who(dataset)} returned {described(data)} as the file of "
-                      f"{dataset.name(index)!r}, expected its content as bytes, or None", _REMEDY)
+                      f"{dataset.name(index)!r}, expected its content as bytes, or None",
+                      CHECK_PLUGIN)
 
 
 def box_of(dataset: ImageDataset, index: int) -> Optional[Box]:
@@ -104,7 +103,7 @@ def box_of(dataset: ImageDataset, index: int) -> Optional[Box]:
     if found is None or not all(abs(value - 0.5) <= 1 for value in found):
         raise PluginError(f"{who(dataset)} returned {brief(box)} as the box of "
                           f"{dataset.name(index)!r}, expected left, top, right and bottom relative "
-                          "to the size of the image, from 0 to 1", _REMEDY)
+                          "to the size of the image, from 0 to 1", CHECK_PLUGIN)
     return found
 
 
@@ -139,7 +138,7 @@ def order_of(dataset: ImageDataset, seed: int, epoch: int) -> numpy.ndarray[Any,
         raise PluginError(
             f"the order of epoch {epoch} of {who(dataset)} is no permutation of its {count} "
             f"images: {problem}, expected an array of the whole numbers from 0 to {count - 1}, "
-            "each of them once", _REMEDY)
+            "each of them once", CHECK_PLUGIN)
     return order.astype(numpy.int64, copy=False)
 
 

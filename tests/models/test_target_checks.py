@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import PluginError
-from ipucnn.models.made import check_model, check_norm, checked_optimizer, copied
 from ipucnn.models.norms import NormSite
+from ipucnn.models.target_checks import check_model, check_norm, checked_optimizer, copied
 
 
 def network(outputs=4):
