@@ -6,6 +6,7 @@ A rule of an option gets the translation in progress and the option as given.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Sequence
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import key
@@ -57,6 +58,14 @@ def checkpoint_folder(draft: Draft, argument: Argument) -> Outcome:
     return Outcome([argument.to, *argument.values])
 
 
+def imagenet_folder(draft: Draft, argument: Argument) -> Outcome:
+    """Drop the folder of ImageNet where another dataset is selected."""
+    data = draft.old("data", "cifar10")
+    if expands(data) or data == "imagenet" or _of_profile(draft, ("data",)):
+        return Outcome([argument.to, *argument.values])
+    return Outcome(None, f"it had no effect with '--data {data}'")
+
+
 def folder_of(draft: Draft, argument: Argument) -> Outcome:
     """Name the folder of a file."""
     return Outcome([argument.to, str(Path(argument.value).parent)])
@@ -88,30 +97,37 @@ def _model(draft: Draft) -> str:
 
 def of_optimizer(draft: Draft, argument: Argument) -> Outcome:
     """Drop an option that the selected optimizer ignored."""
-    return _of_selected(draft, argument, "optimizer", "sgd")
+    return _of_selected(draft, argument, "optimizer", draft.old("optimizer", "sgd"))
 
 
 def of_schedule(draft: Draft, argument: Argument) -> Outcome:
     """Drop an option that the selected schedule ignored."""
-    return _of_selected(draft, argument, "lr-schedule", "step")
+    return _of_selected(draft, argument, "lr-schedule", draft.old("lr-schedule", "step"))
 
 
-def _of_selected(draft: Draft, argument: Argument, kind: str, default: str) -> Outcome:
+def of_norm_layer(draft: Draft, argument: Argument) -> Outcome:
+    """Drop an option that the selected norm layer ignored."""
+    default = "group" if draft.script.name == "resnet_main.py" else "batch"
+    return _of_selected(draft, argument, "norm-layer",
+                        draft.old("normlayer", draft.old("norm-type", default)))
+
+
+def _of_selected(draft: Draft, argument: Argument, kind: str, selected: str) -> Outcome:
     """Drop an option that belongs to another plugin than the selected one.
 
     Args:
         draft: the translation.
         argument: the option.
-        kind: of the plugin, and the option that selects it.
-        default: the plugin without that option.
+        kind: of the plugin.
+        selected: the name of the selected plugin.
     """
     from ipucnn.core.options.owners import builtin_owners
 
     kept = Outcome([argument.to, *argument.values]) if argument.values \
         else Outcome(None, "it has no value")
-    selected = draft.old(kind, default)
-    if expands(selected) or (draft.given("config") and not draft.given(kind)):
-        return kept  # a profile may select another one
+    selectors = ("normlayer", "norm-type") if kind == "norm-layer" else (kind,)
+    if expands(selected) or _of_profile(draft, selectors):
+        return kept
     try:
         name = registry().get(kind, selected).name
     except IpucnnError:
@@ -119,7 +135,20 @@ def _of_selected(draft: Draft, argument: Argument, kind: str, default: str) -> O
     if any(owner.spec.name == name and owner.option(argument.to)
            for owner in builtin_owners([kind], registry())):
         return kept
-    return Outcome(None, f"it had no effect with '--{kind} {selected}'")
+    given = next(filter(draft.given, selectors), next(
+        name for name in selectors if name in draft.script.options))
+    return Outcome(None, f"it had no effect with '--{given} {selected}'")
+
+
+def _of_profile(draft: Draft, names: Sequence[str]) -> bool:
+    """Return whether a profile may have the value of an option that is not given.
+
+    Args:
+        draft: the translation.
+        names: spellings of the option.
+    """
+    named = draft.given("config") or "--config" in draft.script.fixed
+    return named and not any(map(draft.given, names))
 
 
 def rebatched(draft: Draft, argument: Argument) -> Outcome:

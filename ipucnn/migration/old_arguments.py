@@ -9,6 +9,9 @@ from ipucnn.migration.scripts import FLAG, MANY, ONE, OPTIONAL, OldOption, Scrip
 
 _NEGATIONS = ("--no-", "--no")
 
+_FALSE = ("false", "f", "0")
+"""Values with which absl negates a flag (`--synthetic=false`)."""
+
 
 @dataclass(frozen=True)
 class Argument:
@@ -84,10 +87,14 @@ def parse(script: Script, words: Sequence[str]) -> Arguments:
 def _argument(word: str, rest: List[str], known: Mapping[str, OldOption]) -> Argument:
     name, equals, value = word.partition("=")
     option, negated = _found(name, known)
+    if option is None and not word.startswith("--") and len(name) > 2:
+        option, negated = _found("-" + name, known)  # absl accepts one dash, too
     if option is None and not word.startswith("--"):
         option = known.get(word[:2])  # -b32
         if option is not None:
             return Argument((word,), option, (word[2:].lstrip("="),))
+    if equals and option is not None and option.takes == FLAG:
+        return Argument((word,), option, negated=value.lower() in _FALSE)
     if equals:
         return Argument((word,), option, (value,), negated)
     takes = FLAG if negated else option.takes if option is not None else MANY

@@ -10,6 +10,9 @@ from ipucnn.migration.scripts import OPTIONS, declaration
 MILESTONES = 20
 """A step schedule with more drops than this is written as an exponential one."""
 
+IMAGENET = "/localdata/datasets/imagenet-raw-data"
+"""The default of Graphcore's '--imagenet-data-path'."""
+
 _SET = "it cannot be computed here: set '{}' yourself"
 """The explanation where a value is only known to the shell, or wrong."""
 
@@ -20,6 +23,12 @@ def synthetic_benchmark(draft: Draft) -> None:
         draft.put(["--no-checkpoints", "--epoch", "1"])
         draft.rows.append(Row("--mode train", "--no-checkpoints --epoch 1", "one epoch of "
                                                                             "'--steps'"))
+
+
+def imagenet_training(draft: Draft) -> None:
+    """Name the folder that ImageNet was read from by default."""
+    if draft.old("data") == "imagenet" and not draft.given("imagenet-data-path"):
+        draft.explain((), ["--data-dir", IMAGENET])
 
 
 def bulk_inference(draft: Draft) -> None:

@@ -214,9 +214,17 @@ def card_in(content: Mapping[str, Any], path: Path, registry: Registry) -> Optio
         from ipucnn.models.options import ModelOptions
 
         values = translated(written, ModelOptions, registry)
+        values["num_classes"] = _outputs(content["model_state_dict"])
         if values.get("model"):
             return _completed(str(values["model"]), values, (), path, registry)
     return None
+
+
+def _outputs(weights: Mapping[str, Any]) -> Optional[int]:
+    """Return the outputs of the linear layer that the weights end with; None without one."""
+    shapes = [tuple(getattr(value, "shape", ())) for value in weights.values()][-2:]
+    ranks = [len(shape) for shape in shapes]
+    return int(shapes[0][0]) if ranks == [2, 1] and shapes[0][0] == shapes[1][0] else None
 
 
 def _completed(model: str, options: Mapping[str, Any], class_names: Tuple[str, ...], path: Path,
@@ -268,6 +276,8 @@ def translated(options: Mapping[str, Any], options_class: type,
                registry: Registry) -> Dict[str, Any]:
     """Return an old application's options by ipucnn's names, if they exist and are valid.
 
+    The folder of ImageNet has a default there, which is saved with a training on other data, too.
+
     Args:
         options: as the old application saved them.
         options_class: options class of the command.
@@ -282,6 +292,8 @@ def translated(options: Mapping[str, Any], options_class: type,
         found = common_option(options_class, str(spelling)) or plugins.get(key(str(spelling)))
         if found is None or found.option.feature or found.option.switch \
                 or found.name.startswith("checkpoint"):
+            continue
+        if key(str(spelling)) == "imagenet-data-path" and options.get("data") != "imagenet":
             continue
         with suppress(UsageError):
             values[found.name] = found.coerce(value)

@@ -266,6 +266,25 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "ipucnn run --config run-benchmark-py --model resnet18"),
     ("python3 train.py --recompute-checkpoints conv --model resnet50",
      "ipucnn train --config train-py --model resnet50"),
+    ("python3 run_benchmark.py --normlayer batch --groupnorm-group-num 16 --norm-eps 1e-3",
+     "ipucnn run --config run-benchmark-py --normlayer batch --norm-eps 1e-3"),
+    ("python3 train.py --norm-num-groups 16 --norm-eps 1e-3 --batchnorm-momentum 0.2 "
+     "--norm-type group",
+     "ipucnn train --config train-py --groupnorm-group-num 16 --norm-eps 1e-3 --normlayer group"),
+    ("python3 resnet_main.py --data-dir . --norm-type BATCH --norm-groups 16",
+     "ipucnn train --config resnet-main-py --data-dir . --normlayer BATCH"),
+    ("python3 resnet_main.py --data-dir . --norm-groups 8",
+     "ipucnn train --config resnet-main-py --data-dir . --groupnorm-group-num 8"),
+    ("python3 train.py --imagenet-data-path /i --model resnet50",
+     "ipucnn train --config train-py --model resnet50"),
+    ("python3 train.py --data imagenet",
+     "ipucnn train --config train-py --data imagenet --data-dir "
+     "/localdata/datasets/imagenet-raw-data"),
+    ("python3 resnext_inference_launch.py --synthetic=false --hide_output=False",
+     "ipucnn run --config resnext-bulk --no-synthetic --no-hide-output"),
+    ("python3 resnext_inference_launch.py -batch_size 4 -nosynthetic -num_ipus=3",
+     "ipucnn run --config resnext-bulk --batch-size 4 --no-synthetic --instances 3"),
+    ("make", "pip install ipucnn && ipucnn data fetch sample-images --out data/images"),
     ("sh rn50_pod16.sh --imagenet-data-path /i",
      "ipucnn plan --config resnet50 --launch pod16 --poprun --data-dir /i")])
 def test_lines_of_every_program(line, command):
@@ -288,8 +307,8 @@ SHORT = "ipucnn train --config train-py"
     ("export A=3; python train.py", f"export A=3; {SHORT}"),
     ("for lr in 1 2; do python train.py --lr $lr; done",
      f'for lr in 1 2; do {SHORT} --lr "$lr"; done'),
-    ('A=$B python train.py --model "$M" --batch-size ${N} --imagenet-data-path `pwd`/d',
-     f'A="$B" {SHORT} --model "$M" --batch-size "${{N}}" --data-dir "`pwd`/d"'),
+    ('A=$B python train.py --data "$M" --batch-size ${N} --imagenet-data-path `pwd`/d',
+     f'A="$B" {SHORT} --data "$M" --batch-size "${{N}}" --data-dir "`pwd`/d"'),
     ("python train.py /d --opt $O --sched $S --dataset $D",
      'ipucnn train --config timm-train-py --data-dir /d --optimizer "$O" --data "$D" --lr 0.05 '
      '--lr-schedule "$S"'),
@@ -321,7 +340,7 @@ SHORT = "ipucnn train --config train-py"
      "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
     ("deepspeed --num_gpus=4 train.py --lr 1",
      "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
-    ("python train.py --imagenet-data-path /d/<path>", f"{SHORT} --data-dir '/d/<path>'")])
+    ("python train.py --checkpoint-path /d/<path>", f"{SHORT} --checkpoint-path '/d/<path>'")])
 def test_lines_of_a_shell_stay_what_they_are(line, command):
     (made,) = migrate(line)
     assert made.problems == ()

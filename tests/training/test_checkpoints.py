@@ -23,13 +23,14 @@ import pytest
 import torch
 
 from ipucnn.core.errors import IpucnnError, PluginError
+from ipucnn.core.registry.registry import registry
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import chosen
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.weights_file import read_weights
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint, Position, load, load_session, save
-from ipucnn.training.stored import load_stored
+from ipucnn.training.stored import build_stored, load_stored
 
 
 def made(epoch=1, call=0, **values):
@@ -194,6 +195,25 @@ def test_a_checkpoint_of_an_old_application(tmp_path, key, legacy):
     with pytest.raises(CheckpointError, match="weights only") as refused:
         load(path)
     assert f"--weights {path}" in refused.value.hint
+
+
+def test_the_network_of_an_old_checkpoint_has_its_outputs(tmp_path):
+    path = tmp_path / "resnet18_cifar10_3.pt"
+    content = old()
+    content["model_state_dict"].update({
+        "model.fc.weight": torch.ones(10, 512).half(), "model.fc.bias": torch.ones(10).half()})
+    torch.save(content, str(path))
+    stored = load_stored(path)
+    assert stored.card.num_outputs == 10
+    assert build_stored(stored, registry()).module.fc.out_features == 10
+
+
+@pytest.mark.parametrize(("data", "place"), [("cifar10", None), ("imagenet", "/data/imagenet")])
+def test_the_folder_of_imagenet_is_not_that_of_other_data(tmp_path, data, place):
+    path = tmp_path / f"resnet18_{data}_3.pt"
+    torch.save(old(args=argparse.Namespace(
+        model="resnet18", data=data, imagenet_data_path="/data/imagenet")), str(path))
+    assert load_stored(path).options.get("data_dir") == place
 
 
 class Evil:

@@ -159,7 +159,8 @@ def _value(node: Any, spelling: str, origin: str) -> Any:
 
     if isinstance(node, yaml.MappingNode):
         raise UsageError(f"{spelling!r} is a mapping ({origin})",
-                         "an option takes a value or a list")
+                         "an option takes a value or a list; 'ipucnn migrate --config FILE' "
+                         "converts a file of several profiles of another program")
     if isinstance(node, yaml.SequenceNode) and node.tag == _YAML + "seq":
         if not all(isinstance(item, yaml.ScalarNode) for item in node.value):
             raise UsageError(f"{spelling!r} is a list of lists or mappings ({origin})",

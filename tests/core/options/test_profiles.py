@@ -55,7 +55,7 @@ def test_old_spellings_work_in_profiles(tmp_path):
     ("batch_size: true\n", "True is not a whole number or 'auto' (mine.yaml, line 1)", ""),
     ("half_partial: 3\n", "3 is not true or false (mine.yaml, line 1)", ""),
     ("model: resnet18\n\nmodel: resnet50\n", "'model' is given twice (mine.yaml, line 3)", "one"),
-    ("model: {a: b}\n", "'model' is a mapping (mine.yaml, line 1)", "value"),
+    ("model: {a: b}\n", "'model' is a mapping (mine.yaml, line 1)", "migrate --config FILE"),
     ("- model\n", "line 1: not a mapping", "option: value"),
     ("model: [\n", "mine.yaml', line 2", "option: value"),
     ("json: true\n", "'json' is not allowed in a profile", "command line"),
