@@ -78,8 +78,8 @@ class DashboardProgress(TrainProgress):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + EVERY
-            if self._validated:
-                self._view.classes = self._classes()
+            if self._validated:  # once for each validation: there may be many log folders
+                self._view.classes, self._validated = self._classes(), False
             view = View(self._view.title, status=self._view.status, rows=self._rows,
                         notes=self._notes, classes=self._view.classes)
             self._picture(functools.partial(drawn, view))

@@ -407,6 +407,21 @@ def runs_of(folder, capsys):
     return json.loads(capsys.readouterr().out)["runs"]
 
 
+def test_the_dashboard_reads_the_classes_once_for_each_validation(tmp_path):
+    from ipucnn.commands._dashboard import DashboardProgress
+
+    read = []
+    shown = DashboardProgress(str(tmp_path))
+    shown._classes = lambda: read.append(1) or []
+    shown._picture = lambda picture: None
+    for row in rows(2):
+        shown.row(row)
+        for done in range(3):
+            shown._next = 0.0
+            shown.status(Status("training", 1, 2, done, 3))
+    assert len(read) == sum(row["kind"] == "validation" for row in rows(2)) > 0
+
+
 def test_the_dashboard_of_a_training_prints_its_lines_afterwards(tmp_path, capsys):
     from ipucnn.commands._dashboard import DashboardProgress
 
