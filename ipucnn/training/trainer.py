@@ -378,5 +378,5 @@ class Trainer:
             checkpoint=shown_path(good) if good else "",
             averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
-            stopped_by=self.stopped_by, history=self.reporter.history,
+            stopped_by=self.stopped_by, history=list(self.reporter.history),
             notes=[*self.prepared.notes, *filter(None, [self.reporter.waiting])])
