@@ -10,6 +10,7 @@ from typing import Any, Dict, List
 
 from ipucnn.core.progress import Status
 from ipucnn.models.store_paths import place_of
+from ipucnn.reports.metric_rows import MetricRows
 from ipucnn.runs.dashboard import View, drawn
 from ipucnn.runs.found import CLASSES, changed, folders, read_json
 from ipucnn.runs.watching import EVERY, screen
@@ -30,7 +31,7 @@ class DashboardProgress(TrainProgress):
         self._folder = folder
         self._view = View("ipucnn train")
         self._validated = False
-        self._rows: List[Dict[str, Any]] = []
+        self._rows = MetricRows()
         self._kept: List[Any] = []
         self._notes: List[str] = []
         self._held = ExitStack()
@@ -55,7 +56,8 @@ class DashboardProgress(TrainProgress):
     def row(self, row: Dict[str, Any]) -> None:
         """Add a row of metrics to the curves."""
         super().row(row)
-        self._rows.append(row)
+        if row.get("kind") != "epoch":  # not drawn, and not in the files either
+            self._rows.add(row)
         self._validated |= row.get("kind") == "validation"
 
     def line(self, text: str) -> None:
@@ -76,8 +78,8 @@ class DashboardProgress(TrainProgress):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + EVERY
-            if self._validated:
-                self._view.classes = self._classes()
+            if self._validated:  # once for each validation: there may be many log folders
+                self._view.classes, self._validated = self._classes(), False
             view = View(self._view.title, status=self._view.status, rows=self._rows,
                         notes=self._notes, classes=self._view.classes)
             self._picture(functools.partial(drawn, view))

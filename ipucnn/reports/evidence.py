@@ -5,6 +5,7 @@ Each process adds its own images and reduces them to sums and a few candidates, 
 
 from __future__ import annotations
 
+from array import array
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from ipucnn.core.execution.accuracy import UNKNOWN
@@ -24,6 +25,7 @@ SELECTIONS = ("wrong", "right", "doubtful", "certain")
 ahead of the second class, and, where no label is known, those of the highest probability."""
 
 _FIELDS = ("index", "answer", "second", "truth", "right", "probability", "second_probability")
+_REAL = ("probability", "second_probability")
 
 
 class Evidence:
@@ -36,7 +38,8 @@ class Evidence:
 
     def __init__(self, names: Sequence[str], shown: int = SHOWN) -> None:
         self._names, self._shown = list(names), shown
-        self._parts: Dict[str, List[Any]] = {name: [] for name in _FIELDS}
+        # arrays of numpy for each batch would take many times as much with small batches
+        self._columns = {name: array("f" if name in _REAL else "q") for name in _FIELDS}
 
     def add(self, indices: Sequence[int], probabilities: Any, labels: Optional[Any]) -> None:
         """Add a batch; images without finite probabilities are left out.
@@ -68,12 +71,10 @@ class Evidence:
         """Add images by columns, those of `_FIELDS`."""
         import numpy
 
-        probability = numpy.asarray(columns["probability"], dtype=numpy.float32)
-        finite = numpy.isfinite(probability)
-        for name, kept in self._parts.items():
-            real = name.endswith("probability")
-            column = numpy.asarray(columns[name], dtype=numpy.float32 if real else numpy.int64)
-            kept.append(column[finite])
+        finite = numpy.isfinite(numpy.asarray(columns["probability"], dtype=numpy.float32))
+        for name, kept in self._columns.items():
+            column = numpy.asarray(columns[name], dtype=kept.typecode)
+            kept.frombytes(column[finite].tobytes())
 
     def reduced(self, name_of: Callable[[int], str]) -> Dict[str, Any]:
         """Return counts and the selected images as plain types; see `merged`.
@@ -83,8 +84,8 @@ class Evidence:
         """
         import numpy
 
-        columns = {name: numpy.concatenate(parts) if parts else numpy.zeros(0)
-                   for name, parts in self._parts.items()}
+        columns = {name: numpy.array(kept, dtype=kept.typecode)
+                   for name, kept in self._columns.items()}
         answer, truth, right = columns["answer"], columns["truth"], columns["right"]
         known, one, count = right != UNKNOWN, truth != UNKNOWN, len(self._names)
         pairs, images = numpy.unique(truth[one] * count + answer[one], return_counts=True)

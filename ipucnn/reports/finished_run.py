@@ -13,6 +13,7 @@ from ipucnn.data.remote.mirror import local_path, on_disk
 from ipucnn.data.remote.stores import is_store
 from ipucnn.data.remote.transfer import shown as shown_url
 from ipucnn.reports import run_folder
+from ipucnn.reports.metric_rows import MetricRows
 from ipucnn.reports.prediction_rows import SUFFIXES, evidence_of_file
 from ipucnn.reports.thumbnails import of_file, with_thumbnails
 
@@ -200,7 +201,7 @@ def _rows(path: Path, notes: List[str]) -> List[Dict[str, Any]]:
     """Return the rows of metrics; those that cannot be read are counted in a note."""
     if not path.exists():
         return []
-    rows: List[Dict[str, Any]] = []
+    rows = MetricRows(_MOST_ROWS)
     bad = 0
     try:
         for line in _lines(path):
@@ -208,8 +209,8 @@ def _rows(path: Path, notes: List[str]) -> List[Dict[str, Any]]:
                 row = parsed_json(line)
             except ValueError:
                 row = None
-            if isinstance(row, dict) and len(rows) < _MOST_ROWS:
-                rows.append(row)
+            if isinstance(row, dict):
+                rows.add(row)
             else:
                 bad += 1
     except OSError as error:

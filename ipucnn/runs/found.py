@@ -15,6 +15,7 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import read_limited
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
+from ipucnn.reports.metric_rows import MetricRows
 from ipucnn.training.live_status import FILE as STATUS
 from ipucnn.training.live_status import RUNNING
 
@@ -25,7 +26,10 @@ FILES = (METRICS, OPTIONS, CLASSES, STATUS)
 """Files of a log folder that are read here."""
 
 LARGEST = 1 << 26
-"""Largest file that is read, in bytes."""
+"""Largest file that is read at once, in bytes."""
+
+_PART = 1 << 22
+"""Bytes of a file of metrics that are read at a time."""
 
 SILENT = 90.0
 """Seconds without a new status after which a training on another host is regarded as ended."""
@@ -48,26 +52,30 @@ class Metrics:
     """The rows of a file of metrics, which can be updated when it grows.
 
     Attributes:
-        rows: the complete rows so far.
+        rows: the complete rows so far; if there are very many, some of the training are left out.
     """
 
     path: Path
-    rows: List[Dict[str, Any]] = field(default_factory=list)
+    rows: MetricRows = field(default_factory=MetricRows)
     _place: int = 0
 
     def read_on(self) -> bool:
         """Read new rows, or all if the file has become shorter; return whether there were any."""
-        try:
+        begun = self._place
+        with suppress(OSError):
             size = self.path.stat().st_size
             if size < self._place:  # a restored training has removed rows
-                self.rows, self._place = [], 0
-            if size == self._place or size > LARGEST:
+                self.rows, self._place, begun = MetricRows(), 0, 0
+            if size == self._place:
                 return False
             with open(self.path, "rb") as file:
                 file.seek(self._place)
-                content = file.read(LARGEST)
-        except OSError:
-            return False
+                while self._add(file.read(_PART)):
+                    file.seek(self._place)
+        return self._place > begun
+
+    def _add(self, content: bytes) -> bool:
+        """Add the complete rows in a part of the file; return whether there were any."""
         whole = content[:content.rfind(b"\n") + 1]
         self._place += len(whole)
         for line in whole.splitlines():
@@ -76,7 +84,7 @@ class Metrics:
             except ValueError:
                 continue
             if isinstance(row, dict):
-                self.rows.append(row)
+                self.rows.add(row)
         return bool(whole)
 
 

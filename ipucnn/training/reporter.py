@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Optional
 
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data.waiting import hint
+from ipucnn.reports.metric_rows import MetricRows
 from ipucnn.training.checkpoints import Position
 from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
 from ipucnn.training.run_files import Records
 from ipucnn.training.validation import Validation
+
+MOST_ROWS = 100_000
+"""Maximum number of rows that stay in memory, apart from validations and epochs."""
 
 
 class Reporter:
@@ -24,7 +28,7 @@ class Reporter:
         pace: the throughput.
 
     Attributes:
-        history: the rows so far.
+        history: the rows so far; see `MOST_ROWS`.
         waiting: the last note on waiting for images; None if it did not wait long.
     """
 
@@ -38,7 +42,7 @@ class Reporter:
                        "device": prepared.chosen.probe.device, "dataset": prepared.data.name,
                        "instances": self._instances.count, "replicas": prepared.plan.replicas,
                        "workers": self._options.dataset.dataloader_worker}
-        self.history: List[Dict[str, Any]] = []
+        self.history = MetricRows(MOST_ROWS)
         self.waiting: Optional[str] = None
 
     def accuracy(self) -> Optional[float]:
@@ -104,5 +108,5 @@ class Reporter:
         self._show(row)
 
     def _show(self, row: Dict[str, Any]) -> None:
-        self.history.append(row)
+        self.history.add(row)
         self._listener.row(row)

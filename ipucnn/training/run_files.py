@@ -20,6 +20,7 @@ from typing import (
     Mapping,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
@@ -190,6 +191,7 @@ class FileRecords(Records):
         self._saved_at = self._retry_at = time.monotonic()
         self._loggers = Loggers(prepared.loggers, report)
         self._live: Optional[LiveStatus] = None
+        self._unwritten: Set[str] = set()
         if prepared.loggers:
             self.log_dir = _log_dir(options, folder)
             continued = restored is not None and _is_record_of(self.log_dir, restored, options)
@@ -279,13 +281,17 @@ class FileRecords(Records):
             check_held(folder)
 
     def _document(self, name: str, value: Dict[str, Any]) -> None:
-        """Write a document into the log folder; a failure is only noted."""
+        """Write a document into the log folder; a failure is only noted, once while it lasts."""
         if self.log_dir is None:
             return
         try:
             write_text(str(self.log_dir / name), json_text(value) + "\n")
         except DataError as error:
-            self._report(f"{error.message}; the report will not show it")
+            if name not in self._unwritten:
+                self._report(f"{error.message}; the report will not show it")
+            self._unwritten.add(name)
+        else:
+            self._unwritten.discard(name)
 
 
 def _validated(restored: Optional[Checkpoint]) -> int:

@@ -48,7 +48,8 @@ class TrainResult(Shown):
         stopped_by: `SIGINT`, `SIGTERM`, `SIGHUP`, `callback` or `early stopping` when it ended
             early.
         notes: notes for the user.
-        history: the rows of metrics that callbacks receive, of this process; not in `as_dict`.
+        history: the rows of metrics that callbacks receive, of this process; not in `as_dict`. Of
+            more than 100,000, some rows of the training are left out.
     """
 
     model: str

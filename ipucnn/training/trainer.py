@@ -388,10 +388,10 @@ class Trainer:
             data_wait_share=self.pace.average_wait,
             device_latency_ms=milliseconds(self.session.device_latency()),
             loss=self.figures.loss(), accuracy=self.reporter.accuracy(),
-            validations=[validation.figures() for validation in self.validator.done],
+            validations=self.validator.figures,
             best=self.figures.standing.as_plain() or None,
             checkpoint=shown_path(good) if good else "",
             averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
-            stopped_by=self.stopped_by, history=self.reporter.history,
+            stopped_by=self.stopped_by, history=list(self.reporter.history),
             notes=[*self.prepared.notes, *filter(None, [self.reporter.waiting])])

@@ -24,12 +24,15 @@ class Validator:
         listener: receives progress.
 
     Attributes:
-        done: every validation.
+        figures: those of every validation.
+        last: the last validation. Earlier ones are not kept: with many classes, the confusion
+            matrix and the evidence of each take megabytes.
     """
 
     def __init__(self, prepared: Prepared, listener: Listener) -> None:
         self._prepared, self._listener = prepared, listener
-        self.done: List[Validation] = []
+        self.figures: List[Dict[str, Any]] = []
+        self.last: Optional[Validation] = None
         self._evaluator: Optional[Evaluator] = None
         options = prepared.options
         if prepared.validation is not None:
@@ -75,9 +78,9 @@ class Validator:
         Args:
             thumbnails: add small images of the selected predictions, whose files are read again.
         """
-        if not self.done or self._evaluator is None or self._prepared.instances.index:
+        if self.last is None or self._evaluator is None or self._prepared.instances.index:
             return {}
-        return self.done[-1].document(self._evaluator.dataset if thumbnails else None)
+        return self.last.document(self._evaluator.dataset if thumbnails else None)
 
     def validate_folder(self, folder: Path, record: Callable[[Validation, int], None]) -> None:
         """Validate all end-of-epoch checkpoints and averages.
@@ -114,6 +117,7 @@ class Validator:
                 checkpoint: str = "") -> Validation:
         assert self._evaluator is not None
         validation = self._evaluator(weights, epoch, kind, checkpoint, self._listener)
-        self.done.append(validation)
+        self.figures.append(validation.figures())
+        self.last = validation
         self._listener.line(f"Accuracy on test set{validation.label}: {validation.top1:.2f}%")
         return validation

@@ -70,7 +70,10 @@ def ended(process, timeout=100):
     return process.returncode, out, err
 
 
-def test_processes_are_restarted_and_continue(photos, tmp_path):
+def test_processes_are_restarted_and_continue(photos, tmp_path, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     plugin = tmp_path / "mortal.py"
     plugin.write_text(MORTAL)
     common = ["--plugin", plugin, *words(photos, tmp_path / "saved", "--loss", "mortal", "--epoch",
@@ -80,6 +83,7 @@ def test_processes_are_restarted_and_continue(photos, tmp_path):
     assert code == 0, err
     assert "restoring" in err
     assert "instance 2 does not respond" in err
+    assert not [*temporary.glob("torchelastic*"), *temporary.glob("ipucnn*")]
     assert re.search(r"^epochs +6$", out, re.MULTILINE)
     alone = [str(tmp_path / "alone") if word == tmp_path / "saved" else str(word)
              for word in common]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy
 import pytest
@@ -153,3 +154,18 @@ def test_only_thumbnails_are_accepted_from_files():
     for other in ("http://example.org/x.jpg", "data:text/html;base64,AAAA", made + '"', None, 7,
                   "data:image/svg+xml;base64,AAAA"):
         assert checked(other) == ""
+
+
+def test_small_batches_take_little_memory():
+    evidence, images = Evidence(["a", "b"]), 3000
+    probabilities = numpy.array([[0.25, 0.75]], numpy.float32)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for index in range(images):
+            evidence.add([index], probabilities, None)
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now - before < 100 * images
+    assert evidence.reduced(str)["images"] == images

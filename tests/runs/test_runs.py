@@ -169,6 +169,17 @@ def test_metrics_are_read_on(tmp_path):
     assert metrics.rows == [{"a": 3}]
 
 
+def test_metrics_of_any_size_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ipucnn.runs.found.LARGEST", 1000)
+    monkeypatch.setattr("ipucnn.runs.found._PART", 64)
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"kind": "train", "update": {number}}}\n' for number in range(200)))
+    metrics = Metrics(path)
+    assert metrics.read_on()
+    assert [row["update"] for row in metrics.rows] == list(range(200))
+    assert not metrics.read_on()
+
+
 def test_damaged_folders_are_runs_too(tmp_path):
     folder = written(tmp_path / "a")
     for name in ("status.json", "options.yaml", "classes.json"):
@@ -396,6 +407,21 @@ def runs_of(folder, capsys):
     return json.loads(capsys.readouterr().out)["runs"]
 
 
+def test_the_dashboard_reads_the_classes_once_for_each_validation(tmp_path):
+    from ipucnn.commands._dashboard import DashboardProgress
+
+    read = []
+    shown = DashboardProgress(str(tmp_path))
+    shown._classes = lambda: read.append(1) or []
+    shown._picture = lambda picture: None
+    for row in rows(2):
+        shown.row(row)
+        for done in range(3):
+            shown._next = 0.0
+            shown.status(Status("training", 1, 2, done, 3))
+    assert len(read) == sum(row["kind"] == "validation" for row in rows(2)) > 0
+
+
 def test_the_dashboard_of_a_training_prints_its_lines_afterwards(tmp_path, capsys):
     from ipucnn.commands._dashboard import DashboardProgress
 
@@ -404,6 +430,7 @@ def test_the_dashboard_of_a_training_prints_its_lines_afterwards(tmp_path, capsy
     with DashboardProgress(str(folder)) as shown:
         shown._picture = lambda picture: pictures.append(picture(80, 24))
         shown.row(rows(4)[-1])
+        shown.row({"kind": "epoch", "epoch": 1})
         shown.note("a note")
         shown._next = 0.0
         shown.status(Status("training", 1, 4, 3, 8, loss=0.25))
@@ -413,6 +440,7 @@ def test_the_dashboard_of_a_training_prints_its_lines_afterwards(tmp_path, capsy
     assert "loss 0.2500" in pictures[-1]
     assert "worst classes: class 0 0 %" in pictures[-1]
     assert "a note" in pictures[-1]
+    assert shown._rows == rows(4)[-1:]
     assert "Epoch 1/4" not in during.out
     assert "Epoch 1/4" in after.out
     assert "note: a note" in after.err

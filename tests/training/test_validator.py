@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 
 import torch
 
-from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.progress import Listener
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, save
@@ -34,6 +35,18 @@ class One(Instances):
             weights[name].copy_(value)
 
 
+class Scores:
+    """A validation with what the evaluator was called with."""
+
+    label, top1 = "", 0.0
+
+    def __init__(self, found):
+        self.found = found
+
+    def figures(self):
+        return {"found": self.found}
+
+
 class Evaluated:
     """An evaluator that returns the weights."""
 
@@ -41,8 +54,8 @@ class Evaluated:
         return {"w": torch.zeros(2)}
 
     def __call__(self, weights, epoch, kind, checkpoint, listener):
-        return SimpleNamespace(label="", top1=0.0, found=(
-            weights["w"].tolist(), epoch, kind, checkpoint))
+        found = weights["w"].tolist(), epoch, kind, checkpoint
+        return Scores(found)
 
 
 def validated(folder, instances):
@@ -51,7 +64,7 @@ def validated(folder, instances):
     validator._evaluator = Evaluated()
     rows = []
     validator.validate_folder(folder, lambda one, update: rows.append((one.found, update)))
-    assert [found for found, _ in rows] == [one.found for one in validator.done]
+    assert [found for found, _ in rows] == [one["found"] for one in validator.figures]
     return rows
 
 
@@ -70,3 +83,16 @@ def test_a_host_without_the_checkpoints_validates_those_of_the_first(tmp_path):
                      (([1.5, 1.5], 2, "raw", "m_d_2_averaged.pt"), 2)]
     assert validated(tmp_path / "not here", One(1, sent)) == first
     assert not sent
+
+
+def test_earlier_validations_of_a_long_training_are_not_kept(tmp_path):
+    for epoch in (1, 2, 3):
+        save(Checkpoint("m", "d", Position(epoch), {"w": torch.zeros(2)},
+                        session={"optimizer": {}}), tmp_path)
+    validator = Validator(SimpleNamespace(validation=None, options=None, instances=ALONE),
+                          Listener())
+    validator._evaluator = Evaluated()
+    made = []
+    validator.validate_folder(tmp_path, lambda one, _: made.append(weakref.ref(one)))
+    assert [one() is None for one in made] == [True, True, False]
+    assert len(validator.figures) == 3

@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from tempfile import TemporaryDirectory
 from typing import Any, Dict, Iterator, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
@@ -66,8 +67,10 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
     inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:
-        with _silent(), _environment(inherited):
-            elastic_launch(LaunchConfig(**settings), command[0])(*command[1:])
+        # the agent would not remove a folder of its own
+        with TemporaryDirectory(prefix="ipucnn-") as folder, _silent(), _environment(inherited):
+            config = LaunchConfig(**settings, **_files_in(folder))
+            elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
         return _failed(error)
     except SignalException as error:
@@ -75,6 +78,15 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
     except (RendezvousError, TimeoutError, OSError) as error:
         raise _no_rendezvous(error, options) from error
     return 0
+
+
+def _files_in(folder: str) -> Dict[str, Any]:
+    """Return the setting of the agent for the folder of its files."""
+    try:
+        from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    except ImportError:  # before torch 2.3
+        return {"log_dir": folder}
+    return {"logs_specs": DefaultLogsSpecs(folder)}
 
 
 @contextmanager

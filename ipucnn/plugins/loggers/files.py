@@ -129,6 +129,7 @@ class FilesLogger(Logger):
         import yaml
 
         self._folder = run.folder
+        self._failing: Dict[str, Optional[str]] = {}
         self._metrics = MetricsWriter(run.folder, run.rows,
                                       run.precedes if run.restored else None)
         options = {name: value for name, value in run.options.items() if name not in PLACES}
@@ -137,9 +138,8 @@ class FilesLogger(Logger):
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """Append a row to both files; see `Logger.row`."""
         self._metrics.add(row)
-        if not self._metrics.failed:
-            return None
-        return self._metrics.failed + "; it is tried again with the next row"
+        failed = self._metrics.failed
+        return self._once("row", failed and failed + "; it is tried again with the next row")
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:  # noqa: ARG002
         """Synchronise the rows with the disk, because a training may resume here."""
@@ -155,10 +155,20 @@ class FilesLogger(Logger):
         classes = [{"class": name, "images": total,
                     "top1": 100 * row[place] / total if total else None}
                    for place, (name, total, row) in enumerate(zip(names, totals, confusion))]
-        write_text(str(self._folder / CLASSES), json_text({
-            **figures, "classes": classes,
-            **({"confusion": confusion} if len(confusion) <= LARGEST else {})}))
-        return None
+        failed = None
+        try:
+            write_text(str(self._folder / CLASSES), json_text({
+                **figures, "classes": classes,
+                **({"confusion": confusion} if len(confusion) <= LARGEST else {})}))
+        except DataError as error:  # raising it would end the recording of rows
+            failed = f"{error.message}; it is tried again with the next validation"
+        return self._once("confusion", failed)
+
+    def _once(self, what: str, failure: Optional[str]) -> Optional[str]:
+        """Return a failure, unless the previous attempt failed for the same reason."""
+        before = self._failing.get(what)
+        self._failing[what] = failure
+        return None if failure == before else failure
 
     def finish(self, status: str, result: Mapping[str, Any]) -> None:  # noqa: ARG002
         """Write the rows that could not be written before; see `Logger.finish`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence
+from tempfile import TemporaryFile
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence
 
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.registry.contract import Requirement
@@ -16,6 +17,9 @@ from ipucnn.plugins.loggers._sending import Sender
 FOLDER = "tensorboard"
 """Folder of the event files, in the log folder."""
 
+_ROOM = 1 << 16
+"""Bytes that must fit on the disk before a record is written."""
+
 
 class TensorBoardLogger(Logger):
     """Writes scalars, options, pictures and texts; `tensorboard --logdir logs` shows them."""
@@ -24,13 +28,10 @@ class TensorBoardLogger(Logger):
 
     def start(self, run: RunInfo) -> None:
         """Open an event file, and write the options; see `Logger.start`."""
-        from torch.utils.tensorboard import SummaryWriter
-
         self._state = Continued(self.name, run)
+        self._folder = Path(run.folder) / FOLDER
         # readers ignore records of an interrupted training after the checkpoint
-        self._writer = SummaryWriter(
-            str(Path(run.folder) / FOLDER),
-            purge_step=run.update + 1 if run.restored is not None else None)
+        self._writer: Any = self._opened(run.update + 1 if run.restored is not None else None)
         self._state.back_to(run.update)
         self._sender = Sender(self.name)
         if run.restored is None:
@@ -44,13 +45,11 @@ class TensorBoardLogger(Logger):
         if not self._state.is_new(kind, update):
             return None
 
-        def write() -> None:
+        def write(writer: Any) -> None:
             for name, value in scalars(row).items():
-                self._writer.add_scalar(name, value, update)
-            self._writer.flush()
-            self._state.recorded(kind, update)
+                writer.add_scalar(name, value, update)
 
-        return self._sender.put(write)
+        return self._put(write, kind, update)
 
     def confusion(self, figures: Mapping[str, Any], confusion: Sequence[Sequence[int]],
                   names: Sequence[str]) -> Optional[str]:
@@ -59,38 +58,67 @@ class TensorBoardLogger(Logger):
         if len(confusion) > LARGEST or not self._state.is_new(kind, update):
             return None
 
-        def write() -> None:
-            self._writer.add_image(kind_of(figures) + "/confusion", heat_map(confusion), update,
-                                   dataformats="HWC")
-            self._writer.add_text(kind_of(figures) + "/mistakes", _rows(
+        def write(writer: Any) -> None:
+            writer.add_image(kind_of(figures) + "/confusion", heat_map(confusion), update,
+                             dataformats="HWC")
+            writer.add_text(kind_of(figures) + "/mistakes", _rows(
                 ("class", "taken for", "images"), worst(confusion, names)), update)
-            self._writer.flush()
-            self._state.recorded(kind, update)
 
-        return self._sender.put(write)
+        return self._put(write, kind, update)
 
     def samples(self, images: Any, names: Sequence[str], update: int) -> Optional[str]:
         """Show training images; see `Logger.samples`."""
-        def write() -> None:
-            self._writer.add_images("samples", images, update, dataformats="NHWC")
-            self._writer.add_text("samples/classes", ", ".join(names), update)
+        def write(writer: Any) -> None:
+            writer.add_images("samples", images, update, dataformats="NHWC")
+            writer.add_text("samples/classes", ", ".join(names), update)
 
-        return self._sender.put(write)
+        return self._put(write)
 
     def checkpoint(self, path: Path, epoch: int, update: int) -> None:
         """Write the path of a checkpoint; see `Logger.checkpoint`."""
         if self._state.is_new("checkpoint", update):
-            self._text("checkpoints", f"epoch {epoch}: `{path}`", update)
-            self._sender.put(lambda: self._state.recorded("checkpoint", update))
+            self._text("checkpoints", f"epoch {epoch}: `{path}`", update, "checkpoint")
 
     def finish(self, status: str, result: Mapping[str, Any]) -> Optional[str]:
         """Write the status, and close the file; see `Logger.finish`."""
         self._text("status", status, int(result.get("updates") or 0))
-        self._sender.put(self._writer.close)
+        self._put(lambda writer: writer.close())
         return self._sender.close()
 
-    def _text(self, name: str, text: str, update: int) -> None:
-        self._sender.put(lambda: self._writer.add_text(name, text, update))
+    def _text(self, name: str, text: str, update: int, kind: str = "") -> None:
+        self._put(lambda writer: writer.add_text(name, text, update), kind, update)
+
+    def _put(self, write: Callable[[Any], Any], kind: str = "", update: int = 0) -> Optional[str]:
+        """Write to the event file in the background; see `Sender.put`.
+
+        A writer whose disk was full cannot write any more: another one with a further event file
+        replaces it, and the record is written again.
+
+        Args:
+            write: adds the record to a writer.
+            kind: see `Continued.recorded`; empty for records that may be repeated.
+            update: the number of weight updates.
+        """
+        def record() -> None:
+            with TemporaryFile(dir=str(self._folder)) as probe:  # fails before the writer does
+                probe.write(bytes(_ROOM))
+            if self._writer is None:
+                self._writer = self._opened()
+            try:
+                write(self._writer)
+                self._writer.flush()
+            except BaseException:
+                self._writer = None
+                raise
+            if kind:
+                self._state.recorded(kind, update)
+
+        return self._sender.put(record)
+
+    def _opened(self, purge_step: Optional[int] = None) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self._folder), purge_step=purge_step)
 
 
 def _table(values: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -30,6 +31,13 @@ def train(update, loss):
 
 def validation(update):
     return {"kind": "validation", "epoch": 1, "update": update, "weights": "raw", "top1": 87.5}
+
+
+def wait_until(condition):
+    until = time.monotonic() + 10
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert condition()
 
 
 def interrupted_and_restored(logger, folder, pause=0):
@@ -73,6 +81,36 @@ def test_tensorboard_is_read_back_without_doubled_steps(tmp_path):
             "checkpoints/text_summary"} <= set(texts)
     (mistakes,) = read.Tensors("validation/mistakes/text_summary")
     assert b"taken for" in mistakes.tensor_proto.string_val[0]
+
+
+def test_tensorboard_records_again_after_a_full_disk(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("ipucnn.plugins.loggers.tensorboard.Sender",
+                        functools.partial(Sender, pause=0.01))
+    logger = TensorBoardLogger()
+    logger.start(RunInfo({"model": "resnet18"}, tmp_path))
+    logger.row(train(10, 2.0))
+    wait_until(lambda: not logger._sender._waiting)
+    ended = logger._writer  # as after a failure of tensorboard's own thread
+
+    def fails():
+        raise OSError("no space")
+
+    ended.flush = fails
+    logger.row(train(20, 1.9))
+    logger.row(train(30, 1.8))
+    wait_until(lambda: not logger._sender._waiting)
+    monkeypatch.setattr("ipucnn.plugins.loggers.tensorboard.TemporaryFile", lambda dir: fails())
+    logger.row(train(40, 1.7))
+    wait_until(lambda: logger._sender._cause)
+    monkeypatch.undo()
+    assert logger.finish(COMPLETED, {"updates": 40}) is None
+    ended.file_writer.close()
+    read = EventAccumulator(str(tmp_path / "tensorboard"))
+    read.Reload()
+    assert sorted({event.step for event in read.Scalars("train/loss")}) == [10, 20, 30, 40]
 
 
 def test_mlflow_is_read_back_without_doubled_steps(tmp_path, monkeypatch):

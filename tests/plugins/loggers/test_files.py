@@ -187,6 +187,29 @@ def test_a_row_that_cannot_be_written_is_noted_and_written_with_the_next(tmp_pat
     assert lines(folder) == ROWS[:2]
 
 
+def test_classes_that_cannot_be_written_do_not_end_the_recording(tmp_path):
+    folder = tmp_path / "log"
+    folder.mkdir()
+    logger = started(folder)
+    scores = {"kind": "validation", "epoch": 1}
+
+    def note():
+        return logger.confusion(scores, [[1, 0], [0, 1]], ["cat", "dog"])
+
+    folder.rename(tmp_path / "aside")
+    folder.write_text("in the way")
+    assert "classes.json': File exists; it is tried again with the next validation" in note()
+    assert logger.row(ROWS[0]) is not None
+    assert note() is None  # the same as before
+    assert logger.row(ROWS[1]) is None
+    folder.unlink()
+    (tmp_path / "aside").rename(folder)
+    assert logger.row(ROWS[2]) is None
+    assert lines(folder) == ROWS[:3]
+    assert note() is None
+    assert (folder / "classes.json").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_refused_at_the_start(tmp_path):
     (tmp_path / "log").write_text("in the way")
     with pytest.raises(DataError, match=r"cannot write '.*metrics\.jsonl': File exists"):
