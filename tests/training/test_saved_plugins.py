@@ -408,3 +408,31 @@ def ipucnn_models():
     assert "contains the option '--lynx-width', which model 'lynx' of lynx does not have any more" \
         in done.err
     assert "unknown option" not in done.err
+
+
+@pytest.mark.parametrize("given", [(), ("--model", "resnet18")])
+def test_an_uninstalled_model_of_weights_is_named_with_their_file(tmp_path, cli, given):
+    path = tmp_path / "gone.py"
+    path.write_text("""
+import ipucnn
+
+def build(num_classes):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, num_classes))
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="bobcat", summary="s", target=build, input_size=32)]
+""")
+    done = cli("train", "--plugin", path, *TRAINING, "--model", "bobcat", "--checkpoint-path",
+               "saved")
+    assert done.code == 0, done.err
+    use(None)
+    (saved,) = Path("saved").glob("bobcat_*.pt")
+    for command in (("run", "--data", "generated"), ("train", *TRAINING), ("export",)):
+        done = cli(*command, *given, "--weights", "saved")
+        assert done.code == 2
+        assert (f"the model 'bobcat' of the weights in '{saved}' cannot be used: unknown model "
+                "'bobcat'") in done.err
+        assert "install its plugin, or name its file with '--plugin'; " in done.err
