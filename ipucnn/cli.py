@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from importlib import import_module
-from typing import List
+from typing import Any, List, Sequence
 
 import typer
 
 from ipucnn.core.registry import discovery
 from ipucnn.terminal import tables
 from ipucnn.terminal.command_group import CommandGroup
+from ipucnn.terminal.spellings import normalise
 from ipucnn.version import __version__
 
 COMMANDS = {
@@ -31,7 +32,7 @@ def application(command: str = "") -> typer.Typer:
             all modules with their options take as long to import as a simple command.
     """
     app = typer.Typer(
-        name="ipucnn", cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,
+        name="ipucnn", cls=_Application, rich_markup_mode=None, no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         help="Train and run image-classification CNNs on CPUs, GPUs and Graphcore IPUs.")
@@ -39,6 +40,20 @@ def application(command: str = "") -> typer.Typer:
     for module in [name for name, names in COMMANDS.items() if command in names] or COMMANDS:
         import_module(f"ipucnn.commands.{module}").add_to(app)
     return app
+
+
+class _Application(CommandGroup):
+    """The group of all commands, which completes them with the plugins of the command line."""
+
+    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+        """Parse global options; a completion calls no callback, so that they are used here."""
+        if not ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        rest = super().parse_args(ctx, normalise(args))
+        given = ctx.params
+        _use_plugins(given["plugin"] or (), bool(given["no_plugins"]),
+                     given["disable_plugins"] or "")
+        return rest
 
 
 def _version(wanted: bool) -> None:
@@ -63,14 +78,18 @@ def _globals(  # noqa: PLR0913 - one per global option
 ) -> None:
     import logging
 
-    from ipucnn.core.registry.registry import Registry, use
-
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(tables.LogFormatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("ipucnn").setLevel(level)
     tables.be_quiet(quiet)
+    _use_plugins(plugin, no_plugins, disable_plugins)
+
+
+def _use_plugins(plugin: Sequence[str], no_plugins: bool, disable_plugins: str) -> None:
+    from ipucnn.core.registry.registry import Registry, use
+
     settings = discovery.PluginSettings.from_environment()
     named = discovery.PluginSettings.from_environment(
         {discovery.DISABLE_VARIABLE: disable_plugins})

@@ -49,7 +49,8 @@ def config_show(name: str = typer.Argument(metavar="NAME", help="Name of a profi
                 command: Optional[str] = typer.Option(
                     None, "--command", autocompletion=of_words(*PROFILED),
                     help="Command of the profile: run, train, export or "
-                    "launch (default: the first one that has it)."),
+                    "launch (default: the first one that has it, and for a file, the one that "
+                    "has most of its options)."),
                 as_json: bool = JSON) -> None:
     """Show a profile with all defaults.
 
@@ -59,7 +60,7 @@ def config_show(name: str = typer.Argument(metavar="NAME", help="Name of a profi
 
     from ipucnn.core.options.profiles import command_of, described
 
-    chosen = command or command_of(name)
+    chosen = command or command_of(name, PROFILED)
     if chosen not in PROFILED:
         raise UsageError(f"command {chosen!r} has no profiles", "commands: " + ", ".join(PROFILED))
     kind = PROFILED[chosen]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.composition import Given
@@ -62,6 +62,8 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
             given["num_classes"] = len(names)
         return given
     settled = _settled(card, training)
+    _check_plugins({name: value for name, value in settled.items()
+                    if not _adds_distribution(name, given.get(name), value)}, weights, registry)
     for name, value in list(settled.items()):
         if _adds_distribution(name, given.get(name), value):
             settled[name] = given[name]
@@ -76,6 +78,24 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
     _check_options(own, card, weights, registry)
     others.append([Given(name, value, f"weights {weights!r}") for name, value in own.items()])
     return {**given, **settled}
+
+
+def _check_plugins(settled: Mapping[str, Any], weights: str, registry: Registry) -> None:
+    """Raise an error for an unknown model or norm layer in a file.
+
+    Raises:
+        UsageError: names the file, because the user did not name the plugin.
+    """
+    for kind in (KINDS["model"], KINDS["norm-layer"]):
+        name = settled.get(kind.selector)
+        if name is None:
+            continue
+        try:
+            registry.get(kind.name, name)
+        except UnknownNameError as error:
+            raise UsageError(f"the {kind.name} {name!r} of the weights in {weights!r} cannot be "
+                             f"used: {error.message}", "install its plugin, or name its file with "
+                             f"'--plugin'; {error.hint}") from error
 
 
 def _check_options(options: Mapping[str, Any], card: ModelCard, weights: str,

@@ -39,7 +39,8 @@ def tick_label(value: float) -> str:
 def ticks(low: float, high: float, most: int = 5) -> List[float]:
     """Return round values from at most `low` to at least `high`."""
     if not high - low > 1e-9 * max(abs(low), abs(high)):  # they differ by rounding at most
-        low, high = (low - 1, high + 1) if low else (0.0, 1.0)
+        margin = max(1.0, 1e-6 * abs(high))  # 1 is less than the rounding of large values
+        low, high = (low - margin, high + margin) if low else (0.0, 1.0)
     raw = (high - low) / most
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)

@@ -35,7 +35,8 @@ class CommandGroup(TyperGroup):
             taking = [flag for item in options if not item.is_flag for flag in item.opts]
             require_values(rest, taking, [flag for item in options
                                           for flag in (*item.opts, *item.secondary_opts)])
-            _refuse_empty(rest, taking)
+            if "" in rest:
+                raise UsageError("an argument is empty", "give it a value, or leave it out")
         return found, command, rest
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -48,21 +49,3 @@ class CommandGroup(TyperGroup):
                 rows.append((name, " ".join(paragraph.split())))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
-
-
-def _refuse_empty(words: List[str], taking: List[str]) -> None:
-    """Raise an error for an empty argument or value, of an unset variable for example.
-
-    Args:
-        words: arguments of a command.
-        taking: the flags that take a value.
-
-    Raises:
-        UsageError: one is empty.
-    """
-    for before, word in zip(["", *words], words):
-        flag, equals, value = word.partition("=")
-        if word == "" or (flag in taking and equals and not value):
-            flag = flag or (before if before in taking else "")
-            raise UsageError(f"option '{flag}' is empty" if flag else "an argument is empty",
-                             "give it a value, or leave it out")

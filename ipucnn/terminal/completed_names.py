@@ -58,13 +58,19 @@ def _path(registry: Registry, kind: str) -> Optional[Path]:
 
 
 def _edited(value: str) -> Optional[float]:
-    """Return the modification time of the module of an entry point, or None."""
+    """Return the last modification of an entry point's module and those beside it, or None.
+
+    The folders of its parent packages are included. No package is imported.
+    """
+    top, *below = value.partition(":")[0].split(".")
     with suppress(ImportError, ValueError, OSError, AttributeError):
-        spec = importlib.util.find_spec(value.partition(":")[0].partition(".")[0])
-        if spec is not None and spec.origin:
-            if spec.submodule_search_locations is None:
-                return os.stat(spec.origin).st_mtime
-            folder = os.path.dirname(spec.origin)
-            return max(entry.stat().st_mtime for entry in os.scandir(folder)
-                       if entry.name.endswith(".py"))
+        spec = importlib.util.find_spec(top)
+        if spec is None:
+            return None
+        if spec.submodule_search_locations is None:
+            return os.stat(spec.origin or "").st_mtime
+        folders = [os.path.join(place, *below[:depth])
+                   for place in spec.submodule_search_locations for depth in range(len(below) + 1)]
+        return max((entry.stat().st_mtime for folder in folders if os.path.isdir(folder)
+                    for entry in os.scandir(folder) if entry.name.endswith(".py")), default=None)
     return None

@@ -7,6 +7,7 @@ import io
 import os
 from typing import Callable, Iterator, List, Sequence, Tuple
 
+from ipucnn.core.errors import IpucnnError
 from ipucnn.terminal.tables import emit
 
 _ASKS = "_IPUCNN_COMPLETE"
@@ -77,7 +78,27 @@ def joined(words: Sequence[str], place: int) -> Tuple[List[str], int]:
 
 @contextlib.contextmanager
 def completing() -> Iterator[None]:
-    """Support completion of values with colons in bash, if a completion is requested.
+    """Adapt the process to a completion, if the shell requests one.
+
+    Values with colons are supported in bash, and no error is printed: it would be inserted into
+    the user's command line.
+
+    Raises:
+        SystemExit: instead of an error of ipucnn.
+    """
+    if not os.environ.get(_ASKS):
+        yield
+        return
+    try:
+        with _with_colons():
+            yield
+    except IpucnnError as error:
+        raise SystemExit(error.exit_code) from error
+
+
+@contextlib.contextmanager
+def _with_colons() -> Iterator[None]:
+    """Support completion of values with colons in bash.
 
     Bash inserts a completion after the last colon of the word.
     """

@@ -103,9 +103,10 @@ def expanded(argv: Sequence[str], lists: Collection[str]) -> List[str]:
 
 def require_values(argv: Sequence[str], valued: Collection[str],
                    options: Collection[str]) -> None:
-    """Raise an error if an option is in the place of another one's value.
+    """Raise an error if an option is in the place of another one's value, or a value is empty.
 
-    Such a value can still be given as `--option=VALUE`.
+    A value that is the name of an option can still be given as `--option=VALUE`. An empty value
+    is that of an unset variable, for example.
 
     Args:
         argv: the arguments of a command.
@@ -120,9 +121,16 @@ def require_values(argv: Sequence[str], valued: Collection[str],
     for argument in arguments:
         if argument == "--":
             return
-        if argument in valued and next(arguments, "").partition("=")[0] in options:
-            raise UsageError(f"option {argument!r} requires an argument",
-                             "'--help' lists the options")
+        name, equals, value = argument.partition("=")
+        if name not in valued:
+            continue
+        if not equals:
+            value = next(arguments, argument)  # the last one is refused like an option
+            if value.partition("=")[0] in options:
+                raise UsageError(f"option {argument!r} requires an argument",
+                                 "'--help' lists the options")
+        if not value:
+            raise UsageError(f"option '{name}' is empty", "give it a value, or leave it out")
 
 
 def open_list(argv: Sequence[str], lists: Collection[str]) -> Tuple[str, List[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Collection, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
 from ipucnn.core.names import flag_of
 from ipucnn.core.options.building import common_values
 from ipucnn.core.options.composition import Given, common_option, default_of
@@ -23,6 +23,7 @@ from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Provider
 from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.registry import Registry
+from ipucnn.models.weights_options import DETERMINED
 from ipucnn.training.options import TrainOptions
 
 UNNEEDED = ("optimizer", "lr-schedule", "logger")
@@ -202,7 +203,10 @@ def _removed(names: Sequence[str], users: Sequence[User], saved: Saved,
                           for kind, spec, provider in users)
     ways = [f"replace it with '{flag_of(kind.selector)} NAME'"
             for kind, _, _ in users if kind.name in replaceable]
-    ways.append("start from its weights with 'ipucnn train --weights FILE'")
+    # a file of weights determines the options of its model and norm layer
+    partial = " --weights-partial --model NAME" if any(
+        kind.selector in DETERMINED for kind, _, _ in users) else ""
+    ways.append(f"start from its weights with 'ipucnn train --weights FILE{partial}'")
     return UsageError(
         f"'{saved.place}' contains the {options} {flags}, which {plugins} does not have any more",
         ", or ".join([_version_of_training([provider for _, _, provider in users], saved),
@@ -236,9 +240,10 @@ def _unusable(kind: Kind, value: Any, registry: Registry) -> Optional[Tuple[str,
 
 
 def _refusal(kind: Kind, name: str, error: IpucnnError, replaceable: bool) -> UsageError:
-    flag = flag_of(kind.selector)
-    remedy = "install its plugin, or name its file with '--plugin'"
+    ways = ["install its plugin", "name its file with '--plugin'"] if isinstance(
+        error, UnknownNameError) else []
     if replaceable:
-        remedy += f", or replace it with '{flag} NAME'"
+        ways.append(f"replace it with '{flag_of(kind.selector)} NAME'")
+    hints = (", or ".join(ways), error.hint)
     return UsageError(f"the {kind.name} {name!r} that is saved in the checkpoint cannot be used: "
-                      f"{error.message}", f"{remedy}; {error.hint}" if error.hint else remedy)
+                      f"{error.message}", "; ".join(hint for hint in hints if hint))

@@ -583,7 +583,9 @@ def test_a_removed_working_folder_is_named(cli, tmp_path, monkeypatch, argv):
 @pytest.mark.parametrize(("argv", "what"), [
     (("report", ""), "an argument"), (("runs", ""), "an argument"),
     (("report", "x", "--out", ""), "option '--out'"), (("data", "verify", ""), "an argument"),
-    (("data", "shapes", "--out="), "option '--out'"), (("show", "model", ""), "an argument")])
+    (("data", "shapes", "--out="), "option '--out'"), (("show", "model", ""), "an argument"),
+    (("train", "--resume", ""), "option '--resume'"), (("train", "--freeze="), "option '--freeze'"),
+    (("train", "--class-weights", "", "--epoch", "1"), "option '--class-weights'")])
 def test_an_empty_value_is_no_folder_and_no_default(ipucnn_cli, tmp_path, monkeypatch, argv, what):
     monkeypatch.chdir(tmp_path)
     assert ipucnn_cli(*argv) == (

@@ -106,7 +106,8 @@ def test_the_ninth_run_is_not_drawn_as_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("values", [(2.302585, 2.302585 + 1e-14), (1e-30, 8e-31), (0.0, 0.0),
-                                    (-1e9, -1e9 + 1e-7), (1e20, 3e20), (0.5, 0.7)])
+                                    (-1e9, -1e9 + 1e-7), (1e20, 3e20), (2e16, 2e16),
+                                    (-3e15, -3e15), (0.5, 0.7)])
 def test_axes_hold_values_of_any_size(values):
     low, high = min(values), max(values)
     places = ticks(low, high)

@@ -9,6 +9,7 @@ import typer
 
 from ipucnn.__main__ import invoke
 from ipucnn.cli import application
+from ipucnn.core.registry.registry import use
 
 
 @pytest.mark.parametrize(("command", "option", "begun", "wanted"), [
@@ -66,3 +67,51 @@ def test_a_command_line_is_completed_in_bash(line, wanted, monkeypatch, capsys):
         invoke([])
     assert capsys.readouterr().out.split() == wanted
     assert os.environ["COMP_WORDS"] == "\n".join(words)
+
+
+@pytest.mark.parametrize(("line", "wanted"), [
+    ("run --plugin ours.py --model heron", ["heron-net"]),
+    ("--plugin=ours.py run --model heron", ["heron-net"]),
+    ("run --plugin ours.py --model heron-net --heron", ["--heron-width"]),
+    ("run --no-plugins --model resnet14", ["resnet14-cifar"])])
+def test_plugins_of_the_command_line_are_completed(line, wanted, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ours.py").write_text("""
+from dataclasses import dataclass
+import ipucnn
+
+@dataclass(frozen=True)
+class Options:
+    heron_width: int = ipucnn.option(1, "How wide.")
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="heron-net", summary="s", target="x:y", options=Options)]
+""")
+    words = ["ipucnn", *line.split(" ")]
+    monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setattr("sys.argv", ["ipucnn"])
+    try:
+        with pytest.raises(SystemExit):
+            invoke([])
+    finally:
+        use(None)
+    assert capsys.readouterr().out.split() == wanted
+
+
+@pytest.mark.parametrize("line", ["run --plugin gone.py --model resnet50-", "trian --model res"])
+def test_a_completion_prints_no_error(line, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ["ipucnn", *line.split(" ")]
+    monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setattr("sys.argv", ["ipucnn"])
+    try:
+        with pytest.raises(SystemExit):
+            invoke([])
+    finally:
+        use(None)
+    assert capsys.readouterr() == ("", "")

@@ -129,6 +129,23 @@ def test_what_is_not_replaced_is_refused(saved, message, hint):
     assert hint in caught.value.hint
 
 
+def test_an_installed_plugin_that_fails_need_not_be_installed(fake_distribution):
+    source = """
+import ipucnn
+
+@ipucnn.hookimpl
+def ipucnn_optimizers():
+    return [ipucnn.OptimizerSpec(name="puma", summary="s", target="x:y", options="gone:Gone")]
+"""
+    fake_distribution("puma-dist", {"puma_plugin.py": source}, {"puma": "puma_plugin"})
+    with pytest.raises(UsageError) as caught:
+        without_unusable({"optimizer": "puma"}, registry(), {}, ["optimizer"])
+    assert "the optimizer 'puma' that is saved in the checkpoint cannot be used: " \
+        in caught.value.message
+    assert "No module named 'gone'" in caught.value.message
+    assert caught.value.hint.startswith("replace it with '--optimizer NAME'; upgrade it, ")
+
+
 def test_options_of_other_plugins_are_kept():
     saved = {"backend": "gone", "gone_depth": 3, "backend.gone_width": 4, "optimizer": "sgd",
              "momentum": 0.5, "loss": "lost", "lost_shape": 1, "lr": 0.5}
@@ -405,6 +422,40 @@ def ipucnn_models():
     done = cli("run", "--plugin", path, "--weights", "saved", "--data", "generated",
                "--iterations", "1")
     assert done.code == 2
-    assert "contains the option '--lynx-width', which model 'lynx' of lynx does not have any more" \
-        in done.err
+    gone = "contains the option '--lynx-width', which model 'lynx' of lynx does not have any more"
+    assert gone in done.err
     assert "unknown option" not in done.err
+    done = cli("restore", "--plugin", path, "--checkpoint-path", "saved")
+    assert gone in done.err
+    assert "'ipucnn train --weights FILE --weights-partial --model NAME'" in done.err
+    done = cli("train", "--plugin", path, *TRAINING, "--weights", "saved", "--weights-partial",
+               "--model", "lynx", "--checkpoint-path", "again")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("given", [(), ("--model", "resnet18")])
+def test_an_uninstalled_model_of_weights_is_named_with_their_file(tmp_path, cli, given):
+    path = tmp_path / "gone.py"
+    path.write_text("""
+import ipucnn
+
+def build(num_classes):
+    from torch import nn
+    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, num_classes))
+
+@ipucnn.hookimpl
+def ipucnn_models():
+    return [ipucnn.ModelSpec(name="bobcat", summary="s", target=build, input_size=32)]
+""")
+    done = cli("train", "--plugin", path, *TRAINING, "--model", "bobcat", "--checkpoint-path",
+               "saved")
+    assert done.code == 0, done.err
+    use(None)
+    (saved,) = Path("saved").glob("bobcat_*.pt")
+    for command in (("run", "--data", "generated"), ("train", *TRAINING), ("export",)):
+        done = cli(*command, *given, "--weights", "saved")
+        assert done.code == 2
+        assert (f"the model 'bobcat' of the weights in '{saved}' cannot be used: unknown model "
+                "'bobcat'") in done.err
+        assert "install its plugin, or name its file with '--plugin'; " in done.err

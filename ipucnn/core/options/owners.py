@@ -26,11 +26,14 @@ class Owner:
         kind: the plugin's kind.
         spec: its record.
         options: the class that declares them.
+        name: the name that selects it: ``distribution:name`` if its own name means another plugin
+            or is ambiguous.
     """
 
     kind: Kind
     spec: PluginSpec
     options: type
+    name: str
 
     def option(self, spelling: str, job: str = "") -> Optional[Declared]:
         """Return its option called `spelling`, if it applies to the job."""
@@ -87,7 +90,7 @@ def owner_of(kind: Kind, spec: PluginSpec, registry: Registry) -> Optional[Owner
         PluginError: its options class cannot be imported or is not valid.
     """
     options = registry.options_class(spec)
-    return None if options is None else Owner(kind, spec, options)
+    return None if options is None else Owner(kind, spec, options, registry.name_of(spec))
 
 
 def builtin_owners(kinds: Iterable[str], registry: Registry) -> List[Owner]:
@@ -141,17 +144,17 @@ def selected_owners(options_class: type, value_of: Callable[[str], Any], registr
                 owner = owner_of(kind, record, registry)
                 if owner is not None:
                     check_names(owner, options_class, registry)
-                    _check_namesake(owner, chosen, registry)
+                    _check_namesake(owner, chosen)
                     chosen.append(owner)
     return chosen, candidates
 
 
-def _check_namesake(owner: Owner, chosen: Sequence[Owner], registry: Registry) -> None:
+def _check_namesake(owner: Owner, chosen: Sequence[Owner]) -> None:
     """Reject a plugin with the name of another one of its kind, whose options would be mixed up."""
     other = next((one for one in chosen if one.kind is owner.kind and one.spec is not owner.spec
                   and one.spec.name == owner.spec.name), None)
     if other is not None:
-        names = " and ".join(repr(registry.name_of(one.spec)) for one in (other, owner))
+        names = " and ".join(repr(one.name) for one in (other, owner))
         raise UsageError(f"{owner.kind.plural} {names} have one name and cannot be selected "
                          "together", f"leave one of them out of '--{owner.kind.selector}'")
 
@@ -205,8 +208,8 @@ def in_words(owners: Sequence[Owner], between: str = "; ", most: int = 5) -> str
     by_kind: Dict[str, List[str]] = {}
     for owner in owners:
         names = by_kind.setdefault(owner.kind.name, [])
-        if owner.spec.name not in names:
-            names.append(owner.spec.name)
+        if owner.name not in names:
+            names.append(owner.name)
     return between.join(
         f"{KINDS[kind].plural if len(names) > 1 else kind} " + ", ".join(
             names if len(names) <= most else [*names[:most - 1], f"{len(names) - most + 1} more"])

@@ -66,8 +66,22 @@ def available(command: str = "run") -> List[Profile]:
     return [_read(path.stem, path) for path in sorted((_SHIPPED / command).glob("*.yaml"))]
 
 
-def command_of(name: str) -> str:
-    """Return the command of the shipped profile `name`; `run` if no command has it."""
+def command_of(name: str, kinds: Mapping[str, type]) -> str:
+    """Return the command of a profile; `run` if there is none of this name.
+
+    A file is for the command that has most of its options.
+
+    Args:
+        name: the name of a shipped profile, or a file.
+        kinds: the options of each command that has profiles, by its name.
+
+    Raises:
+        UsageError: the file is not a mapping of options.
+    """
+    if _is_file(name):
+        spellings = load(name).values
+        return max(kinds, key=lambda command: sum(
+            common_option(kinds[command], spelling) is not None for spelling in spellings))
     wanted = _aliases().get(key(name), key(name))
     commands = sorted((folder.name for folder in _SHIPPED.iterdir() if folder.is_dir()),
                       key=lambda command: (command != "run", command))
@@ -83,7 +97,7 @@ def load(name: str, command: str = "run") -> Profile:
         UnknownNameError: neither exists.
         UsageError: the file is not a mapping of options.
     """
-    if name.endswith((".yaml", ".yml")) or os.path.isfile(os.path.expanduser(name)):
+    if _is_file(name):
         return _read(name, Path(name))
     names = [path.stem for path in sorted((_SHIPPED / command).glob("*.yaml"))]
     for wanted in (key(name), _aliases().get(key(name), "")):
@@ -94,6 +108,10 @@ def load(name: str, command: str = "run") -> Profile:
         " ".join(part for part in (did_you_mean(name, [*names, *_aliases()]),
                                    "'ipucnn config list' lists all; a file must end in .yaml")
                  if part))
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) or os.path.isfile(os.path.expanduser(name))
 
 
 def _read(name: str, path: Path) -> Profile:

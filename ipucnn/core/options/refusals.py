@@ -123,4 +123,4 @@ def _choices(having: Sequence[Tuple[Owner, Declared]]) -> str:
     """Return how to select one of the owners, one that is installed if there is any."""
     owners = [owner for owner, _ in having]
     owner = next((one for one in owners if not missing_requirements(one.spec)), owners[0])
-    return f"'{flag_of(owner.kind.selector)} {owner.spec.name}'"
+    return f"'{flag_of(owner.kind.selector)} {owner.name}'"

@@ -143,6 +143,22 @@ def test_two_plugins_of_one_name_are_not_selected_together(fake_distribution):
     assert alone.plugins.value("west_project") == "a"
 
 
+def test_owners_are_named_as_they_are_selected(fake_distribution):
+    """The name alone is ambiguous, or selects a built-in plugin."""
+    for distribution, name in (("east", "paper"), ("west", "paper"), ("south", "files")):
+        source = LOGGERS.replace("PaperOptions:\n    ", f"PaperOptions:\n    {distribution}_")
+        source = source.replace('"paper"', f'"{name}"')
+        fake_distribution(distribution, {f"{distribution}_plugin.py": source},
+                          {distribution: f"{distribution}_plugin"})
+    for name in ("west:paper", "south:files"):
+        option = f"{name.partition(':')[0]}_project"
+        error = refused(TrainOptions, {"logger": ("tensorboard",), option: "a"})
+        assert f"is an option of logger {name};" in error.message
+        assert error.hint == f"leave it out, or choose '--logger {name}'"
+        options = build(TrainOptions, {"logger": (name,), option: "a"})
+        assert options.plugins.value(option) == "a"
+
+
 def test_flags_of_two_plugins_of_one_kind(loggers):
     table = flag_table([TrainOptions], ["--logger", "sky/cloud", "paper"], registry())
     flags = table.by_spelling()

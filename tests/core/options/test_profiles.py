@@ -178,6 +178,26 @@ def test_a_copy_of_a_shown_profile_has_the_same_options(profile, further, tmp_pa
     assert copy.as_dict() == original.as_dict()
 
 
+@pytest.mark.parametrize(("content", "option"), [
+    ("model: resnet18\nepoch: 3\noptimizer: adam\n", "optimizer: adam"),
+    ("model: resnet18\nbatch_size: 4\n", "iterations: null"),
+    ("precision: 16.16\ntarget: onnxruntime\ndynamic_batch: true\n", "dynamic_batch: true"),
+    ("vipu_partition: p\n", "vipu_partition: p"),
+])
+def test_a_file_is_shown_with_the_options_of_its_command(content, option, tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    assert invoke(["config", "show", str(path)]) == 0
+    assert option in capsys.readouterr().out.splitlines()
+
+
+def test_an_unknown_option_of_a_shown_file_is_compared_with_those_of_its_command(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epoch: 3\noptimiser: adam\n")
+    assert invoke(["config", "show", str(path)]) == 2
+    assert "did you mean 'optimizer'" in capsys.readouterr().err
+
+
 def test_shown_defaults_that_depend_on_other_options_are_comments(capsys):
     assert invoke(["config", "show", "fine-tune"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -186,8 +186,10 @@ def test_completion(zoo):
     assert completions(zoo, "model", "nothing") == []
 
 
+@pytest.mark.parametrize("path", [
+    "nets_of_ours.py", "namespace_of_ours/vision/nets.py"])
 def test_completion_remembers_names_until_a_plugin_changes(fake_distribution, tmp_path,
-                                                          monkeypatch):
+                                                          monkeypatch, path):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
 
     def pressed():
@@ -203,8 +205,9 @@ def test_completion_remembers_names_until_a_plugin_changes(fake_distribution, tm
             return [ipucnn.ModelSpec(name="NAME", summary="a net", target="json:loads")]
         """
     code = textwrap.dedent(source)
-    folder = fake_distribution("nets", {"nets_of_ours.py": code.replace("NAME", "remembered-1")},
-                               {"models.nets": "nets_of_ours"})
+    name = path[:-3].replace("/", ".")
+    folder = fake_distribution("nets", {path: code.replace("NAME", "remembered-1")},
+                               {"models.nets": name})
     names, loaded = pressed()
     assert names == ["remembered-1"]
     assert pressed() == (names, loaded - 1)  # the plugin is not imported
@@ -212,9 +215,9 @@ def test_completion_remembers_names_until_a_plugin_changes(fake_distribution, tm
     next(tmp_path.glob("cache/completion/*.json")).write_text('{"damaged": ')
     assert pressed() == (names, loaded)
 
-    module = folder / "nets_of_ours.py"
+    module = folder / path
     module.write_text(code.replace("NAME", "remembered-22"))
-    sys.modules.pop("nets_of_ours", None)
+    sys.modules.pop(name, None)
     assert pressed() == (["remembered-22"], loaded)
 
 
