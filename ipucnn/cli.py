@@ -81,6 +81,7 @@ def _globals(  # noqa: PLR0913 - one per global option
     level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(tables.LogFormatter("%(levelname)s: %(message)s"))
+    handler.addFilter(lambda record: not tables.printed_by_its_library(record))
     logging.basicConfig(handlers=[handler])
     logging.getLogger("ipucnn").setLevel(level)
     tables.be_quiet(quiet)

@@ -157,6 +157,13 @@ class LogFormatter(logging.Formatter):
         return wrapped(printable_lines(super().format(record)), terminal_width(sys.stderr))
 
 
+def printed_by_its_library(record: logging.LogRecord) -> bool:
+    """Return whether the logger of a record prints it itself, as that of PopTorch does."""
+    own = logging.getLogger(record.name)
+    return own is not logging.root and any(
+        type(handler) is logging.StreamHandler for handler in own.handlers)
+
+
 _quiet = False
 
 

@@ -95,6 +95,17 @@ def test_the_log_has_a_line_per_message():
     assert "\nERROR: not so" not in stream.getvalue()
 
 
+@pytest.mark.parametrize(("handlers", "printed"), [
+    ([], False), ([logging.NullHandler()], False), ([logging.StreamHandler()], True)])
+def test_messages_that_a_library_prints_are_recognised(handlers, printed):
+    library = logging.getLogger("a-library")
+    library.handlers[:] = handlers
+    record = library.makeRecord(library.name, logging.WARNING, "file", 1, "message", (), None)
+    assert tables.printed_by_its_library(record) is printed
+    record.name = "root"
+    assert not tables.printed_by_its_library(record)
+
+
 def test_colours_are_kept_and_nothing_else(monkeypatch):
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")

@@ -14,24 +14,33 @@ _SELDOM_COMPUTE = ("_to_copy", "copy_", "detach", "clone", "view", "_unsafe_view
 """Operations that move or convert data: they work in any type."""
 
 
-class MixedConvolutions(TorchFunctionMode):
-    """Convolutions take their parameters in the input's type."""
+class MixedTypes(TorchFunctionMode):
+    """A convolution takes its weights in the input's type; torch refuses other operands before."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.conv2d and args[0].dtype == torch.float16:
-            args = tuple(a.to(torch.float16) if isinstance(a, torch.Tensor) else a for a in args)
+        if func is torch.conv2d:
+            _check_types(args[0], args[2] if len(args) > 2 else None, "bias")
+            args = (args[0], args[1].to(args[0].dtype), *args[2:])
+        elif func is torch.prelu:
+            _check_types(*args, "weight")
         return func(*args, **(kwargs or {}))
+
+
+def _check_types(value, parameter, name):
+    if parameter is not None and parameter.dtype != value.dtype:
+        raise RuntimeError(f"Input type ({value.dtype}) and {name} type ({parameter.dtype}) should "
+                           "be the same")
 
 
 class HalfArithmetic(TorchDispatchMode):
     def __enter__(self):
-        self._convolutions = MixedConvolutions()
-        self._convolutions.__enter__()
+        self._mixed = MixedTypes()
+        self._mixed.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error):
         super().__exit__(*error)
-        self._convolutions.__exit__(*error)
+        self._mixed.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import pytest
 import torch
@@ -271,3 +272,16 @@ def test_padded_weights_are_themselves_in_a_state_of_variables():
         one.step(batch(1), 1)
     for name, value in made.weights().items():
         assert torch.equal(value, again.weights()[name])
+
+
+def test_a_warning_about_a_call_of_poptorch_is_not_shown(monkeypatch):
+    made = session()
+    wrapped = type(made._program)
+    plain = wrapped.state_dict
+
+    def state_dict(self, *args, **kwargs):
+        warnings.warn("Positional args are being deprecated, use kwargs instead.", stacklevel=2)
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(wrapped, "state_dict", state_dict)
+    made.load(made.weights(), made.state())

@@ -896,16 +896,22 @@ def test_latency_before_a_run_and_with_synthetic_data(poptorch):
 
 
 def test_mixed_convolution_takes_its_weights_in_the_type_of_its_input(poptorch):
-    class Mixed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(1, 1, 1)
-
-        def forward(self, x):
-            return self.conv(x)
-
-    assert poptorch.inferenceModel(Mixed())(
+    assert poptorch.inferenceModel(nn.Conv2d(1, 1, 1, bias=False))(
         torch.ones(1, 1, 2, 2, dtype=torch.half)).dtype is torch.half
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(1, 1, 1), nn.PReLU()], ids=["bias", "prelu"])
+def test_mixed_operands_that_torch_refuses(poptorch, layer):
+    with pytest.raises(RuntimeError, match="should be the same"):
+        poptorch.inferenceModel(layer)(torch.ones(1, 1, 2, 2, dtype=torch.half))
+
+
+def test_mixed_operands_of_a_session_have_the_type_of_its_images():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                            nn.Linear(4, 5))
+    mixed = session(model=network, precision="16.32")
+    mixed.step(batch(2), 0)
+    assert {value.dtype for value in network.state_dict().values()} == {torch.float32}
 
 
 def test_device_that_is_no_power_of_two(poptorch, monkeypatch):

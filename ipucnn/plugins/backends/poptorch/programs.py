@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from hashlib import sha256
-from typing import Any, List, Optional, Tuple
+from typing import Any, ContextManager, List, Optional, Tuple
 
 import poptorch
 import torch
+from torch.overrides import TorchFunctionMode
 
 from ipucnn.core.execution.accuracy import is_correct
 from ipucnn.core.execution.losses import Loss
@@ -44,6 +46,24 @@ class InferenceProgram(torch.nn.Module):
         return logits
 
 
+class _TypeOfInput(TorchFunctionMode):
+    """Casts the parameters of some operators to the type of their input, for precision 16.32.
+
+    torch checks the types of these operators before PopTorch, which casts the same way, receives
+    them. Source: PopTorch 3.3, `RegisterOptionalAtenOps.cpp.inc`, which has `convolution`, and not
+    `conv2d` and `prelu`; torch 2.0.1, `Convolution.cpp` and `Activation.cpp`.
+    """
+
+    _CHECKED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.prelu)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (),
+                           kwargs: Any = None) -> Any:
+        if func in self._CHECKED:
+            args = [value.to(args[0].dtype) if isinstance(value, torch.Tensor) else value
+                    for value in args]
+        return func(*args, **(kwargs or {}))
+
+
 class TrainingProgram(torch.nn.Module):
     """Normalisation, mixing, the model, its loss and its hits, all on the device.
 
@@ -69,6 +89,7 @@ class TrainingProgram(torch.nn.Module):
         self.dtype = dtype
         self.micro_batch = plan.micro_batch
         self.share = plan.summed_share
+        self.mixed = plan.precision == "16.32"
         self.metrics = metrics
         self.overlap = overlap
 
@@ -95,7 +116,9 @@ class TrainingProgram(torch.nn.Module):
         if coefficients is not None or boxes is not None:
             mixing = Mixing(coefficients, boxes, kept)
             images = mix_images(images, mixing, self.micro_batch)
-        logits = self.model(images).float()
+        types: ContextManager[Any] = _TypeOfInput() if self.mixed else nullcontext()
+        with types:
+            logits = self.model(images).float()
         # the device minimises what it recognises as the loss; without this mark it would be the
         # inner likelihood, and label smoothing and mixing would get no gradient
         loss = self.loss(logits, labels, mixing, self.micro_batch)

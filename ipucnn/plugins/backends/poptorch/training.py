@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
@@ -23,6 +24,7 @@ from ipucnn.core.execution.training_session import (
     TrainingSession,
     TrainingSetup,
 )
+from ipucnn.core.warning_filters import own_filters
 from ipucnn.data.mixup import draw
 from ipucnn.models.optimisation import with_own_settings
 from ipucnn.models.surgery import recompute_points
@@ -130,7 +132,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         """Return the weights; see `TrainingSession.weights`."""
         with device_errors("return its weights", self._plan):
             self._executor.copyWeightsToHostIfNeeded()
-            state = self._program.state_dict()
+            state = self._host_state()
         return {name[len(_MODEL):]: (value.float() if value.is_floating_point() else value)
                 .detach().clone(memory_format=torch.contiguous_format)
                 for name, value in state.items() if name.startswith(_MODEL)}
@@ -163,7 +165,7 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
                                   "restore with the options of the training") from error
             # a loss that is a module keeps its own tensors
             self._executor.load_state_dict({
-                **self._program.state_dict(),
+                **self._host_state(),
                 **{_MODEL + name: value for name, value in weights.items()}})
             self._executor.setOptimizer(self._optimizer)
             random = state.get("random", [])
@@ -186,6 +188,13 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
         """Release the IPUs and the program, and end the worker processes."""
         self.stop_loading()
         release(self._executor)
+
+    def _host_state(self) -> StateDict:
+        with own_filters():
+            # PopTorch's `state_dict` passes on positional arguments, of which torch 2.0 warns
+            warnings.filterwarnings("ignore", "Positional args are being deprecated", UserWarning)
+            state: StateDict = self._program.state_dict()
+        return state
 
     def _set_random(self, state: List[int]) -> None:
         """Continue with saved random numbers: a seed, and words for every tile of every replica."""
