@@ -20,6 +20,7 @@ from typing import (
 )
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import name_bytes
 from ipucnn.data import ImageDataset, left_out
 from ipucnn.data.image_formats import IMAGE, IMAGE_SUFFIXES, OTHER, kind_of
 from ipucnn.data.images import check, decode, read_file
@@ -73,7 +74,7 @@ class FileImages(ImageDataset):
         digest = hashlib.sha256(repr(self.class_names).encode())
         begin = self._begin()
         for index, path in enumerate(self.paths):
-            digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
+            digest.update(name_bytes(path[begin:]) + repr(self.labels(index)).encode())
         return digest.hexdigest()
 
     def version(self) -> str:
@@ -85,14 +86,14 @@ class FileImages(ImageDataset):
         if self._read is not read_file or not self.paths:
             return ""
         begin = self._begin()
-        digest = hashlib.sha256(os.fsencode(os.path.abspath(self.paths[0][:begin])))
+        digest = hashlib.sha256(name_bytes(os.path.abspath(self.paths[0][:begin])))
         for path in self.paths:
             try:
                 found = os.stat(path)
                 state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
             except OSError:  # reported when it is read
                 state = "missing"
-            digest.update(os.fsencode(path[begin:]) + f"\0{state}\0".encode())
+            digest.update(name_bytes(path[begin:]) + f"\0{state}\0".encode())
         return digest.hexdigest()
 
     def _begin(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Tuple
 
+from ipucnn.core.files import name_bytes
 from ipucnn.data.image_formats import EXTRA
 
 HIDDEN = "hidden"
@@ -119,4 +120,4 @@ def printable(path: str) -> str:
 
     On Linux a file name is bytes. Bytes that are not UTF-8 are shown as `\xff`.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return name_bytes(path).decode("utf-8", "backslashreplace")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import native_path, require_file
 from ipucnn.core.names import composed, printable
 
 FILE_COLUMNS = ("filename", "file", "filepath", "path", "imagename", "imagepath", "image",
@@ -131,7 +131,7 @@ def read_labels(path: str) -> LabelFile:
     if wrong is not None:
         raise DataError(f"labels {path!r} are not UTF-8 text: class {printable(wrong)!r} cannot be "
                         "read", "save them as UTF-8")
-    rows = [Labelled(row[file], classes, "" if split is None else _split(path, row[split], line),
+    rows = [Labelled(native_path(row[file]), classes, "" if split is None else _split(path, row[split], line),
                      line) for (line, row), classes in zip(lines, cells)]
     several = any(len(classes) > 1 for classes in cells) or (
         (label is None or plural) and not all(cells))
