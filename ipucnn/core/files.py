@@ -7,6 +7,7 @@ import json
 import math
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
@@ -30,6 +31,29 @@ def expanded_path(path: Union[str, Path]) -> Path:
     `Path.expanduser` raises `RuntimeError` for such a user.
     """
     return Path(os.path.expanduser(str(path)))
+
+
+def native_path(path: str) -> str:
+    """Return a path that a text file or a program names, as Python represents names of files here.
+
+    Where the encoding of file names is not UTF-8, as in the locale C, Python represents other bytes
+    of a name by surrogates.
+    """
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
+        try:
+            os.fsencode(path)
+        except UnicodeEncodeError:
+            with suppress(UnicodeEncodeError):
+                return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return path
+
+
+def name_bytes(path: str) -> bytes:
+    """Return the bytes of a file's name, which are the same in every locale."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:  # a name on a store, in a locale that cannot encode it
+        return path.encode("utf-8", "surrogatepass")
 
 
 def cache_dir() -> Path:

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.files import native_path
 from ipucnn.core.names import brief
 from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
@@ -81,7 +82,7 @@ def fitted(images: ImageDataset, input_size: int) -> ImageDataset:
 
 
 def _at(path: str) -> Tuple[ImageDataset, bool]:
-    place = os.path.expanduser(path)
+    place = os.path.expanduser(native_path(path))
     if os.path.isfile(place):
         return FileImages([place]), True
     if not os.path.isdir(place):
@@ -169,7 +170,7 @@ class GivenImages(ImageDataset):
 
 
 def _content(path: Union[str, os.PathLike[str]]) -> bytes:
-    return read_file(os.path.expanduser(path))
+    return read_file(os.path.expanduser(native_path(os.fspath(path))))
 
 
 def _is_encoded(given: Any) -> bool:

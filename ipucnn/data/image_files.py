@@ -20,10 +20,11 @@ from typing import (
 )
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import name_bytes
 from ipucnn.data import ImageDataset, left_out
 from ipucnn.data.image_formats import IMAGE, IMAGE_SUFFIXES, OTHER, kind_of
 from ipucnn.data.images import check, decode, read_file
-from ipucnn.data.left_out import SYSTEM_FOLDERS, LeftOut, printable
+from ipucnn.data.left_out import LeftOut, is_archive, is_system_folder, printable
 from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class FileImages(ImageDataset):
         digest = hashlib.sha256(repr(self.class_names).encode())
         begin = self._begin()
         for index, path in enumerate(self.paths):
-            digest.update(os.fsencode(path[begin:]) + repr(self.labels(index)).encode())
+            digest.update(name_bytes(path[begin:]) + repr(self.labels(index)).encode())
         return digest.hexdigest()
 
     def version(self) -> str:
@@ -85,14 +86,14 @@ class FileImages(ImageDataset):
         if self._read is not read_file or not self.paths:
             return ""
         begin = self._begin()
-        digest = hashlib.sha256(os.fsencode(os.path.abspath(self.paths[0][:begin])))
+        digest = hashlib.sha256(name_bytes(os.path.abspath(self.paths[0][:begin])))
         for path in self.paths:
             try:
                 found = os.stat(path)
                 state = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
             except OSError:  # reported when it is read
                 state = "missing"
-            digest.update(os.fsencode(path[begin:]) + f"\0{state}\0".encode())
+            digest.update(name_bytes(path[begin:]) + f"\0{state}\0".encode())
         return digest.hexdigest()
 
     def _begin(self) -> int:
@@ -233,7 +234,8 @@ def _is_image(entry: _Entry, left: LeftOut) -> bool:
     unknown = isinstance(entry, _StoredEntry) and not os.path.splitext(entry.name)[1]
     kind = OTHER if unknown else kind_of(entry.path)
     if kind != IMAGE:
-        left.add(left_out.OTHER if kind == OTHER else left_out.UNREAD, entry.path)
+        left.add(left_out.UNREAD if kind != OTHER else left_out.ARCHIVE if is_archive(entry.name)
+                 else left_out.OTHER, entry.path)
     return kind == IMAGE
 
 
@@ -246,7 +248,7 @@ def _stored_entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
         if stored.name.startswith("."):
             if stored.folder or stored.name.lower().endswith(IMAGE_SUFFIXES):
                 left.add(left_out.HIDDEN, path)
-        elif stored.name in SYSTEM_FOLDERS:
+        elif is_system_folder(stored.name):
             left.add(left_out.SYSTEM, path)
         else:
             found.append((_StoredEntry(stored.name, path), stored.folder))
@@ -266,7 +268,7 @@ def _entries(folder: str, left: LeftOut) -> List[Tuple[_Entry, bool]]:
                         left.add(left_out.HIDDEN, entry.path)
                 elif entry.is_symlink() and not os.path.exists(entry.path):
                     left.add(left_out.BROKEN, entry.path)
-                elif entry.name in SYSTEM_FOLDERS:
+                elif is_system_folder(entry.name):
                     left.add(left_out.SYSTEM, entry.path)
                 elif not (entry.is_dir() or entry.is_file()):
                     left.add(left_out.SPECIAL, entry.path)

@@ -35,6 +35,8 @@ MAX_BYTES = 1 << 29
 
 _NOT_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
+_PHOTOMETRIC = 262  # the tag of a TIFF file: what its samples mean
+
 _MAX_REPORTED = 100
 _reported: Set[str] = set()
 """Warnings already issued for damaged images, so that epochs do not repeat them."""
@@ -279,6 +281,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
             raise ValueError("its 32-bit pixels have no defined white")
         # Pillow's own conversion clips at 255 instead
         grey = (pixels >> 8).astype(numpy.uint8)
+        if image.format == "TIFF" and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            grey = 255 - grey  # white is zero, which Pillow obeys up to 8 bits only
         transparent = image.info.get("transparency")
         if isinstance(transparent, int):
             grey[pixels == transparent] = 255

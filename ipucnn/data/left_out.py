@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Tuple
 
+from ipucnn.core.files import name_bytes
 from ipucnn.data.image_formats import EXTRA
 
 HIDDEN = "hidden"
 SYSTEM = "system"
 OTHER = "other"
+ARCHIVE = "archive"
 UNREAD = "unread"
 BROKEN = "broken"
 SPECIAL = "special"
@@ -21,10 +23,9 @@ UNLISTED = "unlisted"
 UNLABELLED = "unlabelled"
 OTHER_SPLIT = "other-split"
 
-SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN",
-                            "System Volume Information"})
-"""Folders that systems create: macOS in archives, a NAS of Synology beside photographs, Linux and
-Windows at the top of a disk. They are no classes; images in them are copies or were removed."""
+_SYSTEM_FOLDERS = frozenset({"__macosx", "@eadir", "#recycle", "@recycle", "@__thumb", "lost+found",
+                             "$recycle.bin", "system volume information"})
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 _TEXTS: Dict[str, Tuple[str, str, str]] = {
     BROKEN: ("broken link", "broken links", ""),
@@ -39,6 +40,7 @@ _TEXTS: Dict[str, Tuple[str, str, str]] = {
     UNLABELLED: ("image without a label", "images without a label", ""),
     OTHER_SPLIT: ("test image beside validation images", "test images beside validation images",
                   ""),
+    ARCHIVE: ("archive", "archives", "; unpack archives to read images in them"),
     LOOSE: ("image outside of the class folders", "images outside of the class folders", ""),
     LOOP: ("link to a folder that it is in", "links to folders that they are in", ""),
     OTHER: ("file that is no image", "files that are no images", ""),
@@ -95,8 +97,9 @@ class LeftOut:
         return ", ".join(self._counted(reason) for reason in _TEXTS if reason in self._found)
 
     def advice(self) -> str:
-        """Return the command that installs decoders if images need them; empty otherwise."""
-        return EXTRA if UNREAD in self._found else ""
+        """Return the command that installs decoders, or to unpack archives; empty otherwise."""
+        return EXTRA if UNREAD in self._found else "unpack the archive" \
+            if ARCHIVE in self._found else ""
 
     def faults(self) -> List[str]:
         """Return a line for every broken link, special file and folder that cannot be read."""
@@ -114,9 +117,28 @@ class LeftOut:
         return ", ".join(names) + (f" and {more} more" if more else "")
 
 
+def is_system_folder(name: str) -> bool:
+    """Return whether a folder is one that systems create, by its name in any case.
+
+    These are of macOS in archives, of a NAS (Synology, QNAP) beside photographs, and of Linux and
+    Windows at the top of a disk. They are no classes; images in them are copies or were removed.
+    """
+    return name.lower() in _SYSTEM_FOLDERS
+
+
+def is_archive(path: str) -> bool:
+    """Return whether a file is an archive, by its suffix."""
+    return path.lower().endswith(_ARCHIVE_SUFFIXES)
+
+
+def unpacking(path: str, otherwise: str) -> str:
+    """Return the hint for a file in the place of a folder: to unpack an archive, or `otherwise`."""
+    return "unpack it, and name the folder of its content" if is_archive(path) else otherwise
+
+
 def printable(path: str) -> str:
     r"""Return `path` as printable text.
 
     On Linux a file name is bytes. Bytes that are not UTF-8 are shown as `\xff`.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return name_bytes(path).decode("utf-8", "backslashreplace")

@@ -125,7 +125,10 @@ def _is_position(value: Any) -> bool:
 
 
 def _is_description(value: Any) -> bool:
-    return _is_named(value) and _are_counts(value.get(CLASS_COUNTS, []))
+    if not _is_named(value) or not _are_counts(value.get(CLASS_COUNTS, [])):
+        return False
+    # checkpoints of the first version have none
+    return not value or (_are_counts([value.get("images")]) and _is_text(value.get("fingerprint")))
 
 
 def _are_counts(value: Any) -> bool:

@@ -61,6 +61,10 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
         if logits.shape != wanted.shape:
             raise IpucnnError(f"{what} gives {tuple(wanted.shape)} for {len(images)} images, and "
                               f"exported {tuple(logits.shape)}", _BAKED)
+        if not bool(torch.isfinite(wanted).all()):
+            raise IpucnnError(f"the outputs of {what} are not finite, and nothing was written",
+                              "the weights are damaged or diverged in training, or the precision "
+                              "is too low")
         scale = max(float(wanted.abs().max()), 1e-6)
         difference = float((logits - wanted).abs().max()) / scale
         if not difference <= tolerance:  # also true for NaN

@@ -373,6 +373,9 @@ def _outputs(proto: onnx.ModelProto, path: str) -> int:
         raise DataError(f"'{path}' has {len(proto.graph.output)} outputs ({names}), and a "
                         "classifier has one: its logits",
                         "keep that one, for example with 'onnx.utils.extract_model'")
+    if not proto.graph.output[0].type.HasField("tensor_type"):
+        raise DataError(f"the output of '{path}' is a sequence or a map, and logits are a tensor",
+                        "export the network without its ZipMap (option 'zipmap' of skl2onnx)")
     kind = proto.graph.output[0].type.tensor_type.elem_type
     if kind not in _FLOATS:
         from onnx import TensorProto

@@ -83,8 +83,8 @@ def _folder(names: Sequence[str]) -> str:
 def _digests(names: Sequence[str], folder: str) -> torch.Tensor:
     """Return a number for each name below a folder, int64 `(n,)`."""
     return torch.tensor([int.from_bytes(hashlib.blake2b(
-        os.fsencode(name[len(folder):].replace(os.sep, "/")), digest_size=8).digest(), "big",
-        signed=True) for name in names], dtype=torch.int64)
+        name[len(folder):].replace(os.sep, "/").encode("utf-8", "surrogatepass"), digest_size=8,
+    ).digest(), "big", signed=True) for name in names], dtype=torch.int64)
 
 
 def same_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

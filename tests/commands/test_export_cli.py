@@ -22,6 +22,7 @@ import torch
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
+from ipucnn.models.build import create_model
 
 TESTS = Path(__file__).resolve().parents[1]
 PLUGINS = ["--plugin", str(TESTS / "tiny_plugin.py"), "--plugin", str(TESTS / "odd_models.py")]
@@ -460,3 +461,15 @@ def test_files_that_cannot_be_run(cli, tmp_path, argv, message, code):
     assert (found, out) == (code, "")
     assert err.count("error: ") == 1
     assert "hint: " in err
+
+
+def test_weights_that_diverged_are_named_as_the_cause(cli, tmp_path):
+    state = create_model("resnet8-cifar", weights="random").module.state_dict()
+    state["conv1.weight"] *= float("nan")
+    torch.save(state, tmp_path / "w.pt")
+    found, out, err = cli("export", "--model", "resnet8-cifar", "--weights", "w.pt", "--target",
+                          "onnxruntime")
+    assert (found, out) == (1, "")
+    assert "are not finite, and nothing was written" in err
+    assert "diverged in training" in err
+    assert files(tmp_path) == ["w.pt"]

@@ -94,6 +94,15 @@ def test_sixteen_bit_grey_keeps_its_high_byte():
         assert (result == (values >> 8)[:, :, None]).all()
 
 
+def test_sixteen_bit_tiff_whose_white_is_zero():
+    grey = Image.fromarray(numpy.array([[0, 256, 65535]], dtype=numpy.uint16))
+    for photometric, expected in ((0, [255, 254, 0]), (1, [0, 1, 255])):
+        data = encode(grey, "TIFF", tiffinfo={262: photometric})
+        stored = Image.open(io.BytesIO(data))
+        assert (stored.mode, stored.tag_v2[262]) == ("I;16", photometric)
+        assert pixels(images.decode(data, "x.tif"))[0, :, 0].tolist() == expected
+
+
 def test_sixteen_bit_pnm_keeps_its_high_byte():
     values = numpy.array([[0, 255, 256, 40000, 65535]], dtype=">u2")
     data = b"P5 5 1 65535\n" + values.tobytes()

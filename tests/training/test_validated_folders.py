@@ -158,11 +158,11 @@ def test_balanced_class_weights_are_those_of_the_training(cli, photos, tmp_path)
     assert code == 0, err
     assert plain != found
     assert "the classes have equal weights in the loss" in err
-    content["data"]["class_counts"] = ["balanced"]
-    torch.save(content, path)
-    code, _, err = validated(cli, path)
-    assert code == 1
-    assert "its 'data' is not what a training wrote" in err
+    for name, wrong in (("class_counts", ["balanced"]), ("images", "9"), ("fingerprint", None)):
+        torch.save({**content, "data": {**content["data"], name: wrong}}, path)
+        code, _, err = validated(cli, path)
+        assert code == 1
+        assert "its 'data' is not what a training wrote" in err
 
 
 @pytest.mark.parametrize("words", [("--replicas", "2", "--sync-batchnorm"),

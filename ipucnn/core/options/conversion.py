@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional, Union
 
 from ipucnn.core.errors import PluginError, UsageError
+from ipucnn.core.files import native_path
 from ipucnn.core.names import brief, did_you_mean, key
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _single(item: Declared, value: Any, where: str) -> Any:
     if not result.strip() and result != item.default:  # of an unset variable, for example
         raise UsageError(f"option '{item.flag}' is empty{where}",
                          "give it a value, or leave it out")
-    return os.path.expanduser(result) if rule.path else result
+    return os.path.expanduser(native_path(result)) if rule.path else result
 
 
 def _check_range(item: Declared, value: Any, number: float, where: str) -> None:

@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple, Type, TypeVar
 
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path, read_limited
@@ -151,14 +151,16 @@ def _read(name: str, path: Path) -> Profile:
 def _values(path: Path, root: Any) -> Any:
     values: Dict[str, Any] = {}
     origins: Dict[str, str] = {}
+    names: Set[str] = set()
     for key_node, value_node in root.value:
         origin = f"{path.name}, line {key_node.start_mark.line + 1}"
         if not isinstance(key_node.value, str):
             raise UsageError(f"the name of an option is not text ({origin})",
                              "a profile is lines of 'option: value'")
         spelling = key_node.value
-        if any(key(spelling) == key(earlier) for earlier in values):
+        if key(spelling) in names:
             raise UsageError(f"{spelling!r} is given twice ({origin})", "keep one of them")
+        names.add(key(spelling))
         values[spelling] = _value(value_node, spelling, origin)
         origins[spelling] = origin
     return values, origins

@@ -15,7 +15,7 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.core.staging import scratch
 from ipucnn.data.image_files import list_images, no_images
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import LeftOut, printable, unpacking
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
     """
     if not os.path.isdir(data_dir):
         what = "is no folder" if os.path.exists(data_dir) else "does not exist"
-        raise DataError(f"{data_dir!r} {what}", "name a folder with '--data-dir'")
+        raise DataError(f"{data_dir!r} {what}",
+                        unpacking(data_dir, "name a folder with '--data-dir'"))
     left = LeftOut(data_dir)
     images = list_images(data_dir, left)
     if not images:

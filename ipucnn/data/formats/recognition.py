@@ -11,7 +11,7 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.names import class_key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry, registry
-from ipucnn.data.left_out import SYSTEM_FOLDERS
+from ipucnn.data.left_out import is_system_folder, unpacking
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
 
@@ -109,7 +109,7 @@ def scored_as(data_dir: str, class_names: Collection[str], used: Registry) -> Op
                 or (len(folders) > 1 and numbers.issuperset(folders)):
             return dataset_in(data_dir, used, "") or None
         named = [name for name in folders
-                 if name not in SYSTEM_FOLDERS and not name.startswith(".")]
+                 if not is_system_folder(name) and not name.startswith(".")]
         folders[:] = [name for name in named if depth < _DEEPEST
                       and (len(named) == 1 or _SPLIT.search(name.lower()))]
     return shards_in(data_dir, used)
@@ -175,6 +175,8 @@ def recognised(path: str, used: Optional[Registry] = None) -> str:
     Raises:
         DataError: the folder has the markers of no dataset.
     """
+    if os.path.isfile(path):
+        raise DataError(f"{path!r} is no folder", unpacking(path, "name the folder of the dataset"))
     used = used or registry()
     specs = [used.get_typed(DatasetSpec, name) for name in used.names("dataset")]
     matching = [(longest, spec.name) for spec in specs

@@ -16,6 +16,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
+from ipucnn.data.left_out import unpacking
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,7 +111,8 @@ def _format(path: str, name: Optional[str]) -> DatasetSpec:
                          "its MD5 in any case")
     if not os.path.isdir(path):
         if os.path.exists(path):
-            raise DataError(f"{path!r} is no folder", "name the folder of the dataset")
+            raise DataError(f"{path!r} is no folder",
+                            unpacking(path, "name the folder of the dataset"))
         raise DataError(f"folder {path!r} does not exist", "check its name")
     spec = registry().get_typed(DatasetSpec, name or recognised(path))
     return read_by(spec, path, registry())

@@ -21,6 +21,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.files import require_file
 from ipucnn.core.staging import scratch
 from ipucnn.data import DatasetRequest, ImageDataset, check_classes
+from ipucnn.data.left_out import unpacking
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +134,9 @@ def make(form: Form, request: DatasetRequest) -> ImageDataset:
     split = "train" if request.split == "train" else "validation"
     found = _find(form, root)
     if found is None:
+        if root.is_file():
+            raise DataError(f"'{root}' is a file, and dataset {form.name!r} reads a folder",
+                            unpacking(str(root), "name its folder with '--data-dir'"))
         _fetch(form, root)
         found = _find(form, root)
     if found is None:

@@ -12,7 +12,7 @@ from ipucnn.core.errors import DataError
 from ipucnn.core.names import class_key
 from ipucnn.data import DatasetRequest, left_out
 from ipucnn.data.image_files import Contents, contents, folders_in, list_images
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import LeftOut, printable, unpacking
 
 TRAINING_FOLDERS = ("train", "training")
 VALIDATION_FOLDERS = ("validation", "valid", "val", "dev", "eval", "evaluation", "test", "testing")
@@ -59,7 +59,8 @@ def given_folder(request: DatasetRequest, dataset: str, layout: str) -> str:
                         f"name it with '--data-dir'; layout: {layout}")
     if os.path.isfile(request.data_dir):
         raise DataError(f"{request.data_dir!r} is a file, and dataset {dataset!r} reads a folder",
-                        f"name its folder with '--data-dir'; layout: {layout}")
+                        unpacking(request.data_dir,
+                                  f"name its folder with '--data-dir'; layout: {layout}"))
     if not os.path.isdir(request.data_dir):
         here = "" if os.path.isabs(request.data_dir) else f" in {os.getcwd()!r}"
         raise DataError(f"folder {request.data_dir!r} does not exist{here}",
@@ -241,9 +242,11 @@ def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
     here = contents(folder, left)
     if not here.folders:
         count = len(here.images)
+        why = f"{count} image{'s' * (count > 1)}" if count else left.summary()
         raise DataError(f"there are no class folders in {folder!r}"
-                        + (f", but {count} image{'s' * (count > 1)}" if count else ""),
-                        f"layout: {layout}")
+                        + (f", but {why}" if why else ""),
+                        "; ".join(filter(None, ("" if count else left.advice(),
+                                                f"layout: {layout}"))))
     _leave_loose(folder, here, left)
     names = tuple(classes) or tuple(printable(name) for name in here.folders)
     numbers: Dict[str, int] = {name: number for number, name in enumerate(names)}

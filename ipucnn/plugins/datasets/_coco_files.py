@@ -11,7 +11,8 @@ import re
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import native_path, require_file
+from ipucnn.core.names import composed
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import FileImages, faults, folders_in, list_images, no_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
@@ -223,6 +224,8 @@ def annotations_in(root: str, paths: Sequence[str]) -> Optional[str]:
 def ids_by_name(annotations: str) -> Dict[str, int]:
     """Return the id of each image in an annotation file, by its `file_name`.
 
+    Names have `/` as separator, and accented letters are one character each.
+
     Raises:
         DataError: it cannot be read, or is not an annotation file.
     """
@@ -247,6 +250,7 @@ def ids_by_name(annotations: str) -> Dict[str, int]:
         if not isinstance(name, str) or type(number) is not int or abs(number) >= 1 << 63:
             raise DataError(f"annotations {annotations!r}: image {position} of 'images' has no "
                             "'file_name' with a whole number as its 'id'", _OTHER_FILE)
+        name = composed(native_path(name.replace("\\", "/")))
         if ids.setdefault(name, number) != number:
             raise DataError(f"annotations {annotations!r} have two ids for image {name!r}: "
                             f"{ids[name]} and {number}", _OTHER_FILE)
@@ -263,7 +267,7 @@ def _about_images(pairs: List[Tuple[str, Any]]) -> Optional[Dict[str, Any]]:
 
 def annotated_name(known: Dict[str, int], path: str) -> Optional[str]:
     """Return the name of a file in the annotations: the longest one that its path ends in."""
-    parts = os.path.abspath(path).split(os.sep)
+    parts = composed(os.path.abspath(path)).split(os.sep)
     names = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((name for name in names if name in known), None)
 

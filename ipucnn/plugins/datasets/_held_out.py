@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from typing import Dict, Hashable, List, Optional, Sequence
 
 from ipucnn.core.errors import NoSplitError
+from ipucnn.core.files import name_bytes
 from ipucnn.data import DatasetRequest
 
 DEFAULT_SHARE = 0.1
@@ -59,7 +60,7 @@ def held_out(names: Sequence[str], strata: Sequence[Hashable], share: float,
 
 
 def _rank(name: str, seed: int) -> bytes:
-    text = f"{seed}/".encode() + os.fsencode(name.replace(os.sep, "/"))
+    text = f"{seed}/".encode() + name_bytes(name.replace(os.sep, "/"))
     return hashlib.blake2b(text, digest_size=16).digest()
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import require_file
+from ipucnn.core.files import native_path, require_file
 from ipucnn.core.names import composed, printable
 
 FILE_COLUMNS = ("filename", "file", "filepath", "path", "imagename", "imagepath", "image",
@@ -117,8 +117,9 @@ def read_labels(path: str) -> LabelFile:
     if wrong is not None:
         raise DataError(f"labels {path!r} are not UTF-8 text: class {printable(wrong)!r} cannot be "
                         "read", "save them as UTF-8")
-    rows = [Labelled(row[file], classes, "" if split is None else _split(path, row[split], line),
-                     line) for (line, row), classes in zip(lines, cells)]
+    rows = [Labelled(native_path(row[file]), classes,
+                     "" if split is None else _split(path, row[split], line), line)
+            for (line, row), classes in zip(lines, cells)]
     several = incomplete or any(len(classes) > 1 for classes in cells)
     return LabelFile(path, rows, order, several, tuple(notes))
 
@@ -142,6 +143,8 @@ def _read(path: str) -> Tuple[List[str], List[Tuple[int, List[str]]]]:
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        if any("\0" in cell for _, row in rows for cell in row):  # an error of csv before 3.11
+            raise csv.Error("it contains NUL characters, like UTF-16 text and binary files")
     except OSError as error:
         raise DataError(f"cannot read labels {path!r}: {(error.strerror or str(error)).lower()}",
                         "name the file with '--labels'") from error

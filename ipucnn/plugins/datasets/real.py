@@ -13,7 +13,7 @@ from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.image_files import FileImages, faults, list_images, no_images
 from ipucnn.data.image_formats import IMAGE_SUFFIXES, may_be_image
 from ipucnn.data.images import read_file
-from ipucnn.data.left_out import LeftOut
+from ipucnn.data.left_out import LeftOut, unpacking
 from ipucnn.plugins.datasets._cache_options import CacheOptions, on_store
 
 DEFAULT_FOLDER = "data/images"
@@ -38,8 +38,9 @@ def make(request: DatasetRequest, options: Optional[RealOptions] = None) -> Imag
     place = stored.root if stored else place
     if os.path.isfile(place):
         if not may_be_image(place):
-            raise DataError(f"{place!r} is not an image file", "name an image or a folder; for "
-                            "shards and lists of images, the folder that contains them")
+            raise DataError(f"{place!r} is not an image file", unpacking(
+                place, "name an image or a folder; for shards and lists of images, the folder that "
+                "contains them"))
         return FileImages([place])
     if not stored and not os.path.isdir(place):
         raise DataError(f"image folder {place!r} does not exist", _WAYS)

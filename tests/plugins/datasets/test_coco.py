@@ -258,3 +258,11 @@ def test_verify_finds_bad_missing_and_unknown_images(flat):
 
 def test_conformance(flat):
     assert set(check_plugin("dataset", "coco", data_dir=str(flat)).values()) == {"passed"}
+
+
+def test_annotations_with_paths_of_windows_and_accents_of_macos(tmp_path):
+    save(tmp_path / "val2017" / "a" / "caf\u00e9.jpg")
+    annotate(tmp_path / "annotations" / "instances_val2017.json",
+             [("a\\cafe\u0301.jpg", 7)])
+    assert ids(load_dataset("coco", str(tmp_path))) == [7]
+    assert verify(str(tmp_path)) == []

@@ -245,6 +245,12 @@ def test_utf_16_is_named(root):
         load_dataset("image_folder", str(root), labels=str(root.parent / "labels.csv"))
 
 
+def test_labels_with_nul_characters_are_no_text(root):
+    (root.parent / "labels.csv").write_text("file,label\na,x\n", encoding="utf-16-le")
+    with pytest.raises(DataError, match="NUL"):
+        load_dataset("image_folder", str(root), labels=str(root.parent / "labels.csv"))
+
+
 def test_labels_in_another_encoding_are_named(root):
     (root.parent / "labels.csv").write_text("file,label\na,caf\xe9\n", encoding="latin-1")
     with pytest.raises(DataError, match=r"are not UTF-8 text: class 'caf.*' cannot be read"):

@@ -7,6 +7,8 @@ from PIL import Image
 
 from ipucnn import load_dataset
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.data.formats.partition import partition
+from ipucnn.data.formats.recognition import recognised
 from ipucnn.data.formats.verify import left_out, verification, verify
 
 
@@ -160,6 +162,39 @@ def test_what_is_not_understood_is_described(tmp_path, files, message, hint):
         opened(fill(tmp_path, *files), "train")
     assert hint in caught.value.hint
     assert any(caught.value.message == problem for problem in verify(str(tmp_path), "image_folder"))
+
+
+@pytest.mark.parametrize("data", ["image_folder", "imagenet", "cifar10", "coco", "real"])
+def test_an_archive_in_the_place_of_a_folder_is_to_be_unpacked(tmp_path, data):
+    archive = tmp_path / "photos.tar.GZ"
+    archive.write_bytes(b"\x1f\x8b\x08")
+    for use in (lambda: load_dataset(data, str(archive)), lambda: verify(str(archive), data),
+                lambda: recognised(str(archive)),
+                lambda: partition(str(archive), 2, str(tmp_path / "parts"))):
+        with pytest.raises(DataError) as caught:
+            use()
+        assert caught.value.hint == "unpack it, and name the folder of its content"
+
+
+def test_archives_in_a_folder_are_named(tmp_path):
+    root = fill(tmp_path, "a/1.jpg", "b/")
+    (tmp_path / "b" / "b.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"'.*b' has no images, but 1 archive \(") as caught:
+        opened(root)
+    assert caught.value.hint.startswith("unpack the archive; ")
+    fill(tmp_path, "b/1.jpg")
+    assert opened(root)[2] == [
+        f"left out of {root!r}: 1 archive: b/b.zip; unpack archives to read images in them"]
+    (tmp_path / "b" / "1.jpg").unlink()
+    with pytest.raises(DataError, match=r"no class folders in '.*b', but 1 archive \("):
+        opened(root + "/b")
+
+
+@pytest.mark.parametrize("name", ["__macosx", "$Recycle.Bin", "@Recycle", "#recycle"])
+def test_folders_of_systems_in_any_case_are_no_classes(tmp_path, name):
+    root = fill(tmp_path, "a/1.jpg", "b/1.jpg", f"{name}/1.jpg")
+    assert opened(root)[1:] == (("a", "b"), [
+        f"left out of {root!r}: 1 folder of the operating system: {name}"])
 
 
 def test_a_class_of_unread_formats_is_an_error(tmp_path):

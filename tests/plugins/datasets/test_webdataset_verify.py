@@ -1,5 +1,6 @@
 """`ipucnn data verify` on folders of shards."""
 
+import hashlib
 import json
 import os
 
@@ -43,6 +44,23 @@ class TestNewFolders:
                 ("validation-000007.tar", "is not in metadata.json")]):
             assert f"{tmp_path}/{name}' {text}" in problem
         assert len(problems) == 6
+
+    def test_unchanged_shards_are_read_too(self, tmp_path):
+        write(tmp_path, train=20)
+        path = tmp_path / "metadata.json"
+        content = json.loads(path.read_text())
+        for row, damaged in zip(content["shards"]["train"], (
+                lambda data: b"-0000001000\0".join((data[:124], data[136:])),  # a header's size
+                lambda data: bytes(len(data)))):
+            data = damaged((tmp_path / row[0]).read_bytes())
+            (tmp_path / row[0]).write_bytes(data)
+            row[3] = hashlib.md5(data).hexdigest()
+        content["checksum"] = digest(tmp_path)
+        path.write_text(json.dumps(content))
+        problems = verify(str(tmp_path))
+        assert len(problems) == 2
+        assert "train-000000.tar' cannot be read: " in problems[0]
+        assert "train-000001.tar' holds 0 samples, and metadata.json states " in problems[1]
 
     def test_damaged_metadata(self, tmp_path):
         path = write(tmp_path) / "metadata.json"

@@ -191,4 +191,8 @@ def _texts(value: Any) -> Tuple[str, ...]:
 
 
 def _cause(error: Exception) -> str:
-    return str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+    if isinstance(error, (AttributeError, TypeError)):
+        return "an entry is of a wrong type"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(error)

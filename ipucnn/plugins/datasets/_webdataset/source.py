@@ -221,6 +221,6 @@ def source_of(request: DatasetRequest, options: WebDatasetOptions) -> Source:
         return Server(folder, options.data_cache_dir, options.data_cache_size)
     options.refuse_local()
     if not os.path.isdir(folder):
-        raise DataError(f"folder {folder!r} does not exist",
-                        f"name a folder of shards with its '{FILE}'")
+        what = "is no folder" if os.path.exists(folder) else "does not exist"
+        raise DataError(f"{folder!r} {what}", f"name a folder of shards with its '{FILE}'")
     return Folder(folder)

@@ -30,9 +30,9 @@ _OLD_PARTS = "distributed"  # copies of samples that the old application made fo
 def verify(folder: str) -> List[str]:
     """Return the problems of a folder of shards, one line each.
 
-    Missing, truncated, changed and extra shards are named. In a folder of the old converter,
-    which has one checksum for all shards or, the first, none, each must be readable and the numbers
-    of samples must match.
+    Missing, truncated, changed and extra shards are named, and so are unreadable shards and
+    samples, whatever their checksums. A folder of the old converter has one checksum for all
+    shards or, of the first converter, none.
     """
     source = Folder(folder)
     try:
@@ -59,16 +59,30 @@ def unverified(folder: str) -> List[str]:
 def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[str]:
     shards = [shard for split in (metadata.shards or {}).values() for shard in split]
     with ThreadPoolExecutor(thread_count()) as pool:
-        found = list(pool.map(lambda shard: _problem(source, shard), shards))
+        found = [problem for problems in pool.map(
+            lambda shard: _problems_of_shard(source, shard), shards) for problem in problems]
     listed = {shard.name for shard in shards}
     found += [f"shard {source.shown(name)!r} is not in {FILE}: it is not read" for name in names
               if name not in listed and any(is_shard(name, split) for split in SPLITS)]
     if metadata.checksum != checksum(shard.md5 for shard in shards):
         found.append(f"{source.shown(FILE)!r} is damaged: its checksum does not match its shards")
-    return [problem for problem in found if problem]
+    return found
 
 
-def _problem(source: Folder, shard: Shard) -> str:
+def _problems_of_shard(source: Folder, shard: Shard) -> List[str]:
+    changed = _change(source, shard)
+    if changed:
+        return [changed]
+    # an unchanged shard of another program can be unreadable
+    count, problems = _read(source, shard.name)
+    if not problems and count != shard.samples:
+        problems = [f"shard {source.shown(shard.name)!r} holds {count} samples, and {FILE} states "
+                    f"{shard.samples}"]
+    return problems
+
+
+def _change(source: Folder, shard: Shard) -> str:
+    """Return how a shard differs from the one that was written; empty if it does not."""
     try:
         return source.problem(shard) or (
             "" if _md5(source.path(shard.name)) == shard.md5 else
