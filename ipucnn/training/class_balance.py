@@ -10,6 +10,7 @@ from ipucnn.core.registry.records import BackendSpec, DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
 from ipucnn.data.labels import class_counts, imbalance
+from ipucnn.data.views import Part
 from ipucnn.models.card import listed
 from ipucnn.models.class_names import ClassMatch
 from ipucnn.training.options import TrainOptions
@@ -118,3 +119,21 @@ def _untrained(names: Sequence[str], counts: Sequence[int]) -> List[str]:
     return [f"there are no training images of {listed(without)}: the model gets "
             f"{'an output' if len(without) == 1 else 'outputs'} for "
             f"{'it' if len(without) == 1 else 'them'} that it does not learn to use"]
+
+
+def unread_classes(dataset: ImageDataset, bad: Sequence[int]) -> List[str]:
+    """Return the note about classes of which no training image could be read, if there are any.
+
+    Args:
+        dataset: the training images.
+        bad: indices of those that could not be read.
+    """
+    if not bad or not dataset.labels_in_memory:
+        return []
+    classes = len(dataset.class_names)
+    total = class_counts(dataset, classes)
+    unread = class_counts(Part(dataset, sorted(set(bad))), classes)
+    names = [name for name, count, lost in zip(dataset.class_names, total, unread)
+             if count and count == lost]
+    return [f"no training image of {listed(names)} could be read; the model has not learnt "
+            f"{'it' if len(names) == 1 else 'them'}"] if names else []

@@ -16,6 +16,7 @@ from ipucnn.core.progress import Listener
 from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
 from ipucnn.training.checkpoints import Checkpoint, Position, check, file_name, run_of
+from ipucnn.training.class_balance import unread_classes
 from ipucnn.training.feed import Feed, still_bad
 from ipucnn.training.figures import Figures, Pace
 from ipucnn.training.preparation import Prepared
@@ -394,4 +395,5 @@ class Trainer:
             averaged=self.averaged, log_dir=self._log_dir(), restored=self.restored,
             skipped={"images": len(self.figures.bad), "updates": self.figures.skipped_updates},
             stopped_by=self.stopped_by, history=list(self.reporter.history),
-            notes=[*self.prepared.notes, *filter(None, [self.reporter.waiting])])
+            notes=[*prepared.notes, *unread_classes(prepared.dataset, self.figures.bad),
+                   *filter(None, [self.reporter.waiting])])

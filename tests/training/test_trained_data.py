@@ -104,6 +104,14 @@ def test_bad_images_of_another_listing_are_dropped(work):
     assert result.skipped["images"] == 0
 
 
+def test_a_class_of_which_no_image_can_be_read_is_named(work):
+    for path in (work / "photos" / "bar").iterdir():
+        path.write_bytes(b"damaged")
+    notes = train(work, epoch=4).notes
+    assert [note for note in notes if "could be read" in note] == [
+        "no training image of 'bar' could be read; the model has not learnt it"]
+
+
 def test_a_repaired_image_is_used_by_a_restored_training(work):
     damaged = sorted((work / "photos").glob("*/*.*"))[5]
     image = damaged.read_bytes()
