@@ -83,6 +83,9 @@ def _single(item: Declared, value: Any, where: str) -> Any:
     if not result.strip() and result != item.default:  # of an unset variable, for example
         raise UsageError(f"option '{item.flag}' is empty{where}",
                          "give it a value, or leave it out")
+    if rule.path and "\0" in result:
+        raise UsageError(f"option '{item.flag}': {brief(result)} contains the character NUL, which "
+                         f"no path can have{where}", "correct the path")
     return os.path.expanduser(native_path(result)) if rule.path else result
 
 

@@ -80,6 +80,7 @@ def test_values_take_the_declared_type(given, expected):
     ({"name": True}, "'--name': True is not text"),
     ({"name": ""}, "'--name' is empty"),
     ({"place": " "}, "'--place' is empty"),
+    ({"place": "a\0b"}, "contains the character NUL"),
     ({"names": ["a", ""]}, "'--names' is empty"),
     ({"precision": "hallf"}, "'--precision': 'hallf' is not one of its values"),
     ({"sizes": "3 zero"}, "'--sizes': 'zero' is not a whole number"),
