@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
-from ipucnn.core.files import expanded_path
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
@@ -19,7 +18,7 @@ from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
 from ipucnn.models.store_paths import shown_path
 from ipucnn.models.weights_file import StateDict, read_weights
-from ipucnn.models.weights_source import local_file, named_weights, published_file
+from ipucnn.models.weights_source import named_weights, published_file, weights_path
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
 _COUNT_OF_AVERAGES = "n_averaged"  # of torch's AveragedModel, which adds the prefix "module."
@@ -96,7 +95,7 @@ def load_by_output(model: nn.Module, spec: ModelSpec, weights: str,
 
 def _read(model: nn.Module, weights: str, ema: Optional[bool]) -> Tuple[Path, StateDict]:
     """Return the path of a weights file, and its entries under the model's names."""
-    path = local_file(weights) or expanded_path(weights)
+    path = weights_path(weights)
     if ema is None:
         best = best_of(path.parent)
         ema = best.get("file") == path.name and best.get("weights") == "ema"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
-from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import PluginOptions, common_option
@@ -25,7 +24,7 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.foreign_names import Field, class_names_in, naming_fields
-from ipucnn.models.weights_source import identified_weights, local_file
+from ipucnn.models.weights_source import identified_weights, weights_path
 
 CARD = "card"
 """Key of the card in a checkpoint."""
@@ -102,16 +101,16 @@ def assumptions(network: NetworkPart, card: ModelCard, registry: Registry) -> Li
     Raises:
         UsageError, WeightsError: see `preprocessing_of`.
     """
-    source = network.source
-    if source == "random" or not card.preprocessing.assumed \
-            or file_card(source, registry) is not None:
+    source, spec = network.source, registry.get_typed(ModelSpec, network.model)
+    if source == "random" or file_card(source, registry) is not None \
+            or identified_weights(spec, source) is not None:
         return []
     named = not card.class_names or names_in_file(source, registry, card.num_outputs)
     missing, assumed = ("no preprocessing", "that") if named else \
         ("neither classes nor preprocessing", "those")
     return [f"'{shown(source)}' states {missing}: {assumed} of model {card.model!r} "
             f"{'is' if named else 'are'} assumed; images are "
-            f"{card.preprocessing.summary().replace(' (assumed)', '')}"]
+            f"{replace(card.preprocessing, assumed=False).summary()}"]
 
 
 def _published_names(spec: ModelSpec, source: str) -> Sequence[str]:
@@ -143,7 +142,7 @@ def file_card(source: str, registry: Registry) -> Optional[ModelCard]:
     Raises:
         WeightsError: the card in the file is damaged, or a URL names no file.
     """
-    path = local_file(source) or expanded_path(source)
+    path = weights_path(source)
     card = _described(path, registry)[0]
     if card is not None:
         best = best_of(path.parent)
@@ -162,7 +161,7 @@ def names_in_file(source: str, registry: Registry,
         registry: as in `file_card`.
         num_outputs: number of outputs of the model; None if it is not known.
     """
-    path = local_file(source) or expanded_path(source)
+    path = weights_path(source)
     return class_names_in(_described(path, registry)[1], num_outputs)
 
 

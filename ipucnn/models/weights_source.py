@@ -108,7 +108,7 @@ def identified_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeigh
     named = published_weights(spec, weights)
     if named is not None or weights == "random":
         return named
-    path = local_file(weights) or expanded_path(weights)
+    path = weights_path(weights)
     candidates = [known for known in spec.weights if len(known.sha256) >= _UNIQUE]
     if not candidates or not path.is_file():
         return None
@@ -123,6 +123,15 @@ def identified_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeigh
 @lru_cache(maxsize=4)
 def _digest(path: Path, _version: Tuple[int, int]) -> str:
     return sha256(path)
+
+
+def weights_path(weights: str) -> Path:
+    """Return the file that a value of `--weights` names, which may not exist.
+
+    Raises:
+        WeightsError: see `local_file`.
+    """
+    return local_file(weights) or expanded_path(weights)
 
 
 def local_file(address: str, requires: Sequence[Requirement] = ()) -> Optional[Path]:

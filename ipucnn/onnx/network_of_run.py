@@ -36,7 +36,7 @@ class StoredNetwork:
         if not images.assumed or network.input_type == "uint8":
             return []
         return [f"'{network.path}' does not state its preprocessing, so that of most ImageNet "
-                f"models is assumed: {images.summary().replace(' (assumed)', '')}"]
+                f"models is assumed: {replace(images, assumed=False).summary()}"]
 
     def fitted(self, plan: ExecutionPlan) -> ExecutionPlan:
         """Return the plan with the file's image format.

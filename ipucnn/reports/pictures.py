@@ -86,8 +86,9 @@ def fitted(pixels: Any, side: int) -> Image.Image:
 def caption(draw: Any, place: Tuple[int, int], text: str, soft: bool = False) -> None:
     """Write a line of text into an image."""
     shown = printable(text)
-    fonts = [font for font in map(_font, ("", *_SYSTEM_FONTS)) if font is not None]
-    font = next((font for font in fonts if _has_letters(font, shown)), fonts[0])
+    own = _font("")
+    font = next((font for font in map(_font, ("", *_SYSTEM_FONTS))
+                 if font is not None and _has_letters(font, shown)), own)
     if not hasattr(font, "path"):  # of Pillow before 10.1: a bitmap font of Latin-1
         shown = shown.encode("latin-1", "replace").decode("latin-1")
     draw.text(place, shown, fill=_SOFT if soft else _INK, font=font)
@@ -108,7 +109,7 @@ def _font(name: str) -> Any:
         return ImageFont.load_default()
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=128)
 def _has_letters(font: Any, text: str) -> bool:
     """Return whether a font has all letters of a text."""
     if not hasattr(font, "path"):

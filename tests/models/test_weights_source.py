@@ -395,3 +395,12 @@ def test_a_run_notes_what_is_assumed_of_a_file(cli, tmp_path, model, content, no
                tmp_path / "one.jpg", "--backend", "torch")
     assert done.code == 0, done.err
     assert note in done.out + done.err
+
+
+def test_published_weights_of_a_plugin_are_not_those_of_another_program(cli, flat, tmp_path):
+    flat()  # neither the weights nor the model state their preprocessing
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "one.jpg")
+    done = cli("--plugin", tmp_path / "flat_plugin.py", "run", "--model", "flat", "--data-dir",
+               tmp_path / "one.jpg", "--backend", "torch")
+    assert done.code == 0, done.err
+    assert "preprocessing" not in done.err

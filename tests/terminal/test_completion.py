@@ -12,6 +12,26 @@ from ipucnn.cli import application
 from ipucnn.core.registry.registry import use
 
 
+@pytest.fixture
+def complete(monkeypatch, capsys, tmp_path):
+    """Complete a command line in an empty folder as bash does; return what is printed."""
+    def completed(line):
+        words = ["ipucnn", *line.split(" ")]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", "\n".join(words))
+        monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+        monkeypatch.setattr("sys.argv", ["ipucnn"])
+        try:
+            with pytest.raises(SystemExit):
+                invoke([])
+        finally:
+            use(None)
+        return capsys.readouterr()
+
+    return completed
+
+
 @pytest.mark.parametrize(("command", "option", "begun", "wanted"), [
     ("train", "--config", "resnet50-p", ["resnet50-pod4", "resnet50-pod64"]),
     ("run", "--config", "resnet50", ["resnet50-mk1", "resnet50-mk2"]),
@@ -57,16 +77,9 @@ def test_values_with_names_are_completed(command, option, begun, wanted):
     ("run --weights pretrained :", ["v1", "v2"]),
     ("run --weights = pretrained : v1", ["v1"]),
     ("train --precision = 16.", ["16.16", "16.32"])])
-def test_a_command_line_is_completed_in_bash(line, wanted, monkeypatch, capsys):
-    words = ["ipucnn", *line.split(" ")]
-    monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
-    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
-    monkeypatch.setattr("sys.argv", ["ipucnn"])
-    with pytest.raises(SystemExit):
-        invoke([])
-    assert capsys.readouterr().out.split() == wanted
-    assert os.environ["COMP_WORDS"] == "\n".join(words)
+def test_a_command_line_is_completed_in_bash(line, wanted, complete):
+    assert complete(line).out.split() == wanted
+    assert os.environ["COMP_WORDS"] == "\n".join(["ipucnn", *line.split(" ")])
 
 
 @pytest.mark.parametrize(("line", "wanted"), [
@@ -74,8 +87,7 @@ def test_a_command_line_is_completed_in_bash(line, wanted, monkeypatch, capsys):
     ("--plugin=ours.py run --model heron", ["heron-net"]),
     ("run --plugin ours.py --model heron-net --heron", ["--heron-width"]),
     ("run --no-plugins --model resnet14", ["resnet14-cifar"])])
-def test_plugins_of_the_command_line_are_completed(line, wanted, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_plugins_of_the_command_line_are_completed(line, wanted, complete, tmp_path):
     (tmp_path / "ours.py").write_text("""
 from dataclasses import dataclass
 import ipucnn
@@ -88,30 +100,9 @@ class Options:
 def ipucnn_models():
     return [ipucnn.ModelSpec(name="heron-net", summary="s", target="x:y", options=Options)]
 """)
-    words = ["ipucnn", *line.split(" ")]
-    monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
-    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
-    monkeypatch.setattr("sys.argv", ["ipucnn"])
-    try:
-        with pytest.raises(SystemExit):
-            invoke([])
-    finally:
-        use(None)
-    assert capsys.readouterr().out.split() == wanted
+    assert complete(line).out.split() == wanted
 
 
 @pytest.mark.parametrize("line", ["run --plugin gone.py --model resnet50-", "trian --model res"])
-def test_a_completion_prints_no_error(line, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    words = ["ipucnn", *line.split(" ")]
-    monkeypatch.setenv("_IPUCNN_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "\n".join(words))
-    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
-    monkeypatch.setattr("sys.argv", ["ipucnn"])
-    try:
-        with pytest.raises(SystemExit):
-            invoke([])
-    finally:
-        use(None)
-    assert capsys.readouterr() == ("", "")
+def test_a_completion_prints_no_error(line, complete):
+    assert complete(line) == ("", "")
