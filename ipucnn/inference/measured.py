@@ -36,9 +36,6 @@ from ipucnn.version import __version__
 _ACCELERATORS = ("/dev/nvidia[0-9]*", "/dev/ipu*", "/dev/dri/renderD*")
 """Device files of accelerators; if they change, another backend may be the fastest."""
 
-SAME = 0.01
-"""Relative difference below which rates are regarded as equal; the first candidate is used."""
-
 
 @dataclass(frozen=True)
 class Rate:
@@ -95,7 +92,7 @@ class Measured:
     seconds: float = 0.0
 
     def best(self, without: Collection[str] = (), only: str = "") -> Optional[Rate]:
-        """Return the fastest candidate, or the first of equally fast ones, or None.
+        """Return the fastest candidate, or None.
 
         Args:
             without: names of backends to leave out.
@@ -103,8 +100,7 @@ class Measured:
         """
         rates = [rate for rate in self.rates if rate.backend not in without
                  and only in ("", rate.backend)]
-        most = max((rate.images_per_second for rate in rates), default=0.0)
-        return next((rate for rate in rates if rate.images_per_second >= (1 - SAME) * most), None)
+        return max(rates, key=lambda rate: rate.images_per_second, default=None)
 
     def why(self, best: Rate, further: str = "") -> str:
         """Return the reason for a choice, with the options that make it without a measurement.
