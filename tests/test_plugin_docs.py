@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipucnn import testing
+from ipucnn.core.options.attributes import Option
 from ipucnn.core.options.building import build
-from ipucnn.core.options.declaration import Option
 from ipucnn.core.registry import discovery, hookspecs
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import PluginSettings

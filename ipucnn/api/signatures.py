@@ -23,7 +23,8 @@ from typing import (
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import common_options
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import builtin_owners, in_words
 from ipucnn.core.registry.registry import registry
 

@@ -20,9 +20,9 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.machine import thread_count, usable_cores
+from ipucnn.core.options.attributes import NO_LABELS
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import default_of
-from ipucnn.core.options.declaration import NO_LABELS
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec

@@ -5,8 +5,9 @@ from typing import Any, ClassVar, Dict, List, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import flag_of
+from ipucnn.core.options.attributes import LOADER
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
-from ipucnn.core.options.declaration import LOADER, declared, option
+from ipucnn.core.options.declaration import declared, option
 from ipucnn.core.options.owners import flags_in_role
 from ipucnn.core.options.parts import MOST_WORKERS, DatasetPart, ResultPart
 from ipucnn.core.preprocessing import LARGEST_INPUT

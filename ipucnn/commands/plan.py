@@ -7,7 +7,8 @@ from typing import Any, Dict, Optional, Tuple
 import typer
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import CACHE, declared
+from ipucnn.core.options.attributes import CACHE
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import flags_in_role
 from ipucnn.planning.options import ESTIMATE, IPU_LAUNCHER, POPRUN, PlanOptions
 from ipucnn.terminal import tables as render

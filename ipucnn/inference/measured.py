@@ -23,7 +23,7 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import flag_of, key
-from ipucnn.core.options.declaration import CACHE
+from ipucnn.core.options.attributes import CACHE
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry

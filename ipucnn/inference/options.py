@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Dict, List, Mapping, Optional, 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.names import key
+from ipucnn.core.options.attributes import INFERENCE
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
-from ipucnn.core.options.declaration import INFERENCE, declared, option
+from ipucnn.core.options.declaration import declared, option
 from ipucnn.core.options.parts import (
     AUTO_BATCH,
     DatasetPart,

@@ -15,7 +15,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, choose_backend, settled
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
-from ipucnn.core.options.declaration import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
+from ipucnn.core.options.attributes import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec

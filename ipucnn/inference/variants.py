@@ -9,7 +9,8 @@ from ipucnn.core.errors import PluginError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
 from ipucnn.core.options.assignment import options_for
-from ipucnn.core.options.declaration import INFERENCE, declared
+from ipucnn.core.options.attributes import INFERENCE
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import owner_of
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import BackendSpec

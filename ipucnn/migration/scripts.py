@@ -10,7 +10,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from ipucnn.benchmarking.options import BenchOptions
 from ipucnn.core.names import flag_of
 from ipucnn.core.options.composition import common_option
-from ipucnn.core.options.declaration import Declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import registry

@@ -15,8 +15,9 @@ from ipucnn.core.execution.launching import launched
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, backend_options
 from ipucnn.core.execution.session_checks import compiled
+from ipucnn.core.options.attributes import CACHE, INFERENCE
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.options.declaration import CACHE, INFERENCE, declared
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data.example_images import random_images
 from ipucnn.models.batch_search import Call, Found, Record, check_backend, search

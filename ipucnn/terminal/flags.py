@@ -15,7 +15,8 @@ from ipucnn.core.options.composition import (
     common_options,
     in_options,
 )
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, third_party_owners
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import DatasetSpec

@@ -9,8 +9,10 @@ from typing import Iterator, List, Sequence, Type
 
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.names import did_you_mean
+from ipucnn.core.options.attributes import STATES
 from ipucnn.core.options.composition import CommandOptions, common_option, common_options
-from ipucnn.core.options.declaration import STATES, Declared, declared, lookup
+from ipucnn.core.options.declaration import declared, lookup
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import Owner
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry

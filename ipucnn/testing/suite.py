@@ -10,7 +10,8 @@ from unittest import SkipTest
 from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.options.assignment import owned_by
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import check_names, owner_of, spellings_of
 from ipucnn.core.registry import registry as registries
 from ipucnn.core.registry.contract import PluginSpec

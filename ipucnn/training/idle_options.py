@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Collection, Dict, List, Optional
 
-from ipucnn.core.options.declaration import (
+from ipucnn.core.options.attributes import (
     DEVICE_IMAGES,
     FIXED_IMAGES,
     FULL_PRECISION,

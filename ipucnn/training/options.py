@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, AbstractSet, Any, ClassVar, Dict, List, Mappin
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import stages_of
+from ipucnn.core.options.attributes import TRAINING, VALIDATION
 from ipucnn.core.options.composition import CommandOptions, Given, part
-from ipucnn.core.options.declaration import TRAINING, VALIDATION
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import ProfilePart, other_input
 from ipucnn.core.registry.records import DatasetSpec

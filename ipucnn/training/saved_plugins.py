@@ -9,7 +9,7 @@ from ipucnn.core.errors import IpucnnError, UnknownNameError, UsageError
 from ipucnn.core.names import flag_of
 from ipucnn.core.options.building import common_values
 from ipucnn.core.options.composition import Given, common_option, default_of
-from ipucnn.core.options.declaration import Declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import (
     AUTO,
     Owner,

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Dict, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.options.attributes import VALIDATION
 from ipucnn.core.options.composition import CommandOptions, part
-from ipucnn.core.options.declaration import VALIDATION, declared, option
+from ipucnn.core.options.declaration import declared, option
 from ipucnn.core.options.parts import AUTO_BATCH, ResultPart
 
 

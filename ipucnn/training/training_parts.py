@@ -5,13 +5,8 @@ from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.mixing import MixOptions
-from ipucnn.core.options.declaration import (
-    DEVICE_IMAGES,
-    FIXED_IMAGES,
-    NO_VALIDATION,
-    NOT_DURING,
-    option,
-)
+from ipucnn.core.options.attributes import DEVICE_IMAGES, FIXED_IMAGES, NO_VALIDATION, NOT_DURING
+from ipucnn.core.options.declaration import option
 from ipucnn.core.options.parts import AUTO_BATCH, DatasetPart, ExecutionPart, NetworkPart
 from ipucnn.core.preprocessing import LARGEST_INPUT
 

@@ -21,9 +21,10 @@ from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text
 from ipucnn.core.names import key
+from ipucnn.core.options.attributes import VALIDATION
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
-from ipucnn.core.options.declaration import VALIDATION, declared
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.kinds import KINDS

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import NO_CHECKPOINTS, NOT_DURING, option
+from ipucnn.core.options.attributes import NO_CHECKPOINTS, NOT_DURING
+from ipucnn.core.options.declaration import option
 from ipucnn.core.options.parts import ResultPart
 
 

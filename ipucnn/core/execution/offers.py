@@ -9,8 +9,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launched, stages_apart
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import flag_of
+from ipucnn.core.options.attributes import INFERENCE
 from ipucnn.core.options.composition import CommandOptions, changed
-from ipucnn.core.options.declaration import INFERENCE, Declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import builtin_owners, owner_of
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import import_target

@@ -14,8 +14,9 @@ from ipucnn.core.execution.plan import PRECISIONS, ExecutionPlan
 from ipucnn.core.execution.session_checks import check_job
 from ipucnn.core.names import described, flag_of, key
 from ipucnn.core.options.assignment import options_for
+from ipucnn.core.options.attributes import TRAINING, VALIDATION
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.options.declaration import TRAINING, VALIDATION, declared
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import AUTO, builtin_owners, owner_of
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import GUARDED, cause_of

@@ -8,7 +8,8 @@ from typing import Any, Callable, Collection, Dict, Iterable, List, Mapping, Seq
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean, flag_of
 from ipucnn.core.options.composition import Given, PluginOptions, common_option
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import (
     Having,
     Owner,

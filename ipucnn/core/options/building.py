@@ -30,7 +30,8 @@ from ipucnn.core.options.composition import (
     parts,
 )
 from ipucnn.core.options.conversion import builtin
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 

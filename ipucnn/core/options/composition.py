@@ -31,7 +31,8 @@ from typing import (
 )
 
 from ipucnn.core.names import flag_of, key
-from ipucnn.core.options.declaration import Declared, declared, once_per_class, spellings
+from ipucnn.core.options.declaration import declared, once_per_class, spellings
+from ipucnn.core.options.declared_option import Declared
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry

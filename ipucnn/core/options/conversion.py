@@ -1,21 +1,15 @@
-"""Converts values from outside to the types of options; every number is bounded here."""
+"""Converts values from outside to the types of options; the largest numbers of options."""
 
 from __future__ import annotations
 
 import enum
-import math
 import os
 import re
-from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Optional, Union
+from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
-from ipucnn.core.errors import PluginError, UsageError
-from ipucnn.core.files import native_path
-from ipucnn.core.names import brief, did_you_mean, key
-
-if TYPE_CHECKING:
-    from ipucnn.core.options.declaration import Declared
+from ipucnn.core.errors import PluginError
+from ipucnn.core.names import key
 
 LARGEST = 2 ** 31 - 1
 """Largest whole number of an option that declares no maximum."""
@@ -33,112 +27,6 @@ _DIGITS = 40
 
 class TooLargeError(ValueError):
     """A number that is valid but has more digits than any option allows."""
-
-
-def coerced(item: Declared, value: Any, where: str) -> Any:
-    """Return a value in the type of an option; see `Declared.coerce`.
-
-    Args:
-        item: the option.
-        value: the value.
-        where: its source in brackets, for messages; may be empty.
-
-    Raises:
-        UsageError: it is not of the type, not one of the choices or out of range.
-    """
-    value = builtin(value)
-    if value is None:
-        if item.nullable:
-            return None
-        raise UsageError(f"option '{item.flag}' needs a value{where}")
-    if not item.many:
-        return _single(item, value, where)
-    if isinstance(value, str):
-        value = value.split()
-    value = [builtin(one) for one in value] if isinstance(value, Sequence) else [value]
-    if item.type is not str:
-        value = [number for one in value for number in _numbers(one)]
-    return tuple(_single(item, one, where) for one in value)
-
-
-def _single(item: Declared, value: Any, where: str) -> Any:
-    """Return a single value, or one of a list, in the type of an option."""
-    rule = item.option
-    word = next((word for word in rule.words
-                 if isinstance(value, str) and key(value) == key(word)), None)
-    if word is not None:
-        return word
-    if rule.choices:
-        meant = _meanings(item.type, rule.choices, value)
-        if not meant:
-            raise UsageError(
-                f"option '{item.flag}': {brief(value)} is not one of its values{where}",
-                " ".join(filter(None, (did_you_mean(brief(value).strip("'"), rule.choices),
-                                       "values: " + ", ".join(rule.choices)))))
-        return None if meant[-1] is None else _converted(item, meant[-1], where)
-    result = _converted(item, value, where)
-    if item.type is not str:
-        _check_range(item, value, result, where)
-        return result
-    if not result.strip() and result != item.default:  # of an unset variable, for example
-        raise UsageError(f"option '{item.flag}' is empty{where}",
-                         "give it a value, or leave it out")
-    if rule.path and "\0" in result:
-        raise UsageError(f"option '{item.flag}': {brief(result)} contains the character NUL, which "
-                         f"no path can have{where}", "correct the path")
-    return os.path.expanduser(native_path(result)) if rule.path else result
-
-
-def _check_range(item: Declared, value: Any, number: float, where: str) -> None:
-    """Raise an error for a number that an option does not allow; `value` is what was given."""
-    rule = item.option
-    if item.type is float and not math.isfinite(number):
-        raise UsageError(f"option '{item.flag}': {brief(value)} is not a finite number{where}")
-    if rule.minimum is not None and number < rule.minimum:
-        raise UsageError(f"option '{item.flag}': {brief(value)} is too small{where}",
-                         f"the smallest value is {rule.minimum:g}")
-    if rule.exclusive_minimum is not None and number <= rule.exclusive_minimum:
-        raise UsageError(f"option '{item.flag}': {brief(value)} is too small{where}",
-                         f"it must be more than {rule.exclusive_minimum:g}")
-    largest = _largest(item)
-    if number > largest:
-        raise _too_large(item, value, where)
-    if number < -max(largest, LARGEST):
-        raise UsageError(f"option '{item.flag}': {brief(value)} is too small{where}")
-
-
-def _converted(item: Declared, value: Any, where: str) -> Any:
-    """Return a value in the option's type, whatever its size."""
-    rule = item.option
-    try:
-        result = as_type(item.type, size_in_bytes(value) if rule.size else value)
-    except TooLargeError:
-        raise _too_large(item, value, where) from None
-    if result is not None:
-        return result
-    if rule.size:
-        raise UsageError(f"option '{item.flag}': {brief(value)} is not a number of bytes{where}",
-                         "write it in whole bytes or with a suffix: 500M, 20G, 1.5T")
-    wanted = {int: "a whole number", float: "a number", bool: "true or false",
-              str: "text"}[item.type]
-    wanted = " or ".join([wanted, *map(repr, rule.words)])
-    raise UsageError(f"option '{item.flag}': {brief(value)} is not {wanted}{where}")
-
-
-def _largest(item: Declared) -> float:
-    """Return the largest allowed number of an option."""
-    if item.option.maximum is not None:
-        return item.option.maximum
-    if item.type is float:
-        return LARGEST_REAL
-    return LARGEST_SIZE if item.option.size else LARGEST
-
-
-def _too_large(item: Declared, value: Any, where: str) -> UsageError:
-    most = _largest(item)
-    return UsageError(f"option '{item.flag}': {brief(value)} is too large{where}",
-                      "the largest value is "
-                      + (str(most) if isinstance(most, int) else f"{most:g}"))
 
 
 def builtin(value: Any) -> Any:
@@ -219,24 +107,6 @@ def canonical(default: Any, choices: Mapping[str, Optional[str]], path: bool) ->
     return spelt[-1] if spelt else os.path.expanduser(default) if path else default
 
 
-def _meanings(wanted: type, choices: Mapping[str, Optional[str]],
-              value: Any) -> List[Optional[str]]:
-    """Return the meanings of the choices that `value` spells, or else of those that mean it."""
-    if isinstance(value, str):  # before the conversion: a number may have a name
-        spelt = [meaning for choice, meaning in choices.items() if key(choice) == key(value)]
-        if spelt:
-            return spelt
-    try:
-        result = as_type(wanted, value)
-    except TooLargeError:
-        result = None
-    if result is None:
-        return []
-    return [meaning for choice, meaning in choices.items()
-            if key(choice) == key(str(result)) or as_type(wanted, choice) == result] or [
-                meaning for meaning in choices.values() if as_type(wanted, meaning) == result]
-
-
 def _whole(value: Any) -> Optional[int]:
     """Return a whole number, exactly; None if there is a fraction."""
     if isinstance(value, str):
@@ -272,8 +142,3 @@ def size_in_bytes(value: Any) -> Any:
         raise TooLargeError
     power = 1 + "KMGT".index(letter.upper())
     return int(Decimal(number) * (1024 if binary else 1000) ** power)
-
-
-def _numbers(item: Any) -> List[Any]:
-    """Return the numbers of a comma-separated text, or `item` itself."""
-    return item.replace(",", " ").split() if isinstance(item, str) else [item]

@@ -10,8 +10,10 @@ from __future__ import annotations
 from typing import Any, Callable, Collection, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.options.attributes import WITH, WITHOUT
 from ipucnn.core.options.composition import CommandOptions, common_option, common_options
-from ipucnn.core.options.declaration import WITH, WITHOUT, Declared, declared, lookup
+from ipucnn.core.options.declaration import declared, lookup
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import Registry
 

@@ -9,7 +9,8 @@ from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tupl
 from ipucnn.core.errors import PluginError, UsageError
 from ipucnn.core.names import RESERVED, key
 from ipucnn.core.options.composition import Given, common_option, in_options
-from ipucnn.core.options.declaration import Declared, declared, lookup
+from ipucnn.core.options.declaration import declared, lookup
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.records import DatasetSpec

@@ -6,16 +6,11 @@ from typing import Any, ClassVar, Dict, Iterator, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.files import kind_of, require_writable
+from ipucnn.core.options.attributes import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.composition import CommandOptions, settings
 from ipucnn.core.options.conversion import LARGEST_SIZE
-from ipucnn.core.options.declaration import (
-    DEVICE_IMAGES,
-    FULL_PRECISION,
-    NO_LABELS,
-    Declared,
-    declared,
-    option,
-)
+from ipucnn.core.options.declaration import declared, option
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.preprocessing import LARGEST_INPUT
 
 NORMALISATION_PLACES = {"device": "device", "ipu": "device", "host": "host", "none": "none"}

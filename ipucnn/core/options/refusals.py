@@ -7,7 +7,8 @@ from typing import Any, Callable, Dict, List, Sequence, Tuple
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean, flag_of, key
 from ipucnn.core.options.composition import Given, common_options
-from ipucnn.core.options.declaration import Declared, declared
+from ipucnn.core.options.declaration import declared
+from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import (
     AUTO,
     Having,

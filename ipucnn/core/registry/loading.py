@@ -335,7 +335,7 @@ def check_options_class(found: Any) -> None:
         if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             raise PluginError(f"field {item.name!r} of {found.__name__!r} has no default")
     for item in dataclasses.fields(found):
-        item.metadata["option"].check_field(found, item.name)
+        item.metadata["check"](found, item.name)
     found()
 
 

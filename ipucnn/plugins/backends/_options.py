@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import CACHE, option
+from ipucnn.core.options.attributes import CACHE
+from ipucnn.core.options.declaration import option
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterable, Optional
 
-from ipucnn.core.options.declaration import TRAINING, option
+from ipucnn.core.options.attributes import TRAINING
+from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.plugins.datasets._cache_options import CacheOptions

@@ -20,10 +20,11 @@ from option_values import other_value
 
 from ipucnn.commands.reference import COMMANDS
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.options.attributes import INFERENCE
+from ipucnn.core.options.attributes import TRAINING as TRAINING_JOB
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import common_options
-from ipucnn.core.options.declaration import INFERENCE, declared
-from ipucnn.core.options.declaration import TRAINING as TRAINING_JOB
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.registry.discovery import PluginSettings

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import FULL_PRECISION, option
+from ipucnn.core.options.attributes import FULL_PRECISION
+from ipucnn.core.options.declaration import option
 from ipucnn.plugins.backends._options import CacheOptions
 
 _NO_STATE = "with optimizer sgd_combined"

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.declaration import DEVICE_IMAGES, LOADER, option
+from ipucnn.core.options.attributes import DEVICE_IMAGES, LOADER
+from ipucnn.core.options.declaration import option
 from ipucnn.plugins.backends._ipu.options import IpuOptions
 
 THREADS = "threads"
