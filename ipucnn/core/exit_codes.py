@@ -1,11 +1,14 @@
-"""The exit codes of the process, and the signals that end it with one of them.
+"""The exit codes of the process, the signals that end it with one of them, and closed terminals.
 
 Errors carry theirs (`IpucnnError.exit_code`): 1 for work that failed, 2 for wrong usage.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
+from contextlib import suppress
 from typing import List, Optional
 
 OK = 0
@@ -30,6 +33,16 @@ def ending_signals() -> List[signal.Signals]:
     found = [signal.Signals[name] for name in INTERRUPTED if hasattr(signal, name)]
     return [number for number in found if number.name != "SIGHUP"
             or signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def leave_closed_terminal() -> None:
+    """Discard further output to a terminal that was closed, where writing fails."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                closed = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(closed, number)
+                os.close(closed)
 
 
 def of_signal(name: Optional[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import sys
 from contextlib import contextmanager, suppress
 from threading import Timer
@@ -12,7 +11,7 @@ from time import monotonic
 from typing import Any, Callable, Iterator
 
 from ipucnn.core.execution.launching import launched_count
-from ipucnn.core.exit_codes import ending_signals
+from ipucnn.core.exit_codes import ending_signals, leave_closed_terminal
 
 _pending = ""
 _raised = ""
@@ -129,13 +128,3 @@ def _remember(number: int, frame: Any) -> None:
         return
     if name != _pending or not recent or launched_count() == 1:
         _raise(number, frame)
-
-
-def leave_closed_terminal() -> None:
-    """Discard further output to a terminal that was closed, where writing fails."""
-    for number in (1, 2):
-        with suppress(OSError):
-            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
-                closed = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(closed, number)
-                os.close(closed)

@@ -16,7 +16,7 @@ from ipucnn.core import machine
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import LOCAL, environment_of
-from ipucnn.core.exit_codes import ending_signals
+from ipucnn.core.exit_codes import ending_signals, leave_closed_terminal
 from ipucnn.core.names import printable
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.inference.bulk import prediction_parts as parts
@@ -25,7 +25,6 @@ from ipucnn.inference.bulk.processes import Child, log_folder
 from ipucnn.inference.delivery import delivered, target_of
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.run_result import RunResult
-from ipucnn.terminal.signals import leave_closed_terminal
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Progress
