@@ -11,7 +11,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.execution.launching import launched, launcher_named, select
+from ipucnn.core.execution.launching import launched, launched_count, launcher_named, select
 from ipucnn.core.exit_codes import USAGE
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
@@ -77,8 +77,8 @@ def leave_to_first(error: IpucnnError) -> None:
 def launchable(command: Command) -> Command:
     """Decorate a command that computes: it starts processes if `--launcher` is given.
 
-    Otherwise it computes in this process, whose memory allocator is set for this. It refuses to
-    do so in one of several processes that would each do all of the work.
+    Otherwise it computes in this process, whose memory allocator and waiting threads are set for
+    this. It refuses to do so in one of several processes that would each do all of the work.
     """
     @functools.wraps(command)
     def starting(given: Dict[str, Any]) -> int:
@@ -87,8 +87,11 @@ def launchable(command: Command) -> Command:
             return code
         check_shared()
         from ipucnn.core.allocator import keep_freed_memory
+        from ipucnn.core.contention import sleep_if_busy
 
         keep_freed_memory()
+        if launched_count() == 1:  # the other processes of this command would count
+            sleep_if_busy()
         return command(given)
 
     return starting

@@ -10,6 +10,7 @@ from typing import Any, Callable, Deque, Dict, Optional, Sequence, Tuple
 import numpy
 import onnxruntime  # a backend's engine is loaded when it is used
 
+from ipucnn.core.contention import busy
 from ipucnn.core.errors import (
     IpucnnError,
     OutOfMemoryError,
@@ -32,7 +33,6 @@ class OnnxRuntimeSession(ArraySession):
 
     def __init__(self, graph: Graph, plan: ExecutionPlan, kind: str, index: int,
                  options: OnnxRuntimeOptions) -> None:
-        spinning = options.spinning
         if kind != "cpu":
             _check_device(options, kind)
         plan = divided(plan, graph.input_size, options.images_per_call, kind == "cpu",
@@ -52,7 +52,8 @@ class OnnxRuntimeSession(ArraySession):
             # TensorFloat-32 has 10 bits of fraction, which is not single precision
             PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
             if kind == "cuda" else {})
-        self._spinning = spinning is not False
+        self._spinning = kind == "cpu" and (
+            not busy() if options.spinning is None else options.spinning)
         self.in_flight = options.requests or 1
         self._threads = threads_of(options.threads)
         self._together = min(self.in_flight, self._threads)
@@ -68,7 +69,7 @@ class OnnxRuntimeSession(ArraySession):
             "provider": self._provider[0], "threads": self._threads,
             "images_per_call": plan.micro_batch, "requests": self.in_flight}
         if kind == "cpu":
-            self.facts["spinning"] = spinning is not False
+            self.facts["spinning"] = self._spinning
 
     def compile(self) -> float:
         """Optimise the graph; to warm up, execute one call so that buffers are allocated."""
