@@ -213,6 +213,9 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
     ("python references/classification/train.py --model resnet18 "
      "--weights ResNet18_Weights.IMAGENET1K_V1 --test-only --data-path /i -j 3",
      "ipucnn run --model resnet18 --weights pretrained:v1 --data-dir /i --dataloader-worker 3"),
+    ("torchrun --nproc_per_node=2 references/classification/train.py --model resnet18 --test-only "
+     "--opt rmsprop --label-smoothing 0.1 --train-crop-size 176 --val-crop-size 208",
+     "ipucnn run --launcher torchrun --nproc 2 --model resnet18 --input-size 208"),
     ("python validate.py /data --model resnet50 --checkpoint best.pth --use-ema -b 7",
      "ipucnn run --data-dir /data --model resnet50 --weights best.pth --ema --batch-size 7"),
     ("python3 train.py --model resnet18 --checkpoint-path ''",
