@@ -45,7 +45,9 @@ def train(given: Dict[str, Any]) -> int:
         return resumed(given, options, listener) or restarted(options, listener=listener) \
             or train_all(options, listener=listener)
 
-    return _trained({**given, "result": options.results.result}, job)  # a profile may name it
+    places = {"result": options.results.result, "log_dir": options.results.log_dir,
+              "checkpoint_path": options.checkpoints.checkpoint_path}
+    return _trained({**given, **places}, job)  # a profile may name them
 
 
 @launchable

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from ipucnn.reports.finished_run import FinishedRun, number
+from ipucnn.reports.metric_rows import LARGEST
 
 MOST_POINTS = 600
 """Maximum number of points of a curve; of more, the extremes of each range are kept."""
@@ -89,7 +90,8 @@ def _points(rows: Iterable[Dict[str, Any]], source: str, column: str,
     for row in rows:
         kind = row.get("weights", "raw") if row.get("kind") == "validation" else row.get("kind")
         epoch, value = number(row.get("epoch")), number(row.get(column))
-        if kind == source and epoch is not None and value is not None:
+        if kind == source and epoch is not None and value is not None \
+                and abs(epoch) < LARGEST and abs(value) < LARGEST:
             points.append((epoch, factor * value))
     return thinned(sorted(points, key=lambda point: point[0]))
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.names import printable
+from ipucnn.reports.metric_rows import LARGEST
 from ipucnn.runs.found import best_validation
 from ipucnn.training.live_status import RUNNING
 
 POINTS = 400
 """Maximum number of points of a curve; means of more points are drawn."""
-
-LARGEST = 1e300
-"""Values beyond it, and those that are not finite, are not drawn."""
 
 WORST = 6
 """Maximum number of listed classes."""

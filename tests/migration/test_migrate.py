@@ -639,6 +639,16 @@ def test_the_home_folder_is_expanded_behind_an_equals_sign(tmp_path, monkeypatch
     assert "cannot read '~no-such-user/configs.yml'" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_profiles_of_one_file_name_are_refused(tmp_path, capsys):
+    place = tmp_path / "configs.yml"
+    place.write_text("my_net: {model: resnet18}\nmy-net: {model: resnet50}\n")
+    assert invoke(["migrate", "--config", str(place), "--out", str(tmp_path / "made")]) == 2
+    assert "profiles 'my_net' and 'my-net' would both be" in capsys.readouterr().err
+    place.write_text("../net: {model: resnet18, batch-size: 4}\n")
+    assert invoke(["migrate", "--config", str(place), "--out", str(tmp_path / "made")]) == 0
+    assert [one.name for one in (tmp_path / "made").iterdir()] == ["..-net.yaml"]
+
+
 @pytest.mark.parametrize(("content", "message"), [
     ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), ("a: 2026-13-01", "is not YAML"),
     (None, "cannot read")])
