@@ -16,11 +16,10 @@ from ipucnn.core.files import read_limited
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
 from ipucnn.reports.metric_rows import MetricRows
+from ipucnn.reports.run_folder import METRICS, OPTIONS
 from ipucnn.training.live_status import FILE as STATUS
 from ipucnn.training.live_status import RUNNING
 
-METRICS = "metrics.jsonl"
-OPTIONS = "options.yaml"
 CLASSES = "classes.json"
 FILES = (METRICS, OPTIONS, CLASSES, STATUS)
 """Files of a log folder that are read here."""

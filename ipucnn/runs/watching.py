@@ -13,13 +13,12 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 from ipucnn.core.errors import UsageError
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store
+from ipucnn.reports.run_folder import METRICS, OPTIONS
 from ipucnn.runs.dashboard import View, age, drawn, encodable, facts_of
 from ipucnn.runs.found import (
     CLASSES,
     DEPTH,
     FILES,
-    METRICS,
-    OPTIONS,
     Metrics,
     changed,
     folders,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Dict, Optional, Tuple
 from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import VALIDATION, declared, option
-from ipucnn.core.options.parts import AUTO_BATCH, ResultPart
+from ipucnn.core.options.parts import AUTO_BATCH, ResultPart, named_precisions
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class ValidationExecution:
     replicas: Optional[int] = option(None, "Data-parallel copies of the model.", minimum=1)
     precision: Optional[str] = option(
         None, "Precision: half (16.16) or full (32.32).",
-        choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
-        basic=True)
+        choices=named_precisions("16.16", "32.32"), basic=True)
 
 
 @dataclass(frozen=True)

@@ -282,12 +282,6 @@ def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, t
     assert {"one", "two", "three"} <= {row["name"] for row in json.loads(out)}
 
 
-def test_help_names_every_kind():
-    from ipucnn.commands import plugins
-    from ipucnn.core.registry import kinds
-
-    assert ", ".join(kinds.KINDS) == plugins.KINDS
-
 
 def test_old_spellings_and_new_ones_mean_the_same(ipucnn_cli):
     old = ipucnn_cli("run", *FAST, "--batch_size", "2", "--device-iteration", "2", "--normlayer",
