@@ -74,7 +74,7 @@ class Limit:
 
     @property
     def words(self) -> str:
-        """What is measured, in words."""
+        """The measured quantity, in words."""
         if self.what == "decoding":
             return "decoding alone"
         return f"matrix products in {self.arithmetic}" if self.arithmetic else "matrix products"

@@ -92,7 +92,7 @@ def lacks_openmp() -> bool:
 
 
 def uses_openmp(limit: Callable[[], object] = lambda: None) -> None:
-    """Have processes forked from this one compute with one thread, because it uses OpenMP.
+    """Limit processes forked from this one to one thread, because it uses OpenMP.
 
     A forked process has none of OpenMP's other threads, and would wait for them forever.
     Source: pytorch/pytorch#17199.

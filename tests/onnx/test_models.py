@@ -73,7 +73,7 @@ def random_images(shape, dtype, seed):
 
 
 def _scale(layer, _, output):
-    """Have a layer's outputs deviate as much as its inputs might.
+    """Scale the weights of a layer so that its outputs deviate as much as images do.
 
     With random weights images vanish in deep networks, or the smallest difference grows.
     """

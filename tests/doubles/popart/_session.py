@@ -28,7 +28,7 @@ _CLOCK = 1.33e9
 
 
 class _Session:
-    """What training and inference have in common.
+    """Base of the sessions of training and inference.
 
     `_host` are the weights on the host, `_device` those that programs use, `_stream` what the
     device sent last; each is a dict of tensors by id.

@@ -92,7 +92,7 @@ def test_a_restored_state_has_the_types_it_was_made_of(tmp_path, name):
 
 @pytest.fixture
 def open_mpi(monkeypatch):
-    """What `mpirun -np 2` leaves in the environment of its second process."""
+    """Set the variables that `mpirun -np 2` sets in its second process."""
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
 
