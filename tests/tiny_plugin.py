@@ -5,7 +5,7 @@ from ipucnn.core.registry.records import ModelSpec
 
 
 def build(num_classes):
-    """Return two convolutions, one with batch norm and dropout, and a classifier."""
+    """Return two convolutions with batch norm, and a classifier."""
     from torch import nn
 
     return nn.Sequential(

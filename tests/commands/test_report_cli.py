@@ -43,16 +43,6 @@ def _inside(work, monkeypatch):
     use(None)
 
 
-@pytest.fixture
-def cli(capsys):
-    def run(*argv: str):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def test_a_training_writes_its_report(work):
     page = Path("saved/report.html").read_text()
     assert "Training: resnet8-cifar on image_folder" in page

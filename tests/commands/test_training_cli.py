@@ -43,16 +43,6 @@ def _own_registry(pictures, tmp_path, monkeypatch):
     use(None)
 
 
-@pytest.fixture
-def cli(capsys):
-    def run(*argv: str):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(pictures, tmp_path_factory):
     """A folder of checkpoints of a short training."""
