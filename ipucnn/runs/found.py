@@ -161,6 +161,12 @@ def read_json(path: Path) -> Dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def classes_in(folder: Path) -> List[Dict[str, Any]]:
+    """Return the classes of the last validation in a log folder; empty if there are none."""
+    found = read_json(folder / CLASSES).get("classes")
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
 def read(folder: Path, metrics: Optional[Metrics] = None, place: str = "",
          silent: Optional[float] = None) -> FoundRun:
     """Return the run in a log folder.

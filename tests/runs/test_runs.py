@@ -188,6 +188,8 @@ def test_damaged_folders_are_runs_too(tmp_path):
     assert run.state == "unknown"
     assert run.as_dict()["top1"] == 64.0
     assert "top-1" in drawn(Watched(folder).view(), 80, 24)
+    (folder / "classes.json").write_text('{"classes": [1, {"class": "cat", "top1": 50.0}]}')
+    assert "worst classes: cat 50 %" in drawn(Watched(folder).view(), 80, 24)
 
 
 def test_a_run_without_the_files_logger_is_known_by_its_status(tmp_path):
