@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Any, Callable, Dict, List
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
 
 import typer
 
@@ -18,6 +18,9 @@ from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.stored_options import AverageOptions, ValidateOptions
+
+if TYPE_CHECKING:
+    from ipucnn.training.validation import Validation
 
 
 def add_to(app: typer.Typer) -> None:
@@ -151,7 +154,7 @@ def validate(given: Dict[str, Any]) -> int:
             if options.results.json:
                 render.emit_json(found.as_dict(options.results.per_class))
             else:
-                render.emit(render.validations(found, options.results.per_class))
+                render.emit(_validations(found, options.results.per_class))
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener:
         with signals.held():  # torch is imported
@@ -170,6 +173,20 @@ def validate(given: Dict[str, Any]) -> int:
     show(found)
     listener.check_output()
     return 0
+
+
+def _validations(found: Sequence[Validation], per_class: bool) -> str:
+    """Return validations as a table, optionally with the classes of the last one."""
+    text = render.table(
+        ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
+        [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
+          f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
+    if per_class:
+        text += "\n\n" + render.table(("class", "images", "top-1 %"), [
+            (row["class"], str(row["images"]),
+             "" if row["top1"] is None else f"{row['top1']:.2f}")
+            for row in found[-1].per_class()])
+    return text
 
 
 def average(given: Dict[str, Any]) -> int:
