@@ -185,7 +185,6 @@ def test_wandb_offline_has_no_doubled_steps(tmp_path):
 def test_an_mlflow_server_that_is_away_ends_nothing(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    monkeypatch.setattr("ipucnn.plugins.loggers._sending.PATIENCE", 0.2)
     logger = MlflowLogger(MlflowOptions(mlflow_uri="http://127.0.0.1:9"))
     logger.start(RunInfo({}, tmp_path))
     notes = []
