@@ -7,6 +7,7 @@ from typing import Any, Dict
 
 import typer
 
+from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import is_first
@@ -28,9 +29,8 @@ def add_to(app: typer.Typer) -> None:
 def run(given: Dict[str, Any]) -> int:
     """Classify images or benchmark a model."""
     from ipucnn.core.files import write_json
-    from ipucnn.core.options.profiles import resolve
 
-    options = resolve(RunOptions, given)  # before torch, whose import takes seconds
+    options = resolved(RunOptions, given, "run")  # before torch, whose import takes seconds
 
     with importing_torch(options.results.progress):
         from ipucnn.inference import bulk

@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List
 
 import typer
 
+from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import is_first
@@ -31,10 +32,9 @@ def add_to(app: typer.Typer) -> None:
 @launchable
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
-    from ipucnn.core.options.profiles import resolve
     from ipucnn.runs.resuming import resumed
 
-    options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
+    options = resolved(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
     def job(listener: TrainProgress) -> Any:
         with signals.held():  # torch is imported

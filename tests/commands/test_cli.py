@@ -350,6 +350,33 @@ def test_a_saved_result_repeats_the_run(ipucnn_cli, tmp_path):
     assert json.loads(out)["options"] == first
 
 
+@pytest.mark.parametrize(("command", "lines", "meant"), [
+    ("run", "model: resnet18\nepoch: 3\n", "train"),
+    ("train", "model: resnet18\npredictions: p.csv\n", "run"),
+    ("export", "model: resnet18\nepoch: 3\n", "train")])
+def test_a_profile_for_another_command_is_recognised(ipucnn_cli, tmp_path, command, lines, meant):
+    (tmp_path / "own.yaml").write_text(lines)
+    code, _, err = ipucnn_cli(command, "--config", str(tmp_path / "own.yaml"))
+    assert code == 2
+    assert "(own.yaml, line 2)" in err
+    assert f"own.yaml' are those of 'ipucnn {meant}'" in err
+
+
+def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(ipucnn_cli, tmp_path):
+    (tmp_path / "own.yaml").write_text("model: resnet18\nepochz: 3\nlr: 1\n")
+    code, _, err = ipucnn_cli("train", "--config", str(tmp_path / "own.yaml"))
+    assert code == 2
+    assert "did you mean 'epoch'" in err
+
+
+@pytest.mark.parametrize(("command", "name", "meant"), [
+    ("run", "train-py", "train"), ("train", "run-benchmark-py", "run"), ("train", "pod16", "launch")])
+def test_a_shipped_profile_of_another_command_is_recognised(ipucnn_cli, command, name, meant):
+    code, _, err = ipucnn_cli(command, "--config", name)
+    assert code == 2
+    assert f"the profile '{name}' is for '{meant}', not for '{command}'" in err
+
+
 @pytest.mark.parametrize("name", ["resnet50-mk2", "efficientnet-b0-g16-gn-mk2"])
 def test_named_profiles_run_with_what_this_backend_lacks_left_out(ipucnn_cli, name):
     without = ["--no-half-partial", "--no-enable-fast-groupnorm"]
