@@ -20,7 +20,6 @@ def add_to(app: typer.Typer) -> None:
 
 def export(given: Dict[str, Any]) -> None:
     """Export a model to an ONNX file, and compare the file with torch."""
-
     options = resolved(ExportOptions, given, "export")
     with importing_torch():
         from ipucnn.onnx.job import export as exported

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
+from contextlib import ExitStack
+from functools import partial
 from typing import Any, Callable, Dict, List
 
 import typer
@@ -69,25 +71,28 @@ def restore(given: Dict[str, Any]) -> int:
 def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
     as_json = bool(given.get("json"))
 
+    def print_out(result: Any, failed: bool) -> None:
+        if as_json:
+            render.emit_json(result.as_dict())
+        else:
+            render.emit("\n".join([render.facts(result.facts()), *_next_steps(result, failed)]))
+
+    def report(log_dir: str) -> None:
+        from ipucnn.reports.job import of_training
+
+        note = of_training(log_dir)
+        if note:
+            render.note(note)
+
     def show(result: Any, failed: bool = False) -> None:
-        note = None
-        try:
+        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
+            outputs.callback(print_out, result, failed)
+            if not given.get("no_report") and result.log_dir and is_first():
+                outputs.callback(report, result.log_dir)
             if given.get("result") and is_first():
                 from ipucnn.core.files import write_json
 
-                write_json(given["result"], result.as_dict())
-            if not given.get("no_report") and result.log_dir and is_first():
-                from ipucnn.reports.job import of_training
-
-                note = of_training(result.log_dir)
-        finally:  # each output is written even if the other one cannot be
-            if as_json:
-                render.emit_json(result.as_dict())
-            else:
-                render.emit("\n".join([render.facts(result.facts()),
-                                       *_next_steps(result, failed)]))
-        if note:
-            render.note(note)
+                outputs.callback(write_json, given["result"], result.as_dict())
 
     with _progress(given, as_json) as listener:
         try:
@@ -95,7 +100,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
                 result = job(listener)
         except IpucnnError as error:
             if error.partial is not None and error.partial.updates:
-                show(error.partial, failed=True)
+                render.show_partial(partial(show, failed=True), error.partial)
             raise
     show(result)
     listener.check_output()
@@ -135,21 +140,24 @@ def validate(given: Dict[str, Any]) -> int:
 
     options = build(ValidateOptions, given)
 
-    def show(found: Any) -> None:
-        try:
-            if options.results.result and is_first():
-                from ipucnn.core.files import write_json
+    def print_out(found: Any) -> None:
+        if options.results.json:
+            render.emit_json(found.as_dict(options.results.per_class))
+        else:
+            render.emit(render.validations(found, options.results.per_class))
 
-                write_json(options.results.result, found.document(options.results.per_class))
+    def show(found: Any) -> None:
+        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
+            outputs.callback(print_out, found)
             if options.results.report and is_first():
                 from ipucnn.reports.job import of_document
 
-                of_document(found.document(), options.results.report)
-        finally:  # each output is written even if the other one cannot be
-            if options.results.json:
-                render.emit_json(found.as_dict(options.results.per_class))
-            else:
-                render.emit(render.validations(found, options.results.per_class))
+                outputs.callback(of_document, found.document(), options.results.report)
+            if options.results.result and is_first():
+                from ipucnn.core.files import write_json
+
+                outputs.callback(write_json, options.results.result,
+                                 found.document(options.results.per_class))
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener:
         with signals.held():  # torch is imported
@@ -161,7 +169,7 @@ def validate(given: Dict[str, Any]) -> int:
                 found = validated(options, listener=listener)
         except IpucnnError as error:
             if error.partial:
-                show(error.partial)
+                render.show_partial(show, error.partial)
             raise
     if found.stopped_by:
         raise KeyboardInterrupt(found.stopped_by)

@@ -11,6 +11,7 @@ from typing import (
     IO,
     TYPE_CHECKING,
     Any,
+    Callable,
     ContextManager,
     Iterable,
     Optional,
@@ -189,6 +190,19 @@ def report_error(error: IpucnnError) -> None:
     say(f"error: {own_name()}{error.message}")
     if error.hint:
         say(f"hint: {error.hint}")
+
+
+def show_partial(show: Callable[[Any], None], result: Any) -> None:
+    """Show the result before a failure, which is reported after it.
+
+    Args:
+        show: prints and writes a result; outputs that cannot be written are only noted.
+        result: up to the failure.
+    """
+    try:
+        show(result)
+    except IpucnnError as error:
+        note(error.message)
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -101,7 +101,11 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
     if found and evaluators.latest is not None and is_first():
-        _document(found, evaluators.latest.dataset, options.results)
+        try:
+            _document(found, evaluators.latest.dataset, options.results)
+        except IpucnnError as error:
+            error.partial = found
+            raise
     return found
 
 
@@ -157,10 +161,10 @@ class _Evaluators:
 
 def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
     """Write the confusion matrix of the last validation, and add its evidence, if requested."""
-    if results.confusion_matrix:
-        _write_matrix(results.confusion_matrix, found[-1])
     if results.documented:
         found.picture(dataset)
+    if results.confusion_matrix:
+        _write_matrix(results.confusion_matrix, found[-1])
 
 
 def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: ValidateOptions,

@@ -370,7 +370,8 @@ def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(ipucnn_cli,
 
 
 @pytest.mark.parametrize(("command", "name", "meant"), [
-    ("run", "train-py", "train"), ("train", "run-benchmark-py", "run"), ("train", "pod16", "launch")])
+    ("run", "train-py", "train"), ("train", "run-benchmark-py", "run"),
+    ("train", "pod16", "launch")])
 def test_a_shipped_profile_of_another_command_is_recognised(ipucnn_cli, command, name, meant):
     code, _, err = ipucnn_cli(command, "--config", name)
     assert code == 2
