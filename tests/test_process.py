@@ -35,7 +35,8 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize(("number", "code", "name"), [
-    (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")])
+    (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP"),
+    (signal.SIGUSR1, 128 + signal.SIGUSR1, "SIGUSR1")])
 def test_an_interrupted_run_keeps_its_results(images, tmp_path, number, code, name):
     target = tmp_path / "predictions.csv"
     process = subprocess.Popen(

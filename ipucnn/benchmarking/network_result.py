@@ -176,7 +176,7 @@ class NetworkBench(Shown):
         date: of the measurement, in UTC.
         cases: the measurements.
         seconds: that all of them took.
-        stopped_by: `SIGINT`, `SIGTERM` or `SIGHUP` when it ended early.
+        stopped_by: a signal such as `SIGINT` when it ended early.
         notes: notes for the user.
     """
 

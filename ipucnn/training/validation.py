@@ -113,7 +113,7 @@ class Validations(List[Validation], Shown):
     """The validations of the checkpoints of a training, in the order of its epochs.
 
     Attributes:
-        stopped_by: `SIGINT`, `SIGTERM` or `SIGHUP` when not all were validated.
+        stopped_by: a signal such as `SIGINT` when not all were validated.
         details: of the last one, for a report: model, dataset, backend, options, environment and
             card, and the evidence with thumbnails.
     """

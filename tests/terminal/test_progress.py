@@ -169,11 +169,12 @@ def test_the_signals_of_a_closed_terminal_save_once_and_do_not_abort(handlers):
         interrupted("SIGHUP")
 
 
-def test_an_ignored_sighup_stays_ignored(handlers):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_an_ignored_signal_stays_ignored(handlers, number):
+    signal.signal(number, signal.SIG_IGN)  # as `nohup` does
     signals.install()
     with signals.graceful():
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), number)
     assert signals.pending() == ""
 
 
