@@ -63,17 +63,23 @@ class MlflowLogger(Logger):
         self._state = Continued(self.name, run)
         self._sender = Sender(self.name)
 
+        self._run = ""
+
         def begin() -> None:
             self._client = MlflowClient(tracking_uri=uri)
             self._run = self._state.run_id or self._new(run)
             self._state.run_id = self._run
             self._state.save()
 
-        self._put(begin)
+        self._begin = begin
+        self._put(lambda: None)  # begins the run now, not with the first row
 
     def _put(self, record: Callable[[], Any]) -> Optional[str]:
+        """Send a record in the background; begin the run unless an earlier record has done so."""
         def sent() -> None:
             with _settings():
+                if not self._run:
+                    self._begin()
                 record()
 
         return self._sender.put(sent)
