@@ -62,6 +62,9 @@ def charts_of(runs: Sequence[FinishedRun]) -> List[CurveChart]:
     """Return the charts of trainings together; those without values are left out."""
     trained = [(place, run) for place, run in enumerate(runs) if run.rows]
     several = len(trained) > 1
+    # added classes make the task harder: values before and after them have no common best
+    grown = any(len({row["classes"] for row in run.rows if row.get("classes")}) > 1
+                for _, run in trained)
     found = []
     for title, unit, best, wanted in _QUANTITIES:
         curves = []
@@ -79,7 +82,7 @@ def charts_of(runs: Sequence[FinishedRun]) -> List[CurveChart]:
                 value == curve.points[0][1] for curve in curves for _, value in curve.points):
             continue  # constant, as it nearly always is
         if curves:
-            found.append(CurveChart(title, unit, curves, best))
+            found.append(CurveChart(title, unit, curves, "" if grown else best))
     return found
 
 

@@ -147,6 +147,16 @@ def test_text_has_80_columns_and_curves(tmp_path):
     assert not CONTROL.search(text)
 
 
+def test_text_names_no_best_across_added_classes(tmp_path):
+    folder = training(tmp_path / "run", epochs=3)
+    metrics = folder / "metrics.jsonl"
+    with open(metrics, "a") as file:
+        for epoch, top1, classes in ((3, 90.0, 2), (4, 40.0, 8)):
+            file.write(json.dumps({"kind": "validation", "weights": "raw", "epoch": epoch,
+                                   "top1": top1, "classes": classes}) + "\n")
+    assert ", best " not in text_of(read_runs([str(folder)]))
+
+
 def test_sparklines():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7], 80, BLOCKS) == BLOCKS
     assert sparkline([5.0], 10, "_#") == "_"
