@@ -141,6 +141,8 @@ def test_results_of_restored_trainings_are_checked_before_the_work(cli, tmp_path
     assert code == 0, err
     first = (tmp_path / "a" / "metrics.jsonl").read_text()
     for start in (["restore", "--checkpoint-path", "a"], ["train", *TINY, "--resume", "a"]):
+        code, _out, err = cli(*start, "--epoch", "3", "--no-checkpoints")
+        assert (code, "cannot be used for a restored training" in err) == (2, True), err
         for place, expected, reason in (("full", 1, "cannot write 'full': it is a folder"),
                                         ("./a/best.json", 2, "which the training writes")):
             code, _out, err = cli(*start, "--epoch", "3", "--result", place)
