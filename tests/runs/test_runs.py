@@ -24,7 +24,7 @@ from ipucnn.core.options.profiles import resolve
 from ipucnn.core.progress import Listener, Status
 from ipucnn.runs.dashboard import View, drawn, encodable
 from ipucnn.runs.found import ENDED, Metrics, best_validation, read, state_of
-from ipucnn.runs.resuming import newest_folder
+from ipucnn.runs.resuming import continued, newest_folder
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
 from ipucnn.training import restore as restoring
@@ -366,6 +366,35 @@ def test_a_resumed_training_keeps_what_auto_has_chosen(tmp_path, monkeypatch, ca
     notes = " ".join(capsys.readouterr().err.split())
     assert "epoch: 1 -> 2" in notes
     assert "batch-size" not in notes
+
+
+def test_a_resumed_training_follows_a_changed_profile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=1, size=32)
+    profile = ("model: resnet8-cifar\ndata-dir: photos\nbatch-size: 2\niterations: 1\n"
+               "validation-mode: none\nmomentum: 0.8\nlr: null\nepochs: ")
+    (tmp_path / "own.yaml").write_text(profile + "1\n")
+    again = {"config": "own.yaml", "checkpoint_path": "kept", "resume": "auto"}
+    assert ipucnn.train(**again).epochs == 1
+    (tmp_path / "own.yaml").write_text(profile + "2\n")
+    first = ipucnn.train(**again)
+    assert (first.epochs, first.options["epoch"], first.options["momentum"]) == (2, 2, 0.8)
+    (tmp_path / "own.yaml").write_text(profile.replace("0.8", "0.7") + "2\n")
+    assert ipucnn.train(**again, epoch=3).options["momentum"] == 0.7
+    (tmp_path / "own.yaml").write_text(profile + "2\nnormlayer: group\n")
+    with pytest.raises(UsageError, match="cannot be changed when restoring"):
+        ipucnn.train(**again)
+
+
+def test_wandb_is_added_to_a_resumed_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"model": "resnet8-cifar", "data": "shapes", "batch_size": 2, "iterations": 1,
+               "validation_mode": "none", "epoch": 1}
+    ipucnn.train(checkpoint_path="kept", **options)
+    for given, expected in (({"wandb": True}, {"logger": ("files", "wandb")}), ({}, {})):
+        given = {"resume": "kept", **given}
+        changes = continued(given, resolve(TrainOptions, {**options, **given}, "train"), Listener())
+        assert changes == {"checkpoint_path": "kept", **expected}
 
 
 def test_a_resumed_training_writes_to_the_folder_that_is_named(tmp_path, monkeypatch):
