@@ -41,6 +41,9 @@ class ValidationDataset:
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
         "this process may use).", minimum=0, names=("--num-workers",), basic=True)
+    match_classes: Optional[str] = option(
+        None, "How classes of the dataset are matched with those of the model: by 'name', or by "
+        "'position' regardless of names.", choices=("name", "position"))
     cache_images: str = option(
         "none", "Keep decoded images for further checkpoints in memory, or in files that trainings "
         "and later validations use, too; the result is the same.", choices=("none", "ram", "disk"))
