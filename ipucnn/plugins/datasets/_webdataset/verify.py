@@ -33,8 +33,8 @@ def verify(folder: str) -> List[str]:
     """Return the problems of a folder of shards, one line each.
 
     Missing, truncated, changed and extra shards are named, and so are unreadable shards, samples
-    and damaged images, whatever their checksums. A folder of the old converter has one checksum for all
-    shards or, of the first converter, none.
+    and damaged images, whatever their checksums. A folder of the old converter has one checksum for
+    all shards or, of the first converter, none.
     """
     source = Folder(folder)
     try:
