@@ -100,6 +100,11 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
+    skipped = max((one.skipped for one in found), default=0)
+    if skipped:
+        listener.note(f"{skipped} image{'s' * (skipped > 1)} that cannot be read "
+                      f"{'is' if skipped == 1 else 'are'} not counted: 'ipucnn data verify' names "
+                      f"{'it' if skipped == 1 else 'them'}")
     if found and evaluators.latest is not None and is_first():
         _document(found, evaluators.latest.dataset, options.results)
     return found

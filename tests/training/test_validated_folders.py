@@ -274,3 +274,16 @@ def test_similar_names_of_classes_are_noted(cli, tmp_path):
                 tmp_path / "photos" / name / f"{index}.png")
     output = trained(cli, tmp_path / "a", "--data-dir", tmp_path / "photos", "--no-validation")
     assert output.count("'Cat', 'cat' are 2 classes of the model") == 1
+
+
+def test_images_that_are_skipped_are_reported(cli, photos, tmp_path):
+    trained(cli, tmp_path / "a", "--data-dir", photos, "--no-validation")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(photos, damaged)
+    next(damaged.rglob("*.jpg")).write_bytes(b"")
+    words = ("validate", "--weights", tmp_path / "a", "--validation-data-dir", damaged,
+             "--skip-bad-samples", "--report", tmp_path / "report.html")
+    done = cli(*words)
+    assert done.code == 0, done.err
+    assert done.err.count("note: 1 image that cannot be read is not counted") == 1
+    assert "skipped" in (tmp_path / "report.html").read_text()
