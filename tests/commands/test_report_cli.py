@@ -215,7 +215,7 @@ def test_activation_maps_are_over_the_image(cli, tmp_path, monkeypatch):
     assert "hint: name another image file" in err  # it has no '--skip-bad-samples'
     heic = tmp_path / "photo.heic"
     heic.write_bytes(b"\0\0\0\x18ftypheic")
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr("ipucnn.data.image_formats.readable", lambda _: False)
     code, _, err = cli("explain", heic, "--weights", "saved")
     assert code == 1
     assert "hint: pip install 'ipucnn[formats]'; name another image file" in err
