@@ -35,6 +35,27 @@ def read(source):
     return model
 
 
+def misread(model):
+    """Return a copy of a model with the values that PopART reads in it.
+
+    It takes the memory of a list of wider numbers for that of a tensor.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    copied = type(model)()
+    copied.CopyFrom(model)
+    for one in [*copied.graph.initializer, *(
+            own.t for node in copied.graph.node for own in node.attribute if own.HasField("t"))]:
+        wider = next((np.array(list(values), kind) for values, kind in (
+            (one.int32_data, np.int32), (one.uint64_data, np.uint64)) if len(values)), None)
+        if not one.HasField("raw_data") and wider is not None:
+            kind = numpy_helper.to_array(one).dtype
+            taken = np.frombuffer(wider.tobytes(), kind)[:int(np.prod(one.dims, dtype=np.int64))]
+            one.CopyFrom(numpy_helper.from_array(taken.reshape(list(one.dims)), one.name))
+    return copied
+
+
 def check(model):
     import onnx
 

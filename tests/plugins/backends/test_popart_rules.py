@@ -26,6 +26,7 @@ from ipucnn.core.execution.training_session import (
 )
 from ipucnn.data.mixup import draw
 from ipucnn.models.build import create_model
+from ipucnn.onnx.network import read_network
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
@@ -99,6 +100,58 @@ def close(a, b, tolerance=1e-5):
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance,
                                    msg=lambda text, name=name: f"{name}: {text}")
+
+
+# -- files -------------------------------------------------------------------------------------
+
+
+def stored(raw):
+    """Return a model with weights and a constant of 16 and 8 bits, as bytes or as numbers."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def tensor(name, values):
+        if raw:
+            return numpy_helper.from_array(values, name)
+        wide = values.view(np.uint16 if values.dtype == np.float16 else np.uint8)
+        return TensorProto(name=name, dims=values.shape, int32_data=wide.flatten().tolist(),
+                           data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+
+    half = np.random.default_rng(1).normal(size=(5, 3, 3, 3)).astype(np.float16)
+    nodes = [helper.make_node("Conv", ["images", "weight"], ["convolved"]),
+             helper.make_node("GlobalAveragePool", ["convolved"], ["pooled"]),
+             helper.make_node("Flatten", ["pooled"], ["flat"]),
+             helper.make_node("Constant", [], ["kept"], value=tensor(
+                 "kept", np.array([[True, False, True, True, False]]))),
+             helper.make_node("Where", ["kept", "flat", "other"], ["logits"])]
+    graph = helper.make_graph(
+        nodes, "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, [2, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT16, [2, 5])],
+        [tensor("weight", half), tensor("other", np.full((1, 5), 7, np.float16))])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+
+
+def test_values_in_wider_numbers_are_misread(popart):
+    from onnx import numpy_helper
+
+    right, wrong = (popart._models.misread(stored(raw)).graph for raw in (True, False))
+    assert right == stored(raw=True).graph
+    assert not np.array_equal(*(numpy_helper.to_array(one.initializer[0])
+                                for one in (right, wrong)))
+
+
+def test_files_with_values_in_wider_numbers_are_read(popart, tmp_path):
+    from onnx import save
+
+    images, results = batch(2).images.half(), []
+    for raw in (True, False):
+        save(stored(raw), str(tmp_path / "half.onnx"))
+        plan = ExecutionPlan(precision="16.16", normalisation="none", eight_bit_io=False,
+                             micro_batch=2)
+        with PopArtBackend().inference(read_network(tmp_path / "half.onnx"), plan, SIZE) as made:
+            made.compile()
+            results.append(made(images))
+    assert torch.equal(*results)
 
 
 # -- calls -------------------------------------------------------------------------------------

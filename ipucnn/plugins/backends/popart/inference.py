@@ -24,6 +24,7 @@ from ipucnn.plugins.backends.popart.graphs import (
     placed,
     with_batch,
     with_constants,
+    with_raw_values,
 )
 from ipucnn.plugins.backends.popart.norm_operators import group_norms
 from ipucnn.plugins.backends.popart.options import PopArtOptions
@@ -138,7 +139,7 @@ class PopArtInferenceSession(InferenceSession):
         self._session.weightsFromHost()
 
     def _made_ready(self, proto: onnx.ModelProto) -> bytes:
-        proto = own_weights(proto)
+        proto = own_weights(with_raw_values(proto))
         if self._graph.batch is None:
             proto = with_batch(proto, self._plan.micro_batch)
         with device_errors("be prepared", self._plan):
