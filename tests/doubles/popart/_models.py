@@ -60,7 +60,7 @@ def check(model):
     import onnx
 
     if model.ir_version > 6:
-        raise popart_exception(f"Your model ir_version is higher than the checker's: "
+        raise RuntimeError(f"Your model ir_version is higher than the checker's: "
                                f"{model.ir_version} > 6.")
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and not _OLDEST <= opset.version <= _NEWEST:
@@ -72,7 +72,7 @@ def check(model):
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise popart_exception(f"ONNX checker: {error}") from error
+        raise RuntimeError(str(error)) from None  # of the library, which PopART does not translate
 
 
 def opset(model, domain=""):
