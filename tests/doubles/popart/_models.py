@@ -115,6 +115,8 @@ def check_operators(model, strict, training):
             raise popart_exception(
                 f"MaxPool has dilations {attributes['dilations']}. Dilations of value other than 1 "
                 "are currently not supported.")
+        if node.op_type == "AveragePool" and attributes.get("count_include_pad"):
+            raise popart_exception("`count_include_pad` is not supported")
         if node.op_type == "Clip" and version == 11:
             for name in node.input[1:]:
                 if name and name not in valued:

@@ -220,6 +220,77 @@ def test_outputs_that_are_left_out_are_counted(popart):
         place(builder, nodes, [1], ())
 
 
+# -- average pools -----------------------------------------------------------------------------
+
+
+def test_average_pools_that_count_padding_are_refused(popart):
+    builder, x = graph(popart, shape=(1, 3, 8, 8))
+    out = builder.aiOnnxOpset11.averagepool([x], [2, 2], count_include_pad=1)
+    with pytest.raises(popart.popart_exception, match="`count_include_pad` is not supported"):
+        infer(popart, builder, out)
+
+
+def pooling(pad):
+    """Return a network with the pools of DenseNet, and with padded ones that count padding."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, 2), nn.Conv2d(8, 8, 3),
+                             nn.AvgPool2d(3, 1, pad), nn.Flatten(), nn.LazyLinear(5))
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("plan", [
+    {}, {"precision": "16.16"}, {"pipeline_splits": ("2",), "device_iterations": 2}], ids=str)
+def test_average_pools_do_not_count_padding(popart, pad, plan):
+    model = pooling(pad).eval()
+    model(torch.zeros(1, 3, SIZE, SIZE))
+    images = batch(2 * plan.get("device_iterations", 1)).images
+    results = []
+    for backend in (PopArtBackend(), TorchBackend()):
+        where = plan if isinstance(backend, PopArtBackend) else {}
+        with backend.inference(copy.deepcopy(model), ExecutionPlan(**{
+                "precision": "32.32", "micro_batch": 2, **where}), SIZE) as made:
+            made.compile()
+            results.append(torch.cat([made(part) for part in images.split(
+                made.samples_per_call)]))
+    close({"logits": results[0]}, {"logits": results[1]},
+          2e-2 if plan.get("precision") else 1e-5)
+
+
+@pytest.mark.parametrize("opset", [10, 11])
+def test_average_pools_of_files_do_not_count_padding(popart, tmp_path, opset):
+    from onnx import TensorProto, helper, save
+
+    nodes = [helper.make_node("AveragePool", ["images"], ["pooled"], kernel_shape=[3, 3],
+                              strides=[2, 2], pads=[1, 0, 2, 1], count_include_pad=1),
+             helper.make_node("ReduceMean", ["pooled"], ["logits"], axes=[2, 3], keepdims=0)]
+    model = helper.make_graph(
+        nodes, "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [2, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [2, 3])])
+    save(helper.make_model(model, opset_imports=[helper.make_opsetid("", opset)], ir_version=6),
+         str(tmp_path / "pool.onnx"))
+    images = batch(2).images.float()
+    plan = ExecutionPlan(precision="32.32", normalisation="none", eight_bit_io=False,
+                         micro_batch=2)
+    with PopArtBackend().inference(read_network(tmp_path / "pool.onnx"), plan, SIZE) as made:
+        made.compile()
+        found = made(images)
+    pooled = nn.functional.avg_pool2d(nn.functional.pad(images, (0, 1, 1, 2)), 3, 2)
+    torch.testing.assert_close(found, pooled.mean((2, 3)))
+
+
+def test_average_pools_train(popart):
+    model = pooling(1)
+    model(torch.zeros(1, 3, SIZE, SIZE))
+    weights = []
+    for backend in (PopArtBackend(), TorchBackend()):
+        with session(backend, model) as made:
+            made.step(batch(4), 0)
+            weights.append(made.weights())
+    close(*weights)
+
+
 # -- types -------------------------------------------------------------------------------------
 
 
