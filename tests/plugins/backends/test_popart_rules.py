@@ -291,6 +291,41 @@ def test_average_pools_train(popart):
     close(*weights)
 
 
+# -- PReLU -------------------------------------------------------------------------------------
+
+
+def parametric():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.PReLU(8), nn.Conv2d(8, 8, 3),
+                             nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
+
+def stepped(backend, **plan):
+    with session(backend, parametric(), **plan) as made:
+        made.step(batch(4 * plan.get("gradient_accumulation", 1)), 0)
+        return made.weights()
+
+
+def test_prelu_has_no_gradient(popart, monkeypatch):
+    from ipucnn.plugins.backends.popart import training_graph
+
+    monkeypatch.setattr(training_graph, "differentiable_prelu", lambda model: model)
+    with pytest.raises(IpucnnError, match="weight has no gradient"):  # PopART leaves it unchanged
+        stepped(PopArtBackend())
+
+
+@pytest.mark.parametrize("precision", ["32.32", "16.32", "16.16"])
+def test_layers_before_prelu_are_trained(popart, precision):
+    close(stepped(PopArtBackend(), precision=precision), stepped(TorchBackend()),
+          1e-5 if precision == "32.32" else 2e-2)
+
+
+def test_prelu_in_a_pipeline(popart):
+    close(stepped(PopArtBackend(), pipeline_splits=("3",), gradient_accumulation=4),
+          stepped(TorchBackend(), gradient_accumulation=4))
+
+
 # -- types -------------------------------------------------------------------------------------
 
 
