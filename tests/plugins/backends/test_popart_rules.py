@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import json
 import re
@@ -308,9 +309,8 @@ def stepped(backend, **plan):
 
 
 def test_prelu_has_no_gradient(popart, monkeypatch):
-    from ipucnn.plugins.backends.popart import training_graph
-
-    monkeypatch.setattr(training_graph, "differentiable_prelu", lambda model: model)
+    graphs = importlib.import_module("ipucnn.plugins.backends.popart.training_graph")
+    monkeypatch.setattr(graphs, "differentiable_prelu", lambda model: model)
     with pytest.raises(IpucnnError, match="weight has no gradient"):  # PopART leaves it unchanged
         stepped(PopArtBackend())
 
