@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+from forked import Forked, ipucnn
 
-IPUCNN = [sys.executable, "-m", "ipucnn"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TRAINING = ["train", "--model", "resnet8-cifar", "--data", "shapes", "--input-size", "32",
             "--precision", "full", "--batch-size", "4", "--gradient-accumulation", "2",
@@ -20,15 +20,15 @@ TRAINING = ["train", "--model", "resnet8-cifar", "--data", "shapes", "--input-si
             "--checkpoint-save-steps", "2", "--mixup-alpha", "0.2", "--ema-decay", "0.9",
             "--validation-mode", "none", "--dataloader-worker", "3", "--progress", "off"]
 
-def run(*argv, **options):
-    return subprocess.run([*IPUCNN, *map(str, argv)], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True, env=ENVIRONMENT,
-                          timeout=240, **options)
-
 
 def start(*argv):
-    return subprocess.Popen([*IPUCNN, *map(str, argv)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True, env=ENVIRONMENT)
+    return Forked(ipucnn, argv, ENVIRONMENT)
+
+
+def run(*argv):
+    process = start(*argv)
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
 
 @pytest.mark.slow
