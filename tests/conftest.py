@@ -6,6 +6,7 @@ import importlib
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -96,6 +97,14 @@ def popart_double(monkeypatch):
     _forget_popart()
     yield importlib.import_module("popart")
     _forget_popart()
+
+
+@pytest.fixture
+def heeded_sighup():
+    """Under `nohup`, processes ignore SIGHUP, and those that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("heeded_sighup")
 @pytest.mark.parametrize(("number", "code", "name"), [
     (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")])
 def test_an_interrupted_run_keeps_its_results(images, tmp_path, number, code, name):

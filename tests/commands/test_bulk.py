@@ -307,6 +307,7 @@ def rows_of_parts(folder, name="p.csv"):
     return [path.read_text().count("\n") - 1 for path in folder.glob(f".{name}.part-*")]
 
 
+@pytest.mark.usefixtures("heeded_sighup")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_keeps_its_results(tmp_path, unruly, number, code):
     unruly(images=100000, sleep=0.02)

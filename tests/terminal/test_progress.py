@@ -157,6 +157,7 @@ def test_a_signal_interrupts_the_preparation_and_ends_a_training_after_a_step(ha
             interrupted("SIGTERM")
 
 
+@pytest.mark.usefixtures("heeded_sighup")
 def test_the_signals_of_a_closed_terminal_save_once_and_do_not_abort(handlers):
     with TrainProgress("off") as listener:
         listener.stop()

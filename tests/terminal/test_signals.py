@@ -24,6 +24,7 @@ except KeyboardInterrupt as interrupt:
 """
 
 
+@pytest.mark.usefixtures("heeded_sighup")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_an_interrupt_in_a_finalizer_is_raised_after_it(name):
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED_FINALIZER.format(name=name)],
