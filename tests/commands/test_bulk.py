@@ -29,11 +29,11 @@ from ipucnn.inference.options import RunOptions
 
 TESTS = Path(__file__).parents[1]
 PLUGINS = (str(TESTS / "tiny_plugin.py"), str(TESTS / "unruly_plugin.py"))
-COMMON = {"model": "tiny", "weights": "random", "backend": "torch", "precision": "full",
+COMMON = {"model": "tiny-unchecked", "weights": "random", "backend": "torch", "precision": "full",
           "dataloader_worker": 1}
 IPUCNN = [sys.executable, "-m", "ipucnn", "--plugin", PLUGINS[0], "--plugin", PLUGINS[1], "run",
-          "--model", "tiny", "--weights", "random", "--backend", "torch", "--precision", "full",
-          "--progress", "off"]
+          "--model", "tiny-unchecked", "--weights", "random", "--backend", "torch", "--precision",
+          "full", "--progress", "off"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -173,7 +173,7 @@ def test_a_script_needs_no_main_guard(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import ipucnn\n"
-        "result = ipucnn.run(model='tiny', data='synthetic', weights='random',\n"
+        "result = ipucnn.run(model='tiny-unchecked', data='synthetic', weights='random',\n"
         "                    backend='torch', instances=2, iterations=2, replicas=4,\n"
         "                    log_path='here')\n"
         "print('script', result.images, result.plan['combined_batch'])\n")
@@ -207,8 +207,8 @@ def finished(process, code=0):
 def test_the_flags_of_the_old_launcher(photos, tmp_path):
     out, err = finished(cli(
         tmp_path, "--batch_size", "2", "--batches_per_step", "2", f"--data_dir={photos}",
-        "--model_name", "tiny", "--num_classes", "8", "--num_ipus", "2", "--num_workers", "1",
-        "--nosynthetic", "--nohide_output", "--log_path", "old", "--json"))
+        "--model_name", "tiny-unchecked", "--num_classes", "8", "--num_ipus", "2", "--num_workers",
+        "1", "--nosynthetic", "--nohide_output", "--log_path", "old", "--json"))
     result = json.loads(out)
     assert result["plan"]["combined_batch"] == 8
     assert result["images"] == 15
