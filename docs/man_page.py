@@ -26,7 +26,8 @@ ENVIRONMENT = (
 EXITS = (
     ("0", "Success."), ("1", "The command failed, or a check found a problem."),
     ("2", "Wrong usage, an unknown name, or an unavailable backend."),
-    ("129, 130, 143", "Ended by SIGHUP, SIGINT or SIGTERM; results so far are kept."))
+    ("129, 130, 138, 140, 143",
+     "Ended by SIGHUP, SIGINT, SIGUSR1, SIGUSR2 or SIGTERM; results so far are kept."))
 
 
 def man_page() -> str:

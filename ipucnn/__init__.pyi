@@ -1217,6 +1217,7 @@ def validate(
     validation_data_dir: os.PathLike[str] | str | None = None,
     skip_bad_samples: bool | None = None,
     dataloader_worker: int | None = None,
+    match_classes: str | None = None,
     cache_images: str = 'none',
     cache_images_dir: os.PathLike[str] | str | None = None,
     backend: str | None = None,

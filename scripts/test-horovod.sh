@@ -27,4 +27,4 @@ if [ ! -f "$venv/.horovod" ]; then
   "$venv/bin/pip" install --quiet --no-deps --no-build-isolation -e .
   touch "$venv/.horovod"
 fi
-POPRUN_DOUBLE_HOROVOD=real OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest tests/test_poprun.py
+POPRUN_DOUBLE_HOROVOD=real OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest tests/commands/test_poprun.py

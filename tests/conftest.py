@@ -6,6 +6,7 @@ import importlib
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -23,8 +24,6 @@ from ipucnn.testing.fixtures import (  # noqa: F401
 
 CIFAR10 = Path("data", "cifar10", "cifar-10-batches-bin")
 DOUBLES = Path(__file__).parent / "doubles"
-BACKEND = "ipucnn.plugins.backends.poptorch."
-POPART_BACKEND = "ipucnn.plugins.backends.popart."
 
 
 def pytest_configure(config):
@@ -40,62 +39,62 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.own_cache, ignore_errors=True)
 
 
-def _forget_poptorch():
-    """Have PopTorch, and what imported it, imported again."""
+def _forget(sdk):
+    """Remove a module of the SDK and what imported it, so that they are imported again."""
+    backend = f"ipucnn.plugins.backends.{sdk}."
     for name in list(sys.modules):
-        if name.split(".")[0] == "poptorch" or (
-                name.startswith(BACKEND) and name[len(BACKEND):] not in ("engine", "options")):
-            del sys.modules[name]
-    importlib.invalidate_caches()
-
-
-def _forget_popart():
-    """Have PopART, and what imported it, imported again."""
-    for name in list(sys.modules):
-        if name.split(".")[0] == "popart" or (
-                name.startswith(POPART_BACKEND)
-                and name[len(POPART_BACKEND):] not in ("engine", "operators", "options")):
+        if name.split(".")[0] == sdk or (
+                name.startswith(backend)
+                and name[len(backend):] not in ("engine", "operators", "options")):
             del sys.modules[name]
     importlib.invalidate_caches()
 
 
 @pytest.fixture(autouse=True)
 def _no_popart_stays():
-    """Its double lies beside PopTorch's: what looks at every backend imports both."""
+    """Remove PopART's double, which is beside PopTorch's: probing all backends imports both."""
     yield
     if "popart" in sys.modules:
-        _forget_popart()
+        _forget("popart")
 
 
 @pytest.fixture
 def without_poptorch(monkeypatch):
-    """No PopTorch, and no variable of it."""
+    """Remove PopTorch and its environment variables."""
     for name in ("POPTORCH_IPU_MODEL", "POPTORCH_SMALL_IPU_MODEL", "POPTORCH_DOUBLE_TORCH",
                  "POPTORCH_DOUBLE_IPUS"):
         monkeypatch.delenv(name, raising=False)
-    _forget_poptorch()
+    _forget("poptorch")
     yield
-    _forget_poptorch()
+    _forget("poptorch")
 
 
 @pytest.fixture
 def poptorch_double(without_poptorch, monkeypatch):
-    """The double, as `import poptorch` gives it; `_machine.MACHINE` is what it pretends to be."""
+    """Return PopTorch's double; `_machine.MACHINE` is its hardware."""
     monkeypatch.syspath_prepend(str(DOUBLES))
     monkeypatch.setenv("POPTORCH_DOUBLE_TORCH", "any")
-    _forget_poptorch()
+    _forget("poptorch")
     return importlib.import_module("poptorch")
 
 
 @pytest.fixture
 def popart_double(monkeypatch):
-    """PopART's double, as `import popart` gives it; `_machine.MACHINE` is its hardware."""
+    """Return PopART's double; `_machine.MACHINE` is its hardware."""
     for name in ("IPUS", "BYTES", "FAILS", "POOL", "LOG", "IMPORT_ORDER"):
         monkeypatch.delenv(f"POPART_DOUBLE_{name}", raising=False)
     monkeypatch.syspath_prepend(str(DOUBLES))
-    _forget_popart()
+    _forget("popart")
     yield importlib.import_module("popart")
-    _forget_popart()
+    _forget("popart")
+
+
+@pytest.fixture
+def heeded_sighup():
+    """Under `nohup`, processes ignore SIGHUP, and those that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture

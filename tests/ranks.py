@@ -1,46 +1,23 @@
-"""Processes of one run, with the variables of `torchrun`, forked from one that imported torch."""
+"""Processes of one run, with the variables of `torchrun`."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import CONTEXT, call, ipucnn
 
 TINY = ["--plugin", str(Path(__file__).parent / "tiny_plugin.py")]
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "numpy", "ipucnn.cli",
-                                 "ipucnn.training.phases", "ipucnn.plugins.backends.torch.engine",
-                                 # torch 2.0 has none: a module that is missing is left out
-                                 "torch.distributed.pipelining"])
 
 
 def free_port():
     with socket.socket() as own:
         own.bind(("127.0.0.1", 0))
         return own.getsockname()[1]
-
-
-def _rank(words, variables, out):
-    for name, value in variables.items():
-        os.environ.pop(name, None)
-        if value is not None:
-            os.environ[name] = value
-    for descriptor, name in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{out}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    # those of the fork server are what the test that started it had
-    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
-    sys.argv = ["ipucnn", *words]
-    from ipucnn.__main__ import main
-
-    code = main()
-    sys.stdout.flush()
-    sys.exit(code)
 
 
 class Ranks:
@@ -59,12 +36,15 @@ class Ranks:
         self.processes = []
         for rank, words in enumerate(commands):
             environment = {
+                **os.environ,
                 "TORCHELASTIC_RUN_ID": "none", "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", **common,
                 **(variables[rank] if variables else {})}
-            process = _CONTEXT.Process(target=_rank, args=(
-                [*TINY, *map(str, words)], environment, self.outputs[rank]))
+            process = CONTEXT.Process(target=call, args=(
+                ipucnn, [*TINY, *map(str, words)],
+                {name: value for name, value in environment.items() if value is not None},
+                self.outputs[rank]))
             process.start()
             self.processes.append(process)
 

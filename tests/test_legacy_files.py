@@ -95,7 +95,7 @@ PROFILES = {str(path.relative_to(LEGACY)): (path, command, meaning)
 
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory):
-    """What 'config show' prints for every file, by one process."""
+    """The output of 'config show' for every file, by one process."""
     folder = tmp_path_factory.mktemp("selected")
     requested = []
     for file, (path, command, _) in PROFILES.items():

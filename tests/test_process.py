@@ -17,8 +17,9 @@ import pytest
 IPUCNN = [sys.executable, "-m", "ipucnn"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 SYNTHETIC = ["run", "--data", "synthetic", "--random-weights", "--progress", "off"]
-TINY = ["--plugin", str(Path(__file__).with_name("tiny_plugin.py")), "run", "--model", "tiny",
-        "--num-classes", "8"]  # whose names are not torchvision's, which takes long to import
+# its class names are not torchvision's, which takes long to import
+TINY = ["--plugin", str(Path(__file__).with_name("tiny_plugin.py")), "run", "--model",
+        "tiny-unchecked", "--num-classes", "8"]
 
 
 def ipucnn(*argv: str, **options):
@@ -34,8 +35,10 @@ def images(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("heeded_sighup")
 @pytest.mark.parametrize(("number", "code", "name"), [
-    (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP")])
+    (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "SIGHUP"),
+    (signal.SIGUSR1, 128 + signal.SIGUSR1, "SIGUSR1")])
 def test_an_interrupted_run_keeps_its_results(images, tmp_path, number, code, name):
     target = tmp_path / "predictions.csv"
     process = subprocess.Popen(

@@ -17,7 +17,6 @@ import pytest
 from PIL import Image
 from servers import FaultyServer
 
-from ipucnn.__main__ import invoke
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry, use
 from ipucnn.data import DatasetRequest
@@ -73,16 +72,6 @@ def server(folder, monkeypatch, tmp_path):
     with FaultyServer(folder) as running:
         yield running
     use(None)
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*argv):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def made(server, **request):

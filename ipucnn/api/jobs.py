@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -121,8 +122,8 @@ def train(config: Optional[PathLike] = None, *, progress: Progress = "auto",
                 return continued
         return train_all(made, listener=listener)
 
-    return _reported(_written(trained(job, progress, callbacks), made.results.result),
-                     not made.results.no_report)
+    return _written(_reported(trained(job, progress, callbacks), not made.results.no_report),
+                    made.results.result)
 
 
 @takes_options(RestoreOptions)
@@ -151,7 +152,7 @@ def restore(checkpoint_path: PathLike, *, progress: Progress = "auto", callbacks
 
         return restored(given, listener=listener)
 
-    return _reported(_written(trained(job, progress, callbacks), place), wanted)
+    return _written(_reported(trained(job, progress, callbacks), wanted), place)
 
 
 @takes_options(ValidateOptions)
@@ -340,14 +341,15 @@ def _written(result: ResultT, place: Optional[PathLike], report: Optional[PathLi
     """
     document: Callable[..., Dict[str, Any]] = getattr(result, "document", result.as_dict)
     try:
-        if place:
-            from ipucnn.core.files import write_json
+        with ExitStack() as outputs:  # each one even if the other one fails
+            if report:
+                from ipucnn.reports.job import of_document
 
-            write_json(os.fspath(place), document(*details))
-        if report:
-            from ipucnn.reports.job import of_document
+                outputs.callback(of_document, document(), report)
+            if place:
+                from ipucnn.core.files import write_json
 
-            of_document(document(), report)
+                outputs.callback(write_json, os.fspath(place), document(*details))
     except IpucnnError as error:
         error.partial = result
         raise

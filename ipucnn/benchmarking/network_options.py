@@ -8,7 +8,7 @@ from ipucnn.core.names import key
 from ipucnn.core.options.composition import CommandOptions, changed, part
 from ipucnn.core.options.declaration import option
 from ipucnn.core.options.owners import AUTO
-from ipucnn.core.options.parts import ResultPart
+from ipucnn.core.options.parts import ResultPart, named_precisions
 
 NETWORKS = ("resnet18", "resnet50", "mobilenet", "efficientnet-b0", "resnext50")
 """A network of each family, and two of the most used one."""
@@ -16,9 +16,6 @@ NETWORKS = ("resnet18", "resnet50", "mobilenet", "efficientnet-b0", "resnext50")
 BATCH_SIZES, QUICK_BATCH_SIZES = (1, 4, 16, 64), (1, 16)
 
 PEERS = ("torchvision", "torch-compile", "onnxruntime", "openvino", "timm")
-
-_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
-               "32.32": "32.32", "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,7 @@ class BenchNetworks:
     precision: Tuple[str, ...] = option(
         (), "Precisions: half (16.16), half with single-precision weights (16.32, training), full "
         "(32.32), or 8-bit integers (int8) (default: full; with '--quick' that of the device).",
-        choices=_PRECISIONS,
-        metavar="NAME...", basic=True)
+        choices=named_precisions("16.16", "16.32", "32.32", "int8"), metavar="NAME...", basic=True)
     train: bool = option(
         False, "Measure training instead of inference, on backends that train.", negatable=False,
         basic=True)

@@ -74,7 +74,7 @@ class Limit:
 
     @property
     def words(self) -> str:
-        """What is measured, in words."""
+        """The measured quantity, in words."""
         if self.what == "decoding":
             return "decoding alone"
         return f"matrix products in {self.arithmetic}" if self.arithmetic else "matrix products"
@@ -176,7 +176,7 @@ class NetworkBench(Shown):
         date: of the measurement, in UTC.
         cases: the measurements.
         seconds: that all of them took.
-        stopped_by: `SIGINT`, `SIGTERM` or `SIGHUP` when it ended early.
+        stopped_by: a signal such as `SIGINT` when it ended early.
         notes: notes for the user.
     """
 
@@ -197,16 +197,17 @@ class NetworkBench(Shown):
         reasons: Dict[str, List[str]] = {}
         for case in self.cases:
             for name, reason in case.left_out.items():
-                reasons.setdefault(f"{name} is left out: {reason}", []).append(case.model)
+                reasons.setdefault(f"not measured: {name}: {reason}", []).append(case.model)
         return [*self.notes, *(f"{text} ({', '.join(dict.fromkeys(models))})"
                                for text, models in reasons.items())]
 
     def facts(self) -> List[Any]:
         """Return the machine and the extent, as names and values."""
         machine = self.environment
+        rounds = "" if self.options.get("quick") else f"{self.options['rounds']} rounds "
         return [("processor", machine["processor"]), ("cores", machine["cores"]),
                 ("threads", machine["threads"]),
-                ("measured", f"{self.options['rounds']} rounds in {self.seconds:.0f} s"),
+                ("measured", f"{rounds}in {self.seconds:.0f} s"),
                 ("stopped by", self.stopped_by)]
 
     def summary(self) -> Table:

@@ -9,16 +9,13 @@ from ipucnn.core.options.attributes import LOADER
 from ipucnn.core.options.composition import CommandOptions, Given, changed, part
 from ipucnn.core.options.declaration import declared, option
 from ipucnn.core.options.owners import flags_in_role
-from ipucnn.core.options.parts import MOST_WORKERS, DatasetPart, ResultPart
+from ipucnn.core.options.parts import MOST_WORKERS, DatasetPart, ResultPart, named_precisions
 from ipucnn.core.preprocessing import LARGEST_INPUT
 from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.data.formats.recognition import dataset_in
 
 THREADS = "threads"
 """The data loader that every backend has; a backend may have options for others."""
-
-_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
-               "32.32": "32.32"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class ComputePart:
     backend: str = option("auto", "Execution engine of '--model'.", kind="backend", basic=True)
     precision: Optional[str] = option(
         None, "Precision of '--model': half (16.16), half with single-precision weights (16.32, "
-        "training), or full (32.32).", choices=_PRECISIONS)
+        "training), or full (32.32).", choices=named_precisions("16.16", "16.32", "32.32"))
     compute_batch_size: Optional[int] = option(
         None, "Micro-batch of '--model' (default: 16).", minimum=1)
 

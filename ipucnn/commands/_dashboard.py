@@ -12,7 +12,7 @@ from ipucnn.core.progress import Status
 from ipucnn.models.store_paths import place_of
 from ipucnn.reports.metric_rows import MetricRows
 from ipucnn.runs.dashboard import View, drawn
-from ipucnn.runs.found import CLASSES, changed, folders, read_json
+from ipucnn.runs.found import changed, classes_in, folders
 from ipucnn.runs.watching import EVERY, screen
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.progress import TrainProgress
@@ -88,5 +88,4 @@ class DashboardProgress(TrainProgress):
         """Return the classes of the last validation, which the logger `files` has written."""
         folder = place_of(self._folder, writes=True)  # the local copies, if it is on a store
         found = sorted(folders(folder), key=changed) if folder.is_dir() else []
-        classes = read_json(found[-1] / CLASSES).get("classes") if found else None
-        return classes if isinstance(classes, list) else []
+        return classes_in(found[-1]) if found else []

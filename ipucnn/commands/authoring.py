@@ -8,14 +8,12 @@ import typer
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.files import expanded_path
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import of_words
 from ipucnn.terminal.options_command import JSON, home
 
-_KINDS = of_words("model", "dataset", "norm-layer", "optimizer", "lr-schedule", "backend",
-                  "training-backend", "loss", "logger", "launcher")
-CHOICES = ("model, dataset, norm-layer, optimizer, lr-schedule, backend (inference), "
-           "training-backend, loss, logger, launcher")
+_KINDS = (*KINDS, "training-backend")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -27,9 +25,10 @@ def add_to(app: typer.Typer) -> None:
 def new_plugin(
     name: str = typer.Argument(metavar="NAME", help="Name of the plugin; 'my-net' becomes "
                                "the distribution ipucnn-my-net."),
-    kinds: List[str] = typer.Option(..., "--kind", metavar="KIND", autocompletion=_KINDS,
+    kinds: List[str] = typer.Option(..., "--kind", metavar="KIND", autocompletion=of_words(*_KINDS),
                                     help="Kind of plugin; may be "
-                                    "repeated. Kinds: " + CHOICES + "."),
+                                    "repeated. Kinds: " + ", ".join(_KINDS)
+                                    + " ('backend' is one for inference alone)."),
     into: Optional[str] = typer.Option(None, "--into", metavar="DIR", help="Write the files into "
                                        "DIR itself, for example an empty repository (default: a "
                                        "new folder ipucnn-NAME)."),

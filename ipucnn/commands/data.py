@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import TYPE_CHECKING, Any, Dict, Optional
 
 import typer
 
@@ -17,6 +17,9 @@ from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.completion import of_plugins, of_words
 from ipucnn.terminal.options_command import JSON, add_command, home
 from ipucnn.terminal.progress import RunProgress, importing_torch
+
+if TYPE_CHECKING:
+    from ipucnn.benchmarking.bench_result import BenchResult
 
 MOST_IMAGES = 10 ** 7
 """Limit of the numbers of images per class, and of parts."""
@@ -222,9 +225,43 @@ def bench(given: Dict[str, Any]) -> None:
         if options.results.json:
             render.emit_json(result.as_dict())
         else:
-            render.emit(render.bench_result(result))
+            render.emit(_measurements(result))
     for note in result.notes:
         render.note(note)
+
+
+def _measurements(result: BenchResult) -> str:
+    """Return host measurements as text: facts, steps and loader by workers."""
+    compute, wait = result.compute, result.waiting
+    head = render.facts([
+        ("data", result.dataset),
+        ("images", f"{result.samples:,} of {result.images:,} per pass, for "
+                   + ("training" if result.job == "train" else result.job)),
+        ("prepared", f"{result.input_size} pixels, {result.pixels}, in batches of "
+                     f"{result.batch_size:,}"),
+        ("decoded by", f"simplejpeg {result.decoders['simplejpeg']}"),
+        ("resized by", result.decoders["resize"]),
+        ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None)])
+    one = render.table(("one thread", "images/s"),
+                       [(name, _rate(rate)) for name, rate in result.steps.items()])
+    rows = render.table(
+        ("workers" if result.mode == "threads" else f"workers ({result.mode})", "images/s",
+         "libjpeg-turbo alone", "ratio"),
+        [(str(row.workers), _rate(row.images_per_second), _rate(row.limit),
+          "" if row.ratio is None else f"{row.ratio:.2f}") for row in result.loading])
+    blocks = [head, one, rows]
+    if compute and wait:
+        blocks.append(render.facts([
+            ("model", f"{compute.model} on {compute.backend}, {compute.device}"),
+            ("computes", f"{compute.images_per_second:.1f} images/s  ({compute.precision}, "
+                         f"micro-batch {compute.batch_size})"),
+            ("waits", f"{100 * wait.share:.0f} % of its time for images, with {wait.workers} "
+                      f"worker{'s' if wait.workers > 1 else ''}")]))
+    return "\n\n".join(blocks)
+
+
+def _rate(rate: Optional[float]) -> str:
+    return "" if rate is None else f"{rate:,.1f}"
 
 
 add_command(_app, convert, ConvertOptions)

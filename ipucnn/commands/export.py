@@ -6,6 +6,7 @@ from typing import Any, Dict
 
 import typer
 
+from ipucnn.commands._profiles import resolved
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.options_command import add_command
@@ -19,9 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 def export(given: Dict[str, Any]) -> None:
     """Export a model to an ONNX file, and compare the file with torch."""
-    from ipucnn.core.options.profiles import resolve
-
-    options = resolve(ExportOptions, given, "export")
+    options = resolved(ExportOptions, given, "export")
     with importing_torch():
         from ipucnn.onnx.job import export as exported
 

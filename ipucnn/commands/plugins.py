@@ -10,6 +10,7 @@ import typer
 
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.names import did_you_mean, key, printable
+from ipucnn.core.registry.kinds import KINDS, kind_named
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.completion import of_names, of_words
 from ipucnn.terminal.layout import terminal_width, wrapped
@@ -22,7 +23,7 @@ from ipucnn.terminal.listings import (
 )
 from ipucnn.terminal.options_command import JSON
 
-KINDS = "model, dataset, norm-layer, optimizer, lr-schedule, backend, loss, logger, launcher"
+_KINDS = ", ".join(KINDS)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,8 +34,8 @@ def add_to(app: typer.Typer) -> None:
 
 def list_plugins(
     kinds: Optional[List[str]] = typer.Argument(None, metavar="[KIND]...",
-                                                autocompletion=of_words(*KINDS.split(", ")),
-                                                help="Kinds: " + KINDS),
+                                                autocompletion=of_words(*KINDS),
+                                                help="Kinds: " + _KINDS),
     pattern: str = typer.Option("*", "--filter", metavar="PATTERN",
                                 help="List only names that match, for example 'resnet*'."),
     wide: bool = typer.Option(False, "--wide", help="Print a row per plugin with aliases, provider "
@@ -49,7 +50,6 @@ def list_plugins(
     if len(forms) > 1:
         raise UsageError(f"'{forms[0]}' and '{forms[1]}' exclude each other",
                          "leave one of them out")
-    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.listing import entry
     from ipucnn.core.registry.registry import State, registry
 
@@ -80,7 +80,6 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
     import shutil
 
     from ipucnn.core.options.profiles import resolve
-    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.plot import plot_schedule
     from ipucnn.terminal.flags import parsed
@@ -99,9 +98,9 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
 
 def show(
     kind: Optional[str] = typer.Argument(None, metavar="[KIND]",
-                                         autocompletion=of_names(*KINDS.split(", ")),
+                                         autocompletion=of_names(*KINDS),
                                          help="Kind of plugin, "
-                                         "if several have this name: " + KINDS),
+                                         "if several have this name: " + _KINDS),
     name: Optional[str] = typer.Argument(None, metavar="NAME", help="Name of a plugin or a file.",
                                          autocompletion=of_names()),
     splits: bool = typer.Option(False, "--splits",
@@ -187,8 +186,6 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
     Raises:
         UsageError: the name is missing, unknown or that of plugins of several kinds.
     """
-    from ipucnn.core.registry.kinds import KINDS as ALL
-    from ipucnn.core.registry.kinds import kind_named
     from ipucnn.core.registry.listing import kinds_of
     from ipucnn.core.registry.registry import registry
 
@@ -205,7 +202,7 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
         raise UsageError(f"{first!r} is the name of several plugins",
                          "add the kind: " + " or ".join(
                              f"'ipucnn show {kind} {first}'" for kind in kinds))
-    if key(first) in {key(word) for kind in ALL.values() for word in (
+    if key(first) in {key(word) for kind in KINDS.values() for word in (
             kind.name, kind.plural, kind.prefix, *kind.former)}:
         kind = kind_named(first)
         raise UsageError(f"the name of the {kind.name} is missing",
@@ -217,7 +214,7 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
     if os.sep in first or os.path.splitext(first)[1] in (".pt", ".pth", ".onnx", ".safetensors"):
         raise UsageError(f"there is no file {first!r}, and no plugin has this name",
                          "check its name")
-    suggestion = did_you_mean(first, [name for kind in ALL for name in registry().names(kind)])
+    suggestion = did_you_mean(first, [name for kind in KINDS for name in registry().names(kind)])
     raise UnknownNameError(f"there is no plugin {first!r}", (
         suggestion + " " if suggestion else "") + "'ipucnn list-plugins' lists all")
 
@@ -246,8 +243,6 @@ def _described(kind: str, name: str) -> Dict[str, Any]:
 
 def _splits(kind: str, name: str) -> List[str]:
     """Return the modules of a model that can begin a pipeline stage, in order of execution."""
-    from ipucnn.core.registry.kinds import kind_named
-
     if kind_named(kind).name != "model":
         raise UsageError(f"'--splits' is for models, not for a {kind_named(kind).name}")
     from ipucnn.models.build import model_splits

@@ -38,7 +38,13 @@ def report(
             if given:
                 raise UsageError(f"'--text' and '{flag}' exclude each other",
                                  "'--text' prints, and writes no page")
-        _print(places)
+        import sys
+
+        from ipucnn.reports.job import text_report
+        from ipucnn.terminal.layout import terminal_width
+
+        # 80 columns for output that is not a terminal
+        render.emit(text_report(places, terminal_width(sys.stdout) or 80))
         return
     from ipucnn.reports.job import report as written
 
@@ -52,14 +58,3 @@ def report(
 
         if not webbrowser.open(path.resolve().as_uri()):
             render.note("no browser can be opened here; the page is in the file")
-
-
-def _print(places: List[str]) -> None:
-    import sys
-
-    from ipucnn.reports.job import read_runs
-    from ipucnn.reports.text_report import text_of
-    from ipucnn.terminal.layout import terminal_width
-
-    # 80 columns for output that is not a terminal
-    render.emit(text_of(read_runs(places), terminal_width(sys.stdout) or 80))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from typing import Any, Dict
 
 import typer
 
+from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import is_first
@@ -28,18 +30,21 @@ def add_to(app: typer.Typer) -> None:
 def run(given: Dict[str, Any]) -> int:
     """Classify images or benchmark a model."""
     from ipucnn.core.files import write_json
-    from ipucnn.core.options.profiles import resolve
 
-    options = resolve(RunOptions, given)  # before torch, whose import takes seconds
+    options = resolved(RunOptions, given, "run")  # before torch, whose import takes seconds
 
     with importing_torch(options.results.progress):
         from ipucnn.inference import bulk
 
     def show(result: Any) -> None:
-        try:
-            write(result)
-        finally:  # each output is written even if the other one cannot be
-            print_out(result)
+        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
+            outputs.callback(print_out, result)
+            if options.results.report and is_first():
+                from ipucnn.reports.job import of_document
+
+                outputs.callback(of_document, result.document(), options.results.report)
+            if options.results.result and is_first():
+                outputs.callback(write_json, options.results.result, result.document())
 
     def print_out(result: Any) -> None:
         if options.results.json:
@@ -54,21 +59,13 @@ def run(given: Dict[str, Any]) -> int:
             if note:
                 render.note(note)
 
-    def write(result: Any) -> None:
-        if options.results.result and is_first():
-            write_json(options.results.result, result.document())
-        if options.results.report and is_first():
-            from ipucnn.reports.job import of_document
-
-            of_document(result.document(), options.results.report)
-
     try:
         with RunProgress(options.results.progress) as progress, \
                 render.only_data(options.results.json):
             result = bulk.run(options, progress=progress)
     except IpucnnError as error:
         if error.partial is not None and error.partial.images:
-            show(error.partial)
+            render.show_partial(show, error.partial)
         raise
     show(result)
     return exit_codes.of_signal(result.stopped_by)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import Any, Callable, Dict, List
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
 
 import typer
 
+from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import is_first
@@ -18,6 +21,9 @@ from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.stored_options import AverageOptions, ValidateOptions
+
+if TYPE_CHECKING:
+    from ipucnn.training.validation import Validation
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,10 +37,9 @@ def add_to(app: typer.Typer) -> None:
 @launchable
 def train(given: Dict[str, Any]) -> int:
     """Train a model."""
-    from ipucnn.core.options.profiles import resolve
     from ipucnn.runs.resuming import resumed
 
-    options = resolve(TrainOptions, given, "train")  # before torch, whose import takes seconds
+    options = resolved(TrainOptions, given, "train")  # before torch, whose import takes seconds
 
     def job(listener: TrainProgress) -> Any:
         with signals.held():  # torch is imported
@@ -45,7 +50,9 @@ def train(given: Dict[str, Any]) -> int:
         return resumed(given, options, listener) or restarted(options, listener=listener) \
             or train_all(options, listener=listener)
 
-    return _trained({**given, "result": options.results.result}, job)  # a profile may name it
+    places = {"result": options.results.result, "log_dir": options.results.log_dir,
+              "checkpoint_path": options.checkpoints.checkpoint_path}
+    return _trained({**given, **places}, job)  # a profile may name them
 
 
 @launchable
@@ -69,25 +76,28 @@ def restore(given: Dict[str, Any]) -> int:
 def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
     as_json = bool(given.get("json"))
 
+    def print_out(result: Any, failed: bool) -> None:
+        if as_json:
+            render.emit_json(result.as_dict())
+        else:
+            render.emit("\n".join([render.facts(result.facts()), *_next_steps(result, failed)]))
+
+    def report(log_dir: str) -> None:
+        from ipucnn.reports.job import of_training
+
+        note = of_training(log_dir)
+        if note:
+            render.note(note)
+
     def show(result: Any, failed: bool = False) -> None:
-        note = None
-        try:
+        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
+            outputs.callback(print_out, result, failed)
+            if not given.get("no_report") and result.log_dir and is_first():
+                outputs.callback(report, result.log_dir)
             if given.get("result") and is_first():
                 from ipucnn.core.files import write_json
 
-                write_json(given["result"], result.as_dict())
-            if not given.get("no_report") and result.log_dir and is_first():
-                from ipucnn.reports.job import of_training
-
-                note = of_training(result.log_dir)
-        finally:  # each output is written even if the other one cannot be
-            if as_json:
-                render.emit_json(result.as_dict())
-            else:
-                render.emit("\n".join([render.facts(result.facts()),
-                                       *_next_steps(result, failed)]))
-        if note:
-            render.note(note)
+                outputs.callback(write_json, given["result"], result.as_dict())
 
     with _progress(given, as_json) as listener:
         try:
@@ -95,7 +105,7 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
                 result = job(listener)
         except IpucnnError as error:
             if error.partial is not None and error.partial.updates:
-                show(error.partial, failed=True)
+                render.show_partial(partial(show, failed=True), error.partial)
             raise
     show(result)
     listener.check_output()
@@ -135,21 +145,24 @@ def validate(given: Dict[str, Any]) -> int:
 
     options = build(ValidateOptions, given)
 
-    def show(found: Any) -> None:
-        try:
-            if options.results.result and is_first():
-                from ipucnn.core.files import write_json
+    def print_out(found: Any) -> None:
+        if options.results.json:
+            render.emit_json(found.as_dict(options.results.per_class))
+        else:
+            render.emit(_validations(found, options.results.per_class))
 
-                write_json(options.results.result, found.document(options.results.per_class))
+    def show(found: Any) -> None:
+        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
+            outputs.callback(print_out, found)
             if options.results.report and is_first():
                 from ipucnn.reports.job import of_document
 
-                of_document(found.document(), options.results.report)
-        finally:  # each output is written even if the other one cannot be
-            if options.results.json:
-                render.emit_json(found.as_dict(options.results.per_class))
-            else:
-                render.emit(render.validations(found, options.results.per_class))
+                outputs.callback(of_document, found.document(), options.results.report)
+            if options.results.result and is_first():
+                from ipucnn.core.files import write_json
+
+                outputs.callback(write_json, options.results.result,
+                                 found.document(options.results.per_class))
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener:
         with signals.held():  # torch is imported
@@ -161,13 +174,27 @@ def validate(given: Dict[str, Any]) -> int:
                 found = validated(options, listener=listener)
         except IpucnnError as error:
             if error.partial:
-                show(error.partial)
+                render.show_partial(show, error.partial)
             raise
     if found.stopped_by:
         raise KeyboardInterrupt(found.stopped_by)
     show(found)
     listener.check_output()
     return 0
+
+
+def _validations(found: Sequence[Validation], per_class: bool) -> str:
+    """Return validations as a table, optionally with the classes of the last one."""
+    text = render.table(
+        ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
+        [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
+          f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
+    if per_class:
+        text += "\n\n" + render.table(("class", "images", "top-1 %"), [
+            (row["class"], str(row["images"]),
+             "" if row["top1"] is None else f"{row['top1']:.2f}")
+            for row in found[-1].per_class()])
+    return text
 
 
 def average(given: Dict[str, Any]) -> int:

@@ -18,7 +18,11 @@ FAILED = 1
 USAGE = 2
 """Wrong usage, an unknown name or an unavailable backend."""
 
-INTERRUPTED = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143}
+_OF_SCHEDULERS = {
+    name: 128 + signal.Signals[name] for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
+"""Codes of the signals by which schedulers announce a time limit."""
+
+INTERRUPTED = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, **_OF_SCHEDULERS}
 """128 + the number of the signal, as in shells"""
 
 BROKEN_PIPE = 141
@@ -28,10 +32,11 @@ BROKEN_PIPE = 141
 def ending_signals() -> List[signal.Signals]:
     """Return the signals that end a command: those of `INTERRUPTED` that this system has.
 
-    SIGHUP, which a closed terminal sends, is not among them if it is ignored (`nohup`).
+    SIGHUP, which a closed terminal sends, and the signals of schedulers are not among them if they
+    are ignored (`nohup`).
     """
     found = [signal.Signals[name] for name in INTERRUPTED if hasattr(signal, name)]
-    return [number for number in found if number.name != "SIGHUP"
+    return [number for number in found if number.name in ("SIGINT", "SIGTERM")
             or signal.getsignal(number) is not signal.SIG_IGN]
 
 

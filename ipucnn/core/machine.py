@@ -92,7 +92,7 @@ def lacks_openmp() -> bool:
 
 
 def uses_openmp(limit: Callable[[], object] = lambda: None) -> None:
-    """Have processes forked from this one compute with one thread, because it uses OpenMP.
+    """Limit processes forked from this one to one thread, because it uses OpenMP.
 
     A forked process has none of OpenMP's other threads, and would wait for them forever.
     Source: pytorch/pytorch#17199.
@@ -122,17 +122,16 @@ def openmp_limit() -> Optional[int]:
 def memory_limit(root: Path = Path("/")) -> int:
     """Return the bytes of memory of this machine, or of this process's control group if less.
 
+    The limits of all enclosing groups count: a job of a scheduler has a group of its own.
+
     Args:
-        root: folder in which `sys` is mounted.
+        root: folder in which `proc` and `sys` are mounted.
     """
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limit = int((root / "sys" / "fs" / "cgroup" / name).read_text())
-        except (OSError, ValueError):
-            continue
-        return min(total, limit or total)
-    return total
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for group, limit, _ in _memory_groups(root):
+        with suppress(OSError, ValueError):  # no such group, or the limit is `max`
+            limits.append(int((group / limit).read_text()))
+    return min(limit for limit in limits if limit)
 
 
 @dataclass(frozen=True)
@@ -187,24 +186,33 @@ def available_memory(root: Path = Path("/")) -> Optional[int]:
         root: folder in which `proc` and `sys` are mounted.
     """
     limits: List[Optional[int]] = []
-    try:
+    with suppress(OSError, ValueError, IndexError):
         for line in (root / "proc" / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 limits.append(1024 * int(line.split()[1]))
-        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
-    except (OSError, ValueError, IndexError):
-        lines = []
+    limits += [_memory_left(*names) for names in _memory_groups(root)]
+    known = [limit for limit in limits if limit is not None]
+    return min(known) if known else None
+
+
+def _memory_groups(root: Path) -> Iterator[Tuple[Path, str, str]]:
+    """Yield the control groups of this process that may limit its memory, which may not exist.
+
+    Each has the names of the files with its limit and with its usage.
+    """
     mount = root / "sys" / "fs" / "cgroup"
+    try:
+        lines = (root / "proc" / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            limits += [_memory_left(group, "memory.max", "memory.current")
-                       for group in _enclosing(mount, path)]
+            for group in _enclosing(mount, path):
+                yield group, "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            limits += [_memory_left(group, "memory.limit_in_bytes", "memory.usage_in_bytes")
-                       for group in _enclosing(mount / "memory", path)]
-    known = [limit for limit in limits if limit is not None]
-    return min(known) if known else None
+            for group in _enclosing(mount / "memory", path):
+                yield group, "memory.limit_in_bytes", "memory.usage_in_bytes"
 
 
 def _memory_left(group: Path, limit: str, usage: str) -> Optional[int]:

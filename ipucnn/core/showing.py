@@ -5,13 +5,29 @@ from __future__ import annotations
 import html
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Sequence, Tuple, Union
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Dict,
+    Iterable,
+    List,
+    Sequence,
+    SupportsIndex,
+    Tuple,
+    TypeVar,
+    Union,
+    cast,
+    overload,
+)
 
 from ipucnn.core.errors import UnavailableError
 from ipucnn.core.names import printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+ItemT = TypeVar("ItemT")
+ListT = TypeVar("ListT", bound="ShownList[Any]")
 
 Facts = List[Tuple[str, Any]]
 """Names and values, shown one below the other."""
@@ -64,6 +80,22 @@ class Shown(ABC):
     def _repr_html_(self) -> str:
         """Return the result as HTML; notebooks call it."""
         return "\n".join(_html(block) for block in self.blocks() if _filled(block))
+
+
+class ShownList(List[ItemT], Shown):
+    """A result that is a list; a slice of it is one of the same class."""
+
+    __repr__ = Shown.__repr__
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> ItemT: ...
+
+    @overload
+    def __getitem__(self: ListT, index: slice) -> ListT: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        found, own = super().__getitem__(index), cast(Any, type(self))
+        return own(found) if isinstance(index, slice) else found
 
 
 def kept(facts: Iterable[Tuple[str, Any]]) -> Facts:

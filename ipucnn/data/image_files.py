@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Callable,
@@ -15,6 +17,7 @@ from typing import (
     List,
     Optional,
     Sequence,
+    Set,
     Tuple,
     Union,
 )
@@ -206,9 +209,20 @@ def _identity(folder: str) -> Hashable:
     return here.st_dev, here.st_ino
 
 
+def _above(folder: str) -> FrozenSet[Hashable]:
+    """Return the identities of the folders that a folder is in; of a link, also of its target's."""
+    found: Set[Hashable] = set()
+    if not is_store(folder):
+        for path in (os.path.abspath(folder), os.path.realpath(folder)):
+            for parent in Path(path).parents:
+                with suppress(OSError):  # a link to it cannot be followed, either
+                    found.add(_identity(str(parent)))
+    return frozenset(found)
+
+
 def _walk(root: str, left: LeftOut) -> Iterator[str]:
     # not recursive: folders can be nested more deeply than Python calls
-    waiting: List[Tuple[str, FrozenSet[Hashable]]] = [(root, frozenset())]
+    waiting: List[Tuple[str, FrozenSet[Hashable]]] = [(root, _above(root))]
     while waiting:
         folder, above = waiting.pop()
         try:
@@ -218,7 +232,7 @@ def _walk(root: str, left: LeftOut) -> Iterator[str]:
                 continue
             entries = _entries(folder, left)
         except (OSError, DataError):
-            if not above:
+            if folder is root:
                 raise
             left.add(left_out.UNREADABLE, folder)
             continue

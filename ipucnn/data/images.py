@@ -44,10 +44,13 @@ _reported: Set[str] = set()
 _SKIP_HINT = "'--skip-bad-samples' leaves such images out and counts them"
 
 
-def cannot_skip(error: IpucnnError) -> None:
+def cannot_skip(error: IpucnnError, instead: str = "'ipucnn data verify' finds all bad images: "
+                "repair or remove them") -> None:
     """Replace the hint to skip bad images in an error, for a job that cannot skip them."""
     if "--skip-bad-samples" in error.hint:
-        error.hint = "'ipucnn data verify' finds all bad images: repair or remove them"
+        others = [hint for hint in error.hint.split("; ")
+                  if "--skip-bad-samples" not in hint and "'ipucnn data verify'" not in hint]
+        error.hint = "; ".join([*others, instead])
 
 
 def read_file(path: str) -> bytes:

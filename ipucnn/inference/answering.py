@@ -13,7 +13,7 @@ import numpy
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.accuracy import best_classes
 from ipucnn.core.execution.session_checks import compiled, logits_of
-from ipucnn.core.showing import Blocks, Shown, Table
+from ipucnn.core.showing import Blocks, Shown, ShownList, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.given_images import GivenImages, fitted
 from ipucnn.data.workers import USERS
@@ -76,10 +76,8 @@ class Prediction(Shown):
                                                      self.probabilities)]
 
 
-class Predictions(List[Prediction], Shown):
+class Predictions(ShownList[Prediction]):
     """The predictions for several images, in their order."""
-
-    __repr__ = Shown.__repr__
 
     def blocks(self) -> Blocks:
         """Return the most probable class of the first images; see `Shown`."""

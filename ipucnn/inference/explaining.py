@@ -97,6 +97,7 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
     _require_captum()
     import torch
 
+    from ipucnn.data.images import cannot_skip
     from ipucnn.data.normalisation import normalise
     from ipucnn.inference.prepared_run import prepare
 
@@ -106,8 +107,9 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
     try:
         seen = torch.empty(Preparation(dataset, preprocessing).shape, dtype=torch.uint8)
         Preparation(dataset, preprocessing)(0, 0, seen.numpy())
-    except DataError as error:  # its hint is for many images
-        raise DataError(error.message, "name one image file") from error
+    except DataError as error:
+        cannot_skip(error, "name another image file")
+        raise
     images = normalise(seen.permute(2, 0, 1)[None], preprocessing=preprocessing)
     module = built.module.eval().float()
     name, chosen = _layer(module, images, layer)

@@ -70,10 +70,10 @@ class HostCalls:
                     more = False
                     break
                 batch, called, result = self._pending.popleft()
-                logits = result() if batch is None else logits_of(
-                    result, len(batch), self.outputs, self.plugin)
+                images = self.session.samples_per_call if batch is None else len(batch)
+                logits = logits_of(result, images, self.outputs, self.plugin)
                 latencies.append(time.perf_counter() - called)
-                samples += self.session.samples_per_call if batch is None else len(batch.indices)
+                samples += images
                 if batch is not None:
                     done.append((replace(batch, images=None), logits))  # their memory is reused
                 self.report(self.images + samples)

@@ -17,6 +17,7 @@ from ipucnn.core.options.parts import (
     NetworkPart,
     ProfilePart,
     ResultPart,
+    named_precisions,
     other_input,
 )
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec
@@ -27,9 +28,6 @@ from ipucnn.models.weights_options import DETERMINED, settled_otherwise, with_ca
 if TYPE_CHECKING:
     from ipucnn.core.execution.plan import ExecutionPlan
     from ipucnn.core.registry.registry import Registry
-
-_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32",
-               "int8": "int8"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class RunExecution(ExecutionPart):
     precision: Optional[str] = option(
         None, "Precision: half (16.16), full (32.32), or 8-bit integers after calibration (int8) "
         "(default: half if the device computes in it, else full).",
-        choices=_PRECISIONS, basic=True)
+        choices=named_precisions("16.16", "32.32", "int8"), basic=True)
     iterations: Optional[int] = option(
         None, "Host calls (default: one pass over real data, 100 otherwise).", minimum=1,
         basic=True)

@@ -271,7 +271,8 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
     if not as_opened(data, dataset).labelled:
         return None
     return match_classes(dataset.class_names, card.class_names, card.classes,
-                         options.dataset.match_classes, f"dataset {data.name!r}")
+                         options.dataset.match_classes, f"dataset {data.name!r}",
+                         new=options.network.source == "random")
 
 
 def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:

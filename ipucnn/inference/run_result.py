@@ -166,8 +166,7 @@ class RunResult(Shown):
             `probability` and, where labels are known, `label_name` and `correct`.
         classes: the classes that were predicted, the most frequent first: `class`, `name`,
             `images` and, where labels are known, how many of them are `correct`.
-        stopped_by: `SIGINT`, `SIGTERM`, `SIGHUP`, `time limit` or `error` when the run ended
-            early.
+        stopped_by: a signal such as `SIGINT`, `time limit` or `error` when the run ended early.
         instances: the measurements of each of several processes: its `index`, `images`,
             `throughput` and `latency_ms`; with `--instances` also the `log` file and the
             `exit_code`.

@@ -185,9 +185,8 @@ class _Contest:
         for first, *others in sorted(backends, key=lambda variants: -variants[0].rate):
             if first.rates and first.rate >= HOPELESS * self._best:
                 self._open_all(others, 1)
-        if self._late:
-            self.left_out.append("the time was up: " + ", ".join(
-                f"{count} of {name}" for name, count in self._late.items()))
+        self.left_out += [f"{count} of the candidates with {name}: the time was up"
+                          for name, count in self._late.items()]
         self._measure_in_rounds()
         return [Rate(one.backend, one.options, round(one.rate, 2),
                      source_of(one.backend, self._registry))

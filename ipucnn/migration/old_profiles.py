@@ -83,11 +83,15 @@ def convert(config: str, meant: Tuple[str, Any], out: str) -> List[Converted]:
     named = {str(name): options for name, options in content.items()}
     if not all(isinstance(options, Mapping) for options in named.values()):
         named = {Path(config).stem: content}
-    places = {name: Path(out, f"{key(name)}.yaml") for name in named}
-    for place in places.values():
+    places = {name: Path(out, key(name).replace("/", "-") + ".yaml") for name in named}
+    for number, (name, place) in enumerate(places.items()):
         if os.path.lexists(str(place)):
             raise UsageError(f"'{place}' exists, and is not overwritten",
                              "name another folder with '--out DIR'")
+        other = next((other for other in list(places)[:number] if places[other] == place), None)
+        if other is not None:
+            raise UsageError(f"profiles {other!r} and {name!r} would both be '{place}'",
+                             "rename one of them")
     make_folder(out, "--out")
     script = _script([str(key) for options in named.values() for key in options], config, meant)
     return [_converted(name, options, (config, script), places[name])

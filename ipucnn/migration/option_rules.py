@@ -56,6 +56,20 @@ def model(draft: Draft, argument: Argument) -> Outcome:
     return Outcome(["--model", name], untagged.lstrip("; "))
 
 
+def training_crop(draft: Draft, argument: Argument) -> Outcome:
+    """Name the input size of a training."""
+    if draft.given("test-only"):
+        return Outcome(None, "an option of trainings")
+    return Outcome([argument.to, *argument.values])
+
+
+def validation_crop(draft: Draft, argument: Argument) -> Outcome:
+    """Name the input size of a test of a model."""
+    if draft.given("test-only"):
+        return Outcome([argument.to, *argument.values])
+    return Outcome(None, f"training and validation have one '{argument.to}'")
+
+
 def pretrained(draft: Draft, argument: Argument) -> Outcome:
     """Start with published weights, unless others are given."""
     if any(draft.given(name) for name in ("checkpoint", "initial-checkpoint")):

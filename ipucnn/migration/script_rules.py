@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
+from ipucnn.core.options.composition import common_option
+from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.registry.registry import registry
+from ipucnn.inference.options import RunOptions
 from ipucnn.migration.draft import Draft, Row
-from ipucnn.migration.scripts import OPTIONS, declaration
+from ipucnn.terminal.launch import LaunchOptions
 
 MILESTONES = 20
 """A step schedule with more drops than this is written as an exponential one."""
@@ -191,7 +195,9 @@ def _evaluation(draft: Draft) -> None:
 
 
 def _of_run(flag: str) -> bool:
-    item: Optional[object] = declaration("run", flag)
-    own = item is not None and any(
-        getattr(kind, "job", "") == "inference" for kind in OPTIONS["run"])
-    return own and flag not in ("--momentum", "--label-smoothing", "--nesterov")
+    """Return whether `ipucnn run` has an option, or a plugin that it may use."""
+    found = [item for options in (RunOptions, LaunchOptions)
+             for item in [common_option(options, flag)] if item is not None]
+    return any(item.option.applies_to(RunOptions.job) for item in found) or any(
+        owner.option(flag) for owner in builtin_owners(
+            (*RunOptions.kinds, *LaunchOptions.kinds), registry()))

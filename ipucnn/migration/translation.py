@@ -82,7 +82,7 @@ def same(argument: Argument, option: OldOption) -> Outcome:
 
 
 def _owners(draft: Draft, option: OldOption) -> str:
-    """Return the backend feature that an option needs, or an empty string."""
+    """Return which backends have an option, as text; empty if it is not one of backends."""
     item = declaration(draft.command, option.to)
     if item is None or not option.to:
         return ""

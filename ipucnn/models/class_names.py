@@ -37,7 +37,7 @@ class ClassMatch:
 
 
 def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how: str = "name",
-                  what: str = "the dataset") -> ClassMatch:
+                  what: str = "the dataset", new: bool = False) -> ClassMatch:
     """Match the classes of a dataset with those of a model, by name.
 
     Names are compared without regard to case, and `_`, `-` and blanks are one, as are the ways to
@@ -50,6 +50,7 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
         count: number of the model's classes.
         how: `name`, or `position` to match by position whatever the names.
         what: the dataset, for messages.
+        new: whether `--num-classes` determines the number of the model's outputs.
 
     Raises:
         DataError: no class is known to the model, numbers begin with 1, or the positions do not
@@ -72,6 +73,7 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
                          f"{name!r} is {model[output]!r}")
     missing = [name for name, output in zip(dataset, outputs) if output is None]
     if len(missing) < len(dataset):
+        notes += _merged(dataset, outputs, model, what)
         if missing:
             notes.append(f"{len(missing)} of the {len(dataset)} classes of {what} are unknown to "
                          f"the model and are not scored: {listed(missing)}")
@@ -80,17 +82,18 @@ def match_classes(dataset: Sequence[str], model: Sequence[str], count: int, how:
         return ClassMatch(tuple(range(count)), "the model does not name its classes: those of "
                           f"{what} are assumed, in the same order")
     if not model:
-        fewer = "" if len(dataset) > count else (
-            f"; '--num-classes {len(dataset)}' makes a model of as many, and '--match-classes "
-            "position' leaves the last outputs unused")
+        hints = ["use weights that name their classes, such as a checkpoint of 'ipucnn train'"]
+        if new:
+            hints.append(f"'--num-classes {len(dataset)}' makes a model of as many")
+        if len(dataset) < count:
+            hints.append("'--match-classes position' leaves the last outputs unused")
         raise DataError(f"{what} has {len(dataset)} classes and the model {count}, which it does "
-                        "not name", "use weights that name their classes, such as a checkpoint of "
-                        f"'ipucnn train'{fewer}")
+                        "not name", "; ".join(hints))
     raise DataError(
         f"none of the classes of {what} is one of the model's: {what} has {listed(dataset)}, the "
         f"model {listed(model)}",
-        "use a model that was trained on these classes, '--data real' to classify images without "
-        "scoring, or '--match-classes position' if only the names differ")
+        "use a model that was trained on these classes, 'ipucnn run --data real' to classify "
+        "images without scoring, or '--match-classes position' if only the names differ")
 
 
 def known_outputs(dataset: Sequence[str], model: Sequence[str],
@@ -130,6 +133,34 @@ def _by_name(dataset: Sequence[str], model: Sequence[str]) -> Tuple[Optional[int
     """
     exact, forms = _unique(model), _unique([class_key(name) for name in model])
     return tuple(exact.get(name, forms.get(class_key(name))) for name in dataset)
+
+
+def _merged(dataset: Sequence[str], outputs: Sequence[Optional[int]], model: Sequence[str],
+            what: str) -> List[str]:
+    """Return a note for each class of the model that several classes of a dataset match."""
+    names: Dict[int, List[str]] = {}
+    for name, output in zip(dataset, outputs):
+        if output is not None:
+            names.setdefault(output, []).append(name)
+    return [f"{listed(several)} of {what} are one class of the model: "
+            f"{model[output] if model else output!r}"
+            for output, several in names.items() if len(several) > 1]
+
+
+def similar_names(dataset: Sequence[str], match: ClassMatch) -> List[str]:
+    """Return a note for classes of a training whose names `match_classes` takes for the same.
+
+    Args:
+        dataset: names of its classes.
+        match: the model's class of each.
+    """
+    forms: Dict[str, Dict[Optional[int], str]] = {}
+    for name, output in zip(dataset, match.outputs):
+        forms.setdefault(class_key(name), {})[output] = name
+    return [f"{listed(list(alike.values()))} are {len(alike)} classes of the model, and their "
+            "names differ only in case, separators, leading zeros or the encoding of accents: if "
+            "they are one class, give it one name"
+            for alike in forms.values() if len(alike) > 1]
 
 
 def _unique(names: Sequence[str]) -> Dict[str, int]:

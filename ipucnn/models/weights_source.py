@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 from contextlib import suppress
-from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Optional, Sequence, Tuple
@@ -113,16 +112,10 @@ def identified_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeigh
     if not candidates or not path.is_file():
         return None
     with suppress(OSError):
-        status = path.stat()
-        digest = _digest(path, (status.st_mtime_ns, status.st_size))
+        digest = sha256(path)
         return next((known for known in candidates
                      if digest.startswith(known.sha256.lower())), None)
     return None
-
-
-@lru_cache(maxsize=4)
-def _digest(path: Path, _version: Tuple[int, int]) -> str:
-    return sha256(path)
 
 
 def weights_path(weights: str) -> Path:

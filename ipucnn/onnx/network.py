@@ -65,6 +65,10 @@ class OnnxNetwork:
         if self.card.num_outputs != self.num_outputs:
             raise DataError(f"'{path}' has {self.num_outputs} outputs and describes "
                             f"{self.card.num_outputs}", "export it again")
+        described = self.card.preprocessing.input_size
+        if described != self.input_size:
+            raise DataError(f"'{path}' takes images of {self.input_size} pixels and describes "
+                            f"{described}", "export it again")
 
     @property
     def outline(self) -> onnx.ModelProto:

@@ -7,7 +7,12 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.conversion import LARGEST_SIZE
 from ipucnn.core.options.declaration import option
-from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart, ProfilePart
+from ipucnn.core.options.parts import (
+    NORMALISATION_PLACES,
+    NetworkPart,
+    ProfilePart,
+    named_precisions,
+)
 from ipucnn.models.weights_options import DETERMINED, with_card
 
 if TYPE_CHECKING:
@@ -48,8 +53,7 @@ class ExportFile:
     precision: str = option(
         "32.32", "Precision of computation and weights in the file: full (32.32) or half (16.16); "
         "PopART converts a full-precision file to half precision by itself.",
-        choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
-        basic=True)
+        choices=named_precisions("16.16", "32.32"), basic=True)
     normalization_location: str = option(
         "host", "Where images are normalised: on the host, before they are passed to the model "
         "('host'), in the model, whose input is then uint8 ('device'), or nowhere ('none').",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Iterable, Iterator, Mapping, Set, Tuple
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, Mapping, Optional, Set, Tuple
 
 from ipucnn.core.errors import UnsupportedNetworkError
 
@@ -28,6 +28,8 @@ class OnnxTarget:
         operators: supported ai.onnx operators, and the operator-set versions of their
             implementations; an empty tuple for those it rewrites. Empty when the engine checks.
         domains: further supported operator domains.
+        rewrite: replaces what the engine lacks in an exported model, which it may change, and
+            returns the model; None for nothing.
     """
 
     name: str
@@ -35,6 +37,7 @@ class OnnxTarget:
     ir_version: int = 0
     operators: Mapping[str, Tuple[int, ...]] = field(default_factory=dict)
     domains: Tuple[str, ...] = ()
+    rewrite: Optional[Callable[[onnx.ModelProto], onnx.ModelProto]] = None
 
     def check(self, model: onnx.ModelProto, what: str) -> None:
         """Raise an error for a model that the engine cannot read.

@@ -117,6 +117,8 @@ def exported(module: torch.nn.Module, images: torch.Tensor, target: OnnxTarget,
             "use another network or norm layer, or a newer '--opset'") from error
     _check_trace(warned, what)
     model = simplified(onnx.load_from_string(buffer.getvalue()))
+    if target.rewrite is not None:
+        model = target.rewrite(model)
     onnx.checker.check_model(model)
     target.check(model, what)
     return model

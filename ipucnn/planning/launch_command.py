@@ -43,7 +43,7 @@ def command_of(made: TrainingPlan, launcher: str, own: Any, given: Mapping[str, 
         flags = {item.flag: getattr(launch, item.name) for item in declared(LaunchOptions)
                  if item.option.group == POPRUN and getattr(launch, item.name) is not None}
     engine = launcher_named(launcher, own)
-    if launch.host_count > 1 and not launch.host_names and engine.processes() is None:
+    if launch.host_count > (engine.hosts() or 1) and not launch.host_names:
         raise UsageError(f"{launch.system} has {launch.host_count} hosts, and none is named",
                          "name them with '--hosts HOST1 HOST2 ...'")
     words = engine.command(plan, launch.host_names, flags)

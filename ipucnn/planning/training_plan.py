@@ -224,10 +224,12 @@ def _shared(options: TrainOptions, launch: PlanOptions, launcher: Optional[Tuple
     """
     if launcher is None or launcher[0] == IPU_LAUNCHER or launch.instances:
         return options, None
-    plan = options.plan(False)
-    count, stages = launcher_named(*launcher).processes(), plan.stages if plan.pipelined else 1
+    plan, engine = options.plan(False), launcher_named(*launcher)
+    count, stages = engine.processes(), plan.stages if plan.pipelined else 1
     if count is None:
         return options, plan.replicas
+    if engine.hosts() == 1:  # the processes of each host
+        count *= launch.host_count
     if count % stages:
         raise UsageError(f"{stages} pipeline stages cannot be divided among {count} processes",
                          f"start a multiple of {stages}, or use other '--pipeline-splits'")

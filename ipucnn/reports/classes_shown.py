@@ -158,7 +158,7 @@ def heat_map(evidence: Dict[str, Any]) -> Optional[HeatMap]:
 
 
 def _strength(share: float) -> float:
-    """Return the opacity of a cell, by the square root, so that rare mistakes are visible."""
+    """Return the opacity of a cell, by a power below 1, so that rare mistakes are visible."""
     return 0.04 + 0.96 * share ** 0.6 if share else 0.04
 
 

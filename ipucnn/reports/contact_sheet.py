@@ -141,14 +141,12 @@ def _opened(request: SheetRequest, registry: Registry) -> Tuple[DatasetSpec, Ima
     if spec.on_device or not spec.reads_folder:
         raise UsageError(f"dataset {spec.name!r} reads no folder", "name another with '--data'")
     owned = owned_by("dataset", spec, {}, registry)
-    wanted = [request.split] if request.split else ["train", None]
-    for split in wanted:
-        try:
-            return spec, _open(spec, request, split, owned, registry)
-        except NoSplitError:
-            if split is wanted[-1]:
-                raise
-    raise AssertionError("unreachable")
+    try:
+        return spec, _open(spec, request, request.split or "train", owned, registry)
+    except NoSplitError:
+        if request.split:
+            raise
+    return spec, _open(spec, request, None, owned, registry)
 
 
 def _open(spec: DatasetSpec, request: SheetRequest, split: Optional[str], owned: PluginOptions,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from ipucnn.reports.finished_run import FinishedRun, number
+from ipucnn.reports.metric_rows import LARGEST
 
 MOST_POINTS = 600
 """Maximum number of points of a curve; of more, the extremes of each range are kept."""
@@ -62,6 +63,9 @@ def charts_of(runs: Sequence[FinishedRun]) -> List[CurveChart]:
     """Return the charts of trainings together; those without values are left out."""
     trained = [(place, run) for place, run in enumerate(runs) if run.rows]
     several = len(trained) > 1
+    # added classes make the task harder: values before and after them have no common best
+    grown = any(len({row["classes"] for row in run.rows if row.get("classes")}) > 1
+                for _, run in trained)
     found = []
     for title, unit, best, wanted in _QUANTITIES:
         curves = []
@@ -79,7 +83,7 @@ def charts_of(runs: Sequence[FinishedRun]) -> List[CurveChart]:
                 value == curve.points[0][1] for curve in curves for _, value in curve.points):
             continue  # constant, as it nearly always is
         if curves:
-            found.append(CurveChart(title, unit, curves, best))
+            found.append(CurveChart(title, unit, curves, "" if grown else best))
     return found
 
 
@@ -89,7 +93,8 @@ def _points(rows: Iterable[Dict[str, Any]], source: str, column: str,
     for row in rows:
         kind = row.get("weights", "raw") if row.get("kind") == "validation" else row.get("kind")
         epoch, value = number(row.get("epoch")), number(row.get(column))
-        if kind == source and epoch is not None and value is not None:
+        if kind == source and epoch is not None and value is not None \
+                and abs(epoch) < LARGEST and abs(value) < LARGEST:
             points.append((epoch, factor * value))
     return thinned(sorted(points, key=lambda point: point[0]))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import kind_of, write_bytes
@@ -55,9 +56,8 @@ def read_runs(places: Sequence[str]) -> List[FinishedRun]:
     runs = []
     for place in places:
         try:
-            runs.append(read_run(place))
-        except _FAULTS as error:
-            raise _unexpected(place, error) from error
+            with _expected(place):
+                runs.append(read_run(place))
         except OSError as error:  # a folder without permission, a name that is too long
             raise DataError(f"cannot read {place!r}: {error.strerror or error}",
                             "check the name") from error
@@ -72,14 +72,30 @@ def write_page(runs: Sequence[FinishedRun], path: Path) -> None:
     """
     from ipucnn.reports.page import page_of
 
-    try:
+    with _expected(_places_of(runs)):
         text = page_of(runs)
-    except _FAULTS as error:
-        raise _unexpected(", ".join(run.place for run in runs), error) from error
     write_bytes(str(path), text.encode("utf-8"))
 
 
-def of_document(document: dict, path: Union[str, os.PathLike[str]]) -> Path:  # type: ignore[type-arg]
+def text_report(places: Sequence[str], width: int) -> str:
+    """Return runs as text for a terminal; see `text_of`.
+
+    Args:
+        places: see `report`.
+        width: columns of the terminal.
+
+    Raises:
+        UsageError: no run is named, or too many.
+        DataError: one cannot be read, or its content is not valid.
+    """
+    from ipucnn.reports.text_report import text_of
+
+    runs = read_runs(places)
+    with _expected(_places_of(runs)):
+        return text_of(runs, width)
+
+
+def of_document(document: Dict[str, Any], path: Union[str, os.PathLike[str]]) -> Path:
     """Write the page of a result that was computed in this process.
 
     Args:
@@ -136,6 +152,15 @@ def _ours(path: Path) -> bool:
         return False
 
 
-def _unexpected(place: str, error: Exception) -> DataError:
-    return DataError(f"'{place}' has unexpected content: {type(error).__name__}: {error}",
-                     "was it written by 'ipucnn', and not changed since?")
+def _places_of(runs: Sequence[FinishedRun]) -> str:
+    return ", ".join(run.place for run in runs)
+
+
+@contextmanager
+def _expected(place: str) -> Iterator[None]:
+    """Report content of other types than ipucnn writes as an error in the files of a place."""
+    try:
+        yield
+    except _FAULTS as error:
+        raise DataError(f"'{place}' has unexpected content: {type(error).__name__}: {error}",
+                        "was it written by 'ipucnn', and not changed since?") from error

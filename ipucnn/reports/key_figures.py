@@ -115,6 +115,7 @@ def _of_validation(run: FinishedRun) -> Pairs:
     last: Dict[str, Any] = done[-1] if done else {}
     return [("top-1", _unit(last.get("top1"), "%", 2)), ("top-5", _unit(last.get("top5"), "%", 2)),
             ("loss", _unit(last.get("loss"), "", 4)), ("images", _count(last.get("images"))),
+            ("skipped", _count(last.get("skipped") or None)),
             ("epoch", shown(last.get("epoch")))]
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+LARGEST = 1e300
+"""Values beyond it, and those that are not finite, are not drawn."""
+
 MOST = 10_000
 """Maximum number of rows for a picture that is drawn every second."""
 

@@ -122,7 +122,7 @@ def _details(run: FinishedRun, width: int) -> List[str]:
         marks = ", ".join(f"{name} {tick_label(value)}" for name, value in percentiles(run))
         lines += ["", f"Latency of {len(slow)} device calls (ms): {marks}",
                   "  " + sparkline(_counts(slow, min(60, width - 4)), width - 4)
-                  + f"  {tick_label(slow[0])} to {tick_label(slow[-1])}"[:width]]
+                  + f"  {tick_label(slow[0])} to {tick_label(slow[-1])}"]
     validations = validation_rows(run)
     if len(validations) > 1:
         lines += ["", "Checkpoints", *_table(

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.names import printable
+from ipucnn.reports.metric_rows import LARGEST
 from ipucnn.runs.found import best_validation
+from ipucnn.terminal.layout import clock
 from ipucnn.training.live_status import RUNNING
 
 POINTS = 400
 """Maximum number of points of a curve; means of more points are drawn."""
-
-LARGEST = 1e300
-"""Values beyond it, and those that are not finite, are not drawn."""
 
 WORST = 6
 """Maximum number of listed classes."""
@@ -68,7 +67,7 @@ def encodable(picture: str, encoding: Optional[str]) -> str:
 
 
 def _figures(view: View, width: int) -> List[str]:
-    status = view.status
+    status, left = view.status, view.status.get("seconds_left")
     parts = [
         ("epoch", _of(status.get("epoch"), status.get("epochs"))),
         ("call", _of(status.get("done"), status.get("total"))),
@@ -77,7 +76,7 @@ def _figures(view: View, width: int) -> List[str]:
         ("lr", _number(status.get("learning_rate"), "{:.3g}")),
         ("images/s", _number(status.get("images_per_second"), "{:,.1f}")),
         ("waiting for data", _number(status.get("data_wait_share"), "{:.0%}")),
-        ("left", _duration(status.get("seconds_left")) if view.state == RUNNING else ""),
+        ("left", clock(left) if view.state == RUNNING and isinstance(left, (int, float)) else ""),
         ("model", _text(status.get("model"))), ("data", _text(status.get("dataset"))),
         ("backend", _text(status.get("backend"))), ("device", _text(status.get("device"))),
         ("workers", _text(status.get("workers"))), ("processes", _text(status.get("instances"))),
@@ -175,14 +174,6 @@ def _number(value: Any, form: str) -> str:
 
 def _text(value: Any) -> str:
     return "" if value is None else printable(str(value))
-
-
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, (int, float)):
-        return ""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
 
 
 def _fitted(line: str, width: int) -> str:

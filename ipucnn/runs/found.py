@@ -16,11 +16,10 @@ from ipucnn.core.files import read_limited
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
 from ipucnn.reports.metric_rows import MetricRows
+from ipucnn.reports.run_folder import METRICS, OPTIONS
 from ipucnn.training.live_status import FILE as STATUS
 from ipucnn.training.live_status import RUNNING
 
-METRICS = "metrics.jsonl"
-OPTIONS = "options.yaml"
 CLASSES = "classes.json"
 FILES = (METRICS, OPTIONS, CLASSES, STATUS)
 """Files of a log folder that are read here."""
@@ -160,6 +159,12 @@ def read_json(path: Path) -> Dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def classes_in(folder: Path) -> List[Dict[str, Any]]:
+    """Return the classes of the last validation in a log folder; empty if there are none."""
+    found = read_json(folder / CLASSES).get("classes")
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def read(folder: Path, metrics: Optional[Metrics] = None, place: str = "",

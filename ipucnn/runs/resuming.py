@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import key
-from ipucnn.core.options.composition import common_option
+from ipucnn.core.options.composition import Given, common_option
+from ipucnn.core.options.profiles import source_of
 from ipucnn.data.remote.mirror import local_path
 from ipucnn.data.remote.stores import Store, is_store
 from ipucnn.data.remote.transfer import shown
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 _NOT_PASSED_ON = ("resume", "config", "checkpoint_path", "checkpoint_input_dir", "json",
-                  "progress", "no_report", "dashboard", "wandb")
+                  "progress", "no_report", "dashboard")
 """Options that `restore` does not have, or reads from the checkpoint."""
 
 
@@ -150,7 +151,8 @@ def _is_folder(place: str) -> bool:
 def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dict[str, Any]:
     """Return the given options whose values differ from those of the checkpoint.
 
-    Equal options are left out, because a restored training may not be able to change them.
+    Equal options are left out, because a restored training may not be able to change them. Those of
+    a file of the user are given, too; a training adapts shipped profiles to its images.
     """
     from ipucnn.training.checkpoint_folder import newest
     from ipucnn.training.checkpoints import load
@@ -159,11 +161,30 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
     saved = (newest(path)[0] if path.is_dir() else load(path)).options
     resolved = options.settled_as(saved).as_dict()
     changes: Dict[str, Any] = {}
-    for name, value in given.items():
-        item = common_option(TrainOptions, name)
-        plain = item.name if item is not None else name
+    for name, value in _with_profile(given).items():
+        plain = _plain(name)
         if plain in _NOT_PASSED_ON:
             continue
+        if plain == "wandb":  # `restore` has `logger` only
+            name, plain, value = "logger", "logger", options.results.logger
         if plain not in resolved or resolved[plain] != saved.get(plain) or plain == "result":
             changes[name] = value
     return changes
+
+
+def _with_profile(given: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the given options, and those of a profile of the user that they do not override."""
+    values: Mapping[str, Any] = {}
+    if given.get("config"):
+        source = source_of(TrainOptions, str(given["config"]), "train")
+        own = set(map(_plain, given))
+        values = {} if source.shipped else {
+            name: value for name, value in source.values.items()
+            if value is not None and _plain(name) not in own}
+    return {**values, **given}
+
+
+def _plain(spelling: str) -> str:
+    """Return the name of an option without its plugin."""
+    item = common_option(TrainOptions, spelling)
+    return item.name if item is not None else key(Given(spelling, None).bare).replace("-", "_")

@@ -13,15 +13,14 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 from ipucnn.core.errors import UsageError
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store
+from ipucnn.reports.run_folder import METRICS, OPTIONS
 from ipucnn.runs.dashboard import View, age, drawn, encodable, facts_of
 from ipucnn.runs.found import (
-    CLASSES,
     DEPTH,
     FILES,
-    METRICS,
-    OPTIONS,
     Metrics,
     changed,
+    classes_in,
     folders,
     read,
     read_json,
@@ -101,9 +100,8 @@ class Watched:
             notes.append(str(run.status["error"]))
         shown = {**facts_of(run.options), **_last_figures(run.last), **{
             name: value for name, value in run.status.items() if value is not None}}
-        classes = read_json(self._folder / CLASSES).get("classes", [])
         return View(self._url or str(self._folder), run.state, shown, self._metrics.rows,
-                    classes if isinstance(classes, list) else [], notes)
+                    classes_in(self._folder), notes)
 
     def _silent(self, status: Mapping[str, Any]) -> float:
         """Return the seconds since the status was new; clocks of hosts may differ."""

@@ -50,6 +50,13 @@ def cells(text: str) -> int:
                2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
+def clock(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds: `1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
 def shortened(text: str, width: int) -> str:
     """Return `text` in at most `width` columns, with dots in place of its middle.
 

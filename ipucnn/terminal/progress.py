@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack, contextmanager
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, ClassVar, Dict, Iterator, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.progress import Listener, Status
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.layout import clock
 
 _WIDE = 110
 """Minimum terminal columns for a bar beside the figures."""
@@ -214,41 +215,34 @@ def describe(status: Status) -> str:
         return "preparing"
     if status.phase == "validating":
         return f"validating epoch {status.epoch}: {counted(status.done, status.total)}"
-    parts: List[str] = [f"epoch {_of(status.epoch, status.epochs)}, "
-                        f"call {_of(status.done, status.total)}"]
-    if status.loss is not None:
-        parts.append(f"Loss:{status.loss:.4f}")
-    if status.accuracy is not None:
-        parts.append(f"Accuracy:{status.accuracy:.2f}%")
-    if status.learning_rate is not None:
-        parts.append(f"lr {status.learning_rate:.4g}")
-    if status.images_per_second is not None:
-        parts.append(f"{status.images_per_second:.1f} img/s")
-    if status.data_wait_share is not None:
-        parts.append(f"waiting for data {100 * status.data_wait_share:.0f}%")
-    if status.seconds_left is not None:
-        parts.append(f"{_duration(status.seconds_left)} left")
-    return " | ".join(parts)
+    return " | ".join([f"epoch {_of(status.epoch, status.epochs)}, "
+                       f"call {_of(status.done, status.total)}", *_figures(status, in_bar=False)])
 
 
 def brief(status: Status) -> str:
     """Return a status in about 80 characters, for the bar."""
     if status.phase != "training":
         return describe(status)
-    parts = [f"{_of(status.epoch, status.epochs)} {_of(status.done, status.total)}"]
-    if status.loss is not None:
-        parts.append(f"loss {status.loss:.3f}")
-    if status.accuracy is not None:
-        parts.append(f"acc {status.accuracy:.1f}%")
-    if status.learning_rate is not None:
-        parts.append(f"lr {status.learning_rate:.3g}")
-    if status.images_per_second is not None:
-        parts.append(f"{status.images_per_second:.0f} img/s")
-    if status.data_wait_share is not None:
-        parts.append(f"data {100 * status.data_wait_share:.0f}%")
+    return " ".join([f"{_of(status.epoch, status.epochs)} {_of(status.done, status.total)}",
+                     *_figures(status, in_bar=True)])
+
+
+_FIGURES = (
+    ("loss", "Loss:{:.4f}", "loss {:.3f}"), ("accuracy", "Accuracy:{:.2f}%", "acc {:.1f}%"),
+    ("learning_rate", "lr {:.4g}", "lr {:.3g}"),
+    ("images_per_second", "{:.1f} img/s", "{:.0f} img/s"),
+    ("data_wait_share", "waiting for data {:.0%}", "data {:.0%}"))
+"""Fields of a status, and their texts in a line and in the bar."""
+
+
+def _figures(status: Status, in_bar: bool) -> Iterator[str]:
+    """Yield the known figures of a status as text."""
+    for name, line, short in _FIGURES:
+        value = getattr(status, name)
+        if value is not None:
+            yield (short if in_bar else line).format(value)
     if status.seconds_left is not None:
-        parts.append(f"{_duration(status.seconds_left)} left")
-    return " ".join(parts)
+        yield f"{clock(status.seconds_left)} left"
 
 
 def counted(done: int, total: Optional[int], unit: str = "images") -> str:
@@ -258,12 +252,6 @@ def counted(done: int, total: Optional[int], unit: str = "images") -> str:
 
 def _of(done: int, total: int) -> str:
     return f"{done}/{total}" if total else str(done)
-
-
-def _duration(seconds: float) -> str:
-    hours, rest = divmod(round(seconds), 3600)
-    minutes, seconds = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 class RunProgress:

@@ -13,6 +13,10 @@ from ipucnn.core.execution.launching import LOCAL, VARIABLE, launched
 
 _SLURM = "srun"
 
+_TORCH = "WORLD_SIZE"
+"""The number of processes that a program connects with torch.distributed. Without torchrun's own
+variables, several processes are only assumed where RANK is set, too."""
+
 _COUNTS: Tuple[Tuple[str, Tuple[str, ...]], ...] = (
     (_SLURM, ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")), ("mpirun", ("OMPI_COMM_WORLD_SIZE",)),
     ("mpirun", ("PMI_SIZE",)))
@@ -39,6 +43,13 @@ def check_shared(launcher: str = "") -> None:
     if found is None:
         return
     program, count = found
+    if program == _TORCH:
+        raise UsageError(
+            f"RANK and WORLD_SIZE are those of one of {count} processes, and each would do all "
+            "of the work",
+            "TORCHELASTIC_RUN_ID=none in the environment connects them as torchrun does "
+            f"(LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be set); {VARIABLE}={LOCAL} makes each "
+            "process work alone")
     if launcher:
         raise UsageError(
             f"{program} has started {count} processes of this command, and each would start "
@@ -62,6 +73,9 @@ def _started(variables: Mapping[str, str]) -> Optional[Tuple[str, int]]:
             continue
         # `srun --pty` starts a shell in the first process
         return None if program == _SLURM and _has_terminal() else (program, int(value))
+    count = variables.get(_TORCH, "")
+    if variables.get("RANK", "").isdecimal() and count.isdecimal() and int(count) > 1:
+        return _TORCH, int(count)
     return None
 
 

@@ -9,8 +9,8 @@ import traceback
 from contextlib import nullcontext
 from typing import (
     IO,
-    TYPE_CHECKING,
     Any,
+    Callable,
     ContextManager,
     Iterable,
     Optional,
@@ -27,10 +27,6 @@ from ipucnn.core.names import printable, printable_lines
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.showing import kept, plain, plain_table
 from ipucnn.terminal.layout import coloured_lines, columns, terminal_width, wrapped
-
-if TYPE_CHECKING:
-    from ipucnn.benchmarking.bench_result import BenchResult
-    from ipucnn.training.validation import Validation
 
 
 def emit(text: str) -> None:
@@ -191,6 +187,19 @@ def report_error(error: IpucnnError) -> None:
         say(f"hint: {error.hint}")
 
 
+def show_partial(show: Callable[[Any], None], result: Any) -> None:
+    """Show the result before a failure, which is reported after it.
+
+    Args:
+        show: prints and writes a result; outputs that cannot be written are only noted.
+        result: up to the failure.
+    """
+    try:
+        show(result)
+    except IpucnnError as error:
+        note(error.message)
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table as text: fitted to a terminal, or in plain columns for a pipe.
 
@@ -215,54 +224,6 @@ def facts(pairs: Iterable[Tuple[str, Any]]) -> str:
              for name, value in filled]
     return "\n".join(f"{(first if number == 0 else '').ljust(width)}  {line}"
                      for first, parts in lines for number, line in enumerate(parts))
-
-
-def validations(found: Sequence[Validation], per_class: bool) -> str:
-    """Return validations as a table, optionally with the classes of the last one."""
-    text = table(
-        ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
-        [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
-          f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
-    if per_class:
-        text += "\n\n" + table(("class", "images", "top-1 %"), [
-            (row["class"], str(row["images"]),
-             "" if row["top1"] is None else f"{row['top1']:.2f}")
-            for row in found[-1].per_class()])
-    return text
-
-
-def bench_result(result: BenchResult) -> str:
-    """Return host measurements as text: facts, steps and loader by workers."""
-    compute, wait = result.compute, result.waiting
-    head = facts([
-        ("data", result.dataset),
-        ("images", f"{result.samples:,} of {result.images:,} per pass, for "
-                   + ("training" if result.job == "train" else result.job)),
-        ("prepared", f"{result.input_size} pixels, {result.pixels}, in batches of "
-                     f"{result.batch_size:,}"),
-        ("decoded by", f"simplejpeg {result.decoders['simplejpeg']}"),
-        ("resized by", result.decoders["resize"]),
-        ("skipped", f"{result.skipped['count']} bad images" if result.skipped["count"] else None)])
-    one = table(("one thread", "images/s"),
-                [(name, _rate(rate)) for name, rate in result.steps.items()])
-    rows = table(
-        ("workers" if result.mode == "threads" else f"workers ({result.mode})", "images/s",
-         "libjpeg-turbo alone", "ratio"),
-        [(str(row.workers), _rate(row.images_per_second), _rate(row.limit),
-          "" if row.ratio is None else f"{row.ratio:.2f}") for row in result.loading])
-    blocks = [head, one, rows]
-    if compute and wait:
-        blocks.append(facts([
-            ("model", f"{compute.model} on {compute.backend}, {compute.device}"),
-            ("computes", f"{compute.images_per_second:.1f} images/s  ({compute.precision}, "
-                         f"micro-batch {compute.batch_size})"),
-            ("waits", f"{100 * wait.share:.0f} % of its time for images, with {wait.workers} "
-                      f"worker{'s' if wait.workers > 1 else ''}")]))
-    return "\n\n".join(blocks)
-
-
-def _rate(rate: Optional[float]) -> str:
-    return "" if rate is None else f"{rate:,.1f}"
 
 
 LINE_INTERVAL = 60.0

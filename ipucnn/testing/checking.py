@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional, Sequence, Type
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Type
 
 from ipucnn.core.errors import PluginError, UnknownNameError
 from ipucnn.core.names import did_you_mean
 from ipucnn.core.registry import registry as registries
+from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.kinds import kind_named
 from ipucnn.core.registry.registry import Registry, Row
 from ipucnn.testing.backends import BackendSuite
@@ -79,19 +80,26 @@ def check_distribution(name: str, registry: Optional[Registry] = None
         raise UnknownNameError(f"there is no installed plugin distribution {name!r}",
                                "; ".join(filter(None, (suggestion,
                                                        "'ipucnn list-plugins' lists all"))))
-    results: Dict[str, Dict[str, str]] = {}
-    for row in mine:
-        if row.spec is None or row.state is registries.State.INCOMPATIBLE:
-            results[f"{row.kind or 'entry point'}/{row.provider.entry_point}"] = {
-                "loads": f"{row.state.value}: {row.cause}"}
-            continue
-        title = title_of(row, mine, used)
-        try:
-            results[title] = check_plugin(
-                row.kind, f"{row.provider.distribution}:{row.name}", used)
-        except PluginError as error:  # two of its entry points provide the name
-            results[title] = {"loads": str(error)}
-    return results
+    return {
+        title_of(row, mine, used) if row.spec else
+        f"{row.kind or 'entry point'}/{row.provider.entry_point}":
+        check_row(row, lambda kind, name, _: check_plugin(kind, name, used)) for row in mine}
+
+
+def check_row(row: Row, check: Callable[[str, str, PluginSpec], Dict[str, str]]
+              ) -> Dict[str, str]:
+    """Return the results of a row; of one that cannot be used, those of the check "loads".
+
+    Args:
+        row: an entry point, or one of its records.
+        check: returns the results for a kind, a qualified name and a record.
+    """
+    if row.spec is None or row.state is registries.State.INCOMPATIBLE:
+        return {"loads": f"{row.state.value}: {row.cause}"}
+    try:
+        return check(row.kind, f"{row.provider.distribution}:{row.name}", row.spec)
+    except PluginError as error:  # two of its entry points provide the name
+        return {"loads": str(error)}
 
 
 def title_of(row: Row, rows: Sequence[Row], registry: Registry) -> str:

@@ -11,9 +11,9 @@ import importlib
 import logging
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, Protocol
+from typing import Callable, Iterator, Mapping, NamedTuple, Protocol
 
 import pytest
 
@@ -85,8 +85,7 @@ def isolated_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...,
     registries.use(None)
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(NamedTuple):
     """The result of a command.
 
     Attributes:
@@ -102,7 +101,7 @@ class Finished:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Finished]]:
-    """Run command lines in this process: ``cli("run", "--model", "mynet").code``."""
+    """Return a function that runs a command line in this process, and returns a `Finished`."""
     # by name: this package is below the command line, which runs its suites
     invoke = importlib.import_module("ipucnn.__main__").invoke
     log, root = logging.getLogger("ipucnn"), logging.getLogger()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from ipucnn.core.errors import UnknownNameError, UsageError
@@ -16,7 +17,7 @@ from ipucnn.core.registry.kinds import KINDS, kind_named
 from ipucnn.core.registry.listing import kinds_of
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.showing import plain_table
-from ipucnn.testing.checking import SUITES, check_plugin, title_of
+from ipucnn.testing.checking import SUITES, check_plugin, check_row, title_of
 from ipucnn.testing.importing import ImportSuite, import_checks
 from ipucnn.testing.suite import checks
 
@@ -148,12 +149,8 @@ def _check_one(name: str, wishes: Wishes, used: Registry, results: Results,
     own = {} if any(row.provider.builtin for row in rows) else _excluding(wishes, ImportSuite)
     results[f"import/{name}"] = import_checks(name, used, exclude=own)
     for row in rows:
-        title = title_of(row, all_rows, used)
-        if row.spec is None or row.state is registries.State.INCOMPATIBLE:
-            results[title] = {"loads": f"{row.state.value}: {row.cause}"}
-            continue
-        qualified = f"{row.provider.distribution}:{row.name}"
-        results[title] = _checked(row.kind, qualified, row.spec, wishes, used, unused)
+        results[title_of(row, all_rows, used)] = check_row(
+            row, partial(_checked, wishes=wishes, used=used, unused=unused))
 
 
 def _excluding(wishes: Wishes, suite: Any) -> Dict[str, str]:

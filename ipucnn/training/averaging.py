@@ -105,7 +105,9 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
                 n: v.shape for n, v in sums.items()}:
             raise CheckpointError(f"'{shown_path(path)}' is of another model than "
                                   f"'{shown_path(paths[0])}'",
-                                  "average the checkpoints of one training")
+                                  "average the checkpoints of one training; '--weight-avg-n "
+                                  f"{len(paths) - number}' leaves earlier ones out, for example "
+                                  "those with fewer classes")
         share = 1 - decay if strategy == "exponential" else 1 / (number + 1)
         for name, value in stored.weights.items():
             if not value.is_floating_point() or not number:

@@ -43,10 +43,18 @@ def without_overridden(sources: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]
     `--no-checkpoints` a profile's folder; likewise `--validation-mode` and `--no-validation`.
 
     Args:
-        sources: option values by name; later sources override earlier ones.
+        sources: option values by name; later sources override earlier ones. The first one may be a
+            saved training, which contains both options of each pair.
+
+    Raises:
+        UsageError: a later source contains `--no-validation` and a time of validation.
     """
     kept: List[Dict[str, Any]] = []
-    for source in sources:
+    for number, source in enumerate(sources):
+        mode = source.get("validation_mode")
+        if number and source.get("no_validation") and mode not in (None, "none"):
+            raise UsageError(f"'--no-validation' contradicts '--validation-mode {mode}'",
+                             "leave one of them out")
         overridden = set()
         if source.get("no_checkpoints"):
             overridden = set(ABOUT_CHECKPOINTS)
@@ -54,7 +62,7 @@ def without_overridden(sources: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]
             overridden = {"no_checkpoints"}
         if source.get("no_validation"):
             overridden.add("validation_mode")
-        elif source.get("validation_mode") is not None:
+        elif mode is not None:
             overridden.add("no_validation")
         kept = [{name: value for name, value in earlier.items() if name not in overridden}
                 for earlier in kept]

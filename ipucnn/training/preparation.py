@@ -35,7 +35,7 @@ from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.models.balance import with_balanced_splits
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
-from ipucnn.models.class_names import ClassMatch, match_classes
+from ipucnn.models.class_names import ClassMatch, match_classes, similar_names
 from ipucnn.models.memory_checks import check_images
 from ipucnn.training.agreement import check_images as check_shared_images
 from ipucnn.training.agreement import check_options
@@ -153,6 +153,7 @@ def prepare(options: TrainOptions, registry: Registry,
     validation_match = _match(draft, validation, built.card, "validation")
     check_outputs(dataset, match)
     draft.notes += [each.note for each in (match, validation_match) if each and each.note]
+    draft.notes += similar_names(dataset.class_names, match) if match else []
     freeze(built.module, options)
     factors, head = layers_of(built.module, options.fine_tuning)
     instances.share(built.module.state_dict())
@@ -374,7 +375,8 @@ def _match(draft: _Draft, images: Optional[ImageDataset], card: ModelCard,
         return None
     return match_classes(images.class_names, card.class_names, card.classes,
                          draft.options.dataset.match_classes,
-                         f"the {split} split of dataset {draft.data.name!r}")
+                         f"the {split} split of dataset {draft.data.name!r}",
+                         new=draft.restored is None)
 
 
 def _check_labels(data: DatasetSpec, purpose: str) -> None:

@@ -127,6 +127,10 @@ def _divided(given: Mapping[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
         if item is not None and item.name == "config" and value is not None:
             raise UsageError("'--config' cannot be used with 'restore'",
                              "give the options to change on the command line")
+        if item is not None and item.name == "no_checkpoints" and item.coerce(value):
+            raise UsageError("'--no-checkpoints' cannot be used for a restored training, which "
+                             "continues in a folder", "leave it out, or choose another folder with "
+                             "'--checkpoint-output-dir'")
         if item is not None and item.name in _OWN:
             own[item.name] = item.coerce(value)
         else:

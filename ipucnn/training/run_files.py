@@ -199,6 +199,10 @@ class FileRecords(Records):
             if aside:
                 report(f"'{self.log_dir}' contains the record of another training; renamed to "
                        f"'*{SUPERSEDED}': " + ", ".join(aside))
+            elif rows and on_store(self.log_dir) is None \
+                    and not (self.log_dir / TRAINING).exists():
+                report(f"'{self.log_dir}' has no record of this training, and a new one begins; "
+                       "'--log-dir DIR' continues that in another folder")
             self._live = LiveStatus(self.log_dir)
             self._loggers.start(RunInfo(
                 options.as_dict(), self.log_dir, rows, restored.path if restored else None,

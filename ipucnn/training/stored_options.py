@@ -7,7 +7,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.attributes import VALIDATION
 from ipucnn.core.options.composition import CommandOptions, part
 from ipucnn.core.options.declaration import declared, option
-from ipucnn.core.options.parts import AUTO_BATCH, ResultPart
+from ipucnn.core.options.parts import AUTO_BATCH, ResultPart, named_precisions
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class ValidationDataset:
     dataloader_worker: Optional[int] = option(
         None, "Decoding threads or processes; 0 decodes in the calling thread (default: the cores "
         "this process may use).", minimum=0, names=("--num-workers",), basic=True)
+    match_classes: Optional[str] = option(
+        None, "How classes of the dataset are matched with those of the model: by 'name', or by "
+        "'position' regardless of names.", choices=("name", "position"))
     cache_images: str = option(
         "none", "Keep decoded images for further checkpoints in memory, or in files that trainings "
         "and later validations use, too; the result is the same.", choices=("none", "ram", "disk"))
@@ -66,8 +69,7 @@ class ValidationExecution:
     replicas: Optional[int] = option(None, "Data-parallel copies of the model.", minimum=1)
     precision: Optional[str] = option(
         None, "Precision: half (16.16) or full (32.32).",
-        choices={"half": "16.16", "full": "32.32", "16.16": "16.16", "32.32": "32.32"},
-        basic=True)
+        choices=named_precisions("16.16", "32.32"), basic=True)
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,7 @@ class TrainResult(Shown):
         log_dir: folder of metrics and options.
         restored: the checkpoint from which it resumed.
         skipped: bad images, and skipped weight updates.
-        stopped_by: `SIGINT`, `SIGTERM`, `SIGHUP`, `callback` or `early stopping` when it ended
-            early.
+        stopped_by: a signal such as `SIGINT`, `callback` or `early stopping` when it ended early.
         notes: notes for the user.
         history: the rows of metrics that callbacks receive, of this process; not in `as_dict`. Of
             more than 100,000, some rows of the training are left out.

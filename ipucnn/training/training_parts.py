@@ -7,11 +7,14 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.options.attributes import DEVICE_IMAGES, FIXED_IMAGES, NO_VALIDATION, NOT_DURING
 from ipucnn.core.options.declaration import option
-from ipucnn.core.options.parts import AUTO_BATCH, DatasetPart, ExecutionPart, NetworkPart
+from ipucnn.core.options.parts import (
+    AUTO_BATCH,
+    DatasetPart,
+    ExecutionPart,
+    NetworkPart,
+    named_precisions,
+)
 from ipucnn.core.preprocessing import LARGEST_INPUT
-
-_PRECISIONS = {"half": "16.16", "full": "32.32", "16.16": "16.16", "16.32": "16.32",
-               "32.32": "32.32", "16": "16.16", "32": "32.32"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class TrainExecution(ExecutionPart):
     precision: Optional[str] = option(
         None, "16.16 (half), 16.32 (half with single-precision weights), 32.32 (full) (default: "
         "by device).",
-        choices=_PRECISIONS, metavar="PRECISION", basic=True)
+        choices={**named_precisions("16.16", "16.32", "32.32"), "16": "16.16", "32": "32.32"},
+        metavar="PRECISION", basic=True)
     gradient_accumulation: int = option(
         1, "Micro-batches per weight update.", minimum=1,
         names=("--gradient-accumulation-factor",), basic=True)

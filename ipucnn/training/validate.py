@@ -101,8 +101,17 @@ def validate(options: ValidateOptions, registry: Optional[Registry] = None,
     if not found and not found.stopped_by:
         raise DataError(f"none of the checkpoints in '{shown_path(place)}' can be read",
                         "restore them from a copy")
+    skipped = max((one.skipped for one in found), default=0)
+    if skipped:
+        listener.note(f"{skipped} image{'s' * (skipped > 1)} that cannot be read "
+                      f"{'is' if skipped == 1 else 'are'} not counted: 'ipucnn data verify' names "
+                      f"{'it' if skipped == 1 else 'them'}")
     if found and evaluators.latest is not None and is_first():
-        _document(found, evaluators.latest.dataset, options.results)
+        try:
+            _document(found, evaluators.latest.dataset, options.results)
+        except IpucnnError as error:
+            error.partial = found
+            raise
     return found
 
 
@@ -158,10 +167,10 @@ class _Evaluators:
 
 def _document(found: Validations, dataset: ImageDataset, results: ValidationResults) -> None:
     """Write the confusion matrix of the last validation, and add its evidence, if requested."""
-    if results.confusion_matrix:
-        _write_matrix(results.confusion_matrix, found[-1])
     if results.documented:
         found.picture(dataset)
+    if results.confusion_matrix:
+        _write_matrix(results.confusion_matrix, found[-1])
 
 
 def _validated(stored: StoredModel, path: Path, evaluator: Evaluator, options: ValidateOptions,

@@ -20,7 +20,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.session_checks import compiled, logits_of, opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.progress import Listener, Status
-from ipucnn.core.showing import Blocks, Shown, Table
+from ipucnn.core.showing import Blocks, Shown, ShownList, Table
 from ipucnn.data import ImageDataset
 from ipucnn.data.labels import label_tensor
 from ipucnn.data.loader import Batch, Loader
@@ -109,18 +109,17 @@ class Validation(Shown):
         return self.per_class()
 
 
-class Validations(List[Validation], Shown):
+class Validations(ShownList[Validation]):
     """The validations of the checkpoints of a training, in the order of its epochs.
 
     Attributes:
-        stopped_by: `SIGINT`, `SIGTERM` or `SIGHUP` when not all were validated.
+        stopped_by: a signal such as `SIGINT` when not all were validated.
         details: of the last one, for a report: model, dataset, backend, options, environment and
             card, and the evidence with thumbnails.
     """
 
     stopped_by: Optional[str] = None
     details: Dict[str, Any] = {}
-    __repr__ = Shown.__repr__
 
     def as_dict(self, per_class: bool = False) -> Dict[str, Any]:
         """Return the validations as plain types, for JSON; on request with those of each class."""

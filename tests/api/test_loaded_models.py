@@ -72,6 +72,9 @@ def test_several_images_have_several_answers(model, photo):
     assert len(model.predict(pixels for _ in range(2))) == 2
     assert len(model.predict([(pixels, "ring")])) == 1
     assert model.predict([]) == []
+    found = model.predict(numpy.stack([pixels, pixels, pixels]))
+    assert found[1:].records() == found.records()[1:]
+    assert found[-1] is list(found)[2]
     assert len(model.predict(pixels, top_k=99)) == 8
 
 

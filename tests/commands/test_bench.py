@@ -328,7 +328,7 @@ def test_tables_fit_80_columns():
             assert "..." not in line
     assert "limit 999.9 images/s (decoding alone)" in result.tables()[0].title
     assert result.all_notes() == [
-        "timm is left out: ModuleNotFoundError: No module named 'timm' (efficientnet-b0)"]
+        "not measured: timm: ModuleNotFoundError: No module named 'timm' (efficientnet-b0)"]
     assert "openvino throughput" in repr(result)
     assert [row["contender"] for row in result.records()] == [
         "ipucnn onnxruntime", "openvino throughput"]
@@ -350,7 +350,10 @@ def test_quick_stores_what_auto_uses(cli, monkeypatch, tmp_path):
                "--progress", "off")
     assert done.code == 0, done.err
     assert "from now on, '--backend auto' uses the fastest backend" in done.err
-    [case] = json.loads(done.out)["cases"]
+    result = json.loads(done.out)
+    assert ("measured", f"in {result['seconds']:.0f} s") in NetworkBench(**{
+        name: result[name] for name in ("options", "environment", "date", "seconds")}).facts()
+    [case] = result["cases"]
     assert [entry["name"] for entry in case["entries"]] == [name for name, _ in facts[0]["rates"]]
     assert case["precision"] == facts[0]["precision"]
     assert case["limits"][0]["arithmetic"] in ("float32", "bfloat16", "float16")

@@ -27,17 +27,6 @@ def _own_registry():
     use(None)
 
 
-@pytest.fixture
-def ipucnn_cli(capsys):
-    """Run a command in this process; give its exit code, standard output and standard error."""
-    def run(*argv: str):
-        code = invoke(list(argv))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def one_line_and_hint(err: str) -> None:
     lines = err.strip().splitlines()
     assert len([line for line in lines if line.startswith("error: ")]) == 1
@@ -129,8 +118,8 @@ BAD_USAGE = [
 
 @pytest.mark.parametrize(("argv", "message", "hint"), BAD_USAGE,
                          ids=[" ".join(case[0])[:70] for case in BAD_USAGE])
-def test_wrong_usage_is_one_line_a_hint_and_exit_2(ipucnn_cli, argv, message, hint):
-    code, out, err = ipucnn_cli(*argv)
+def test_wrong_usage_is_one_line_a_hint_and_exit_2(cli, argv, message, hint):
+    code, out, err = cli(*argv)
     assert code == 2
     assert out == ""
     assert message in err
@@ -140,8 +129,8 @@ def test_wrong_usage_is_one_line_a_hint_and_exit_2(ipucnn_cli, argv, message, hi
 
 
 @pytest.mark.skipif(find_spec("poptorch") is not None, reason="the Poplar SDK is here")
-def test_a_missing_backend_names_what_is_missing_and_another(ipucnn_cli):
-    code, _, err = ipucnn_cli("run", "--backend", "poptorch", *FAST)
+def test_a_missing_backend_names_what_is_missing_and_another(cli):
+    code, _, err = cli("run", "--backend", "poptorch", *FAST)
     assert code == 2
     one_line_and_hint(err)
     assert "'poptorch' cannot be used here" in err
@@ -164,9 +153,9 @@ def test_all_commands_are_in_the_list():
     assert modules == set(COMMANDS)
 
 
-def test_version_and_help(ipucnn_cli):
-    assert ipucnn_cli("--version") == (0, f"ipucnn {ipucnn.__version__}\n", "")
-    code, out, _ = ipucnn_cli("run", "--help-all")
+def test_version_and_help(cli):
+    assert cli("--version") == (0, f"ipucnn {ipucnn.__version__}\n", "")
+    code, out, _ = cli("run", "--help-all")
     assert code == 0
     for spelling in ("--device-iterations, --device-iteration", "--normlayer, --norm-type",
                      "--groupnorm-group-num, --norm-num-groups",
@@ -178,11 +167,10 @@ def explained(text):
     return {match.group(1) for match in re.finditer(r"^  (?:-h, )?(--[a-z0-9-]+)", text, re.M)}
 
 
-def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucnn_cli,
-                                                                           monkeypatch):
+def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    _, short, _ = ipucnn_cli("train", "--help")
-    _, full, _ = ipucnn_cli("train", "--help-all")
+    _, short, _ = cli("train", "--help")
+    _, full, _ = cli("train", "--help-all")
     assert len(short.splitlines()) <= 3 * 50
     assert max(map(len, short.splitlines())) <= 80
     assert not [line for line in full.splitlines() if line.endswith("-")]  # names stay whole
@@ -199,8 +187,8 @@ def test_help_of_train_fits_three_screens_and_names_what_help_all_explains(ipucn
 @pytest.mark.parametrize(("command", "flag"), [
     ("average", "--checkpoint-path"), ("average", "--weight-avg-strategy"),
     ("data convert", "--shuffle / --no-shuffle"), ("data bench", "--data")])
-def test_a_help_explains_the_usual_options(command, flag, ipucnn_cli):
-    _, out, _ = ipucnn_cli(*command.split(), "--help")
+def test_a_help_explains_the_usual_options(command, flag, cli):
+    _, out, _ = cli(*command.split(), "--help")
     assert f"\n  {flag} " in out
     assert "Further options" not in out
     assert "(default: recognised by the layout of '--data-dir'). Default:" not in re.sub(
@@ -212,9 +200,8 @@ def test_a_help_explains_the_usual_options(command, flag, ipucnn_cli):
     ("train", "--pipeline-schedule", "--requests"),
     ("run", "--spinning", "--auto-loss-scaling")])
 @pytest.mark.parametrize("help_option", ["--help", "--help-all"])
-def test_a_help_contains_only_options_of_the_command_s_job(command, own, other, help_option,
-                                                           ipucnn_cli):
-    _, out, _ = ipucnn_cli(command, help_option)
+def test_a_help_contains_only_options_of_the_command_s_job(command, own, other, help_option, cli):
+    _, out, _ = cli(command, help_option)
     assert own in out
     assert other not in out
 
@@ -244,21 +231,21 @@ def images(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("command", README_001)
-def test_every_example_of_the_old_readme_runs(ipucnn_cli, images, command):
+def test_every_example_of_the_old_readme_runs(cli, images, command):
     # pretrained weights need a network, which tests must not; the time limit cuts the benchmark
     folder = ["--data-dir", str(images)] if "--data real" in command else []
-    code, out, err = ipucnn_cli("run", *command.split(), *folder, "--weights", "random",
-                                "--time-limit", "0.5", "--json")
+    code, out, err = cli("run", *command.split(), *folder, "--weights", "random",
+                         "--time-limit", "0.5", "--json")
     assert code == 0, err
     result = json.loads(out)
     assert result["images"] > 0
     assert result["throughput"]["mean"] > 0
 
 
-def test_quiet_prints_only_errors(ipucnn_cli):
-    assert "note: backend '" in ipucnn_cli("run", *FAST)[2]
-    assert ipucnn_cli("run", *FAST, "-q")[2] == ""
-    assert "error: " in ipucnn_cli("run", "--model", "nothing", "-q")[2]
+def test_quiet_prints_only_errors(cli):
+    assert "note: backend '" in cli("run", *FAST)[2]
+    assert cli("run", *FAST, "-q")[2] == ""
+    assert "error: " in cli("run", "--model", "nothing", "-q")[2]
 
 
 def test_verbose_prints_the_records_of_each_plugin(caplog):
@@ -269,40 +256,32 @@ def test_verbose_prints_the_records_of_each_plugin(caplog):
     assert any("provides cosine" in record.getMessage() for record in caplog.records)
 
 
-def test_plugins_of_the_environment_and_of_the_command_line_add_up(ipucnn_cli, tmp_path,
-                                                                  monkeypatch):
+def test_plugins_of_the_environment_and_of_the_command_line_add_up(cli, tmp_path, monkeypatch):
     for name in ("one", "two", "three"):
         (tmp_path / f"{name}.py").write_text(
             "from ipucnn import ModelSpec, hookimpl\n@hookimpl\ndef ipucnn_models():\n"
             f"    return [ModelSpec(name='{name}', summary='x', target='x:y')]\n")
     monkeypatch.setenv("IPUCNN_PLUGIN", os.pathsep.join(
         str(tmp_path / f"{name}.py") for name in ("one", "two")))
-    _, out, _ = ipucnn_cli("list-plugins", "models", "--plugin", str(tmp_path / "three.py"),
-                           "--json")
+    _, out, _ = cli("list-plugins", "models", "--plugin", str(tmp_path / "three.py"),
+                    "--json")
     assert {"one", "two", "three"} <= {row["name"] for row in json.loads(out)}
 
 
-def test_help_names_every_kind():
-    from ipucnn.commands import plugins
-    from ipucnn.core.registry import kinds
-
-    assert ", ".join(kinds.KINDS) == plugins.KINDS
-
-
-def test_old_spellings_and_new_ones_mean_the_same(ipucnn_cli):
-    old = ipucnn_cli("run", *FAST, "--batch_size", "2", "--device-iteration", "2", "--normlayer",
-                     "group", "--groupnorm-group-num", "8", "--precision", "full", "--json")
-    new = ipucnn_cli("run", *FAST, "--micro-batch-size=2", "--device-iterations", "2",
-                     "--norm-type", "GROUP", "--norm-num-groups", "8", "--precision", "32.32",
-                     "--json")
+def test_old_spellings_and_new_ones_mean_the_same(cli):
+    old = cli("run", *FAST, "--batch_size", "2", "--device-iteration", "2", "--normlayer",
+              "group", "--groupnorm-group-num", "8", "--precision", "full", "--json")
+    new = cli("run", *FAST, "--micro-batch-size=2", "--device-iterations", "2",
+              "--norm-type", "GROUP", "--norm-num-groups", "8", "--precision", "32.32",
+              "--json")
     assert old[0] == new[0] == 0
     settings = [json.loads(out)["options"] for _, out, _ in (old, new)]
     assert settings[0].pop("normlayer") == settings[1].pop("normlayer").lower()
     assert settings[0] == settings[1]
 
 
-def test_space_separated_lists(ipucnn_cli):
-    code, out, err = ipucnn_cli(
+def test_space_separated_lists(cli):
+    code, out, err = cli(
         "run", *FAST, "--pipeline-splits", "layer1/1", "layer2", "--device-iterations", "3",
         "--replicas", "2", "--json")
     assert code == 0, err
@@ -313,9 +292,9 @@ def test_space_separated_lists(ipucnn_cli):
         "input", "layer1/1", "layer2"]
 
 
-def test_a_run_on_labelled_files_reports_and_predicts(ipucnn_cli, images, tmp_path):
+def test_a_run_on_labelled_files_reports_and_predicts(cli, images, tmp_path):
     target = tmp_path / "predictions.csv"
-    code, out, err = ipucnn_cli(
+    code, out, err = cli(
         "run", "--data", "image_folder", "--data-dir", str(images), "--weights", "random",
         "--batch-size", "3", "--predictions", str(target), "--top-k", "2", "--result",
         str(tmp_path / "result.json"))
@@ -338,29 +317,57 @@ def test_a_run_on_labelled_files_reports_and_predicts(ipucnn_cli, images, tmp_pa
     assert result["environment"]["packages"]["torch"]
 
 
-def test_a_saved_result_repeats_the_run(ipucnn_cli, tmp_path):
+def test_a_saved_result_repeats_the_run(cli, tmp_path):
     import yaml
 
-    _, out, _ = ipucnn_cli("run", *FAST, "--batch-size", "2", "--seed", "5", "--json")
+    _, out, _ = cli("run", *FAST, "--batch-size", "2", "--seed", "5", "--json")
     first = json.loads(out)["options"]
     profile = tmp_path / "again.yaml"
     profile.write_text(yaml.safe_dump(first))
-    code, out, err = ipucnn_cli("run", "--config", str(profile), "--json", "--progress", "off")
+    code, out, err = cli("run", "--config", str(profile), "--json", "--progress", "off")
     assert code == 0, err
     assert json.loads(out)["options"] == first
 
 
+@pytest.mark.parametrize(("command", "lines", "meant"), [
+    ("run", "model: resnet18\nepoch: 3\n", "train"),
+    ("train", "model: resnet18\npredictions: p.csv\n", "run"),
+    ("export", "model: resnet18\nepoch: 3\n", "train")])
+def test_a_profile_for_another_command_is_recognised(ipucnn_cli, tmp_path, command, lines, meant):
+    (tmp_path / "own.yaml").write_text(lines)
+    code, _, err = ipucnn_cli(command, "--config", str(tmp_path / "own.yaml"))
+    assert code == 2
+    assert "(own.yaml, line 2)" in err
+    assert f"own.yaml' are those of 'ipucnn {meant}'" in err
+
+
+def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(ipucnn_cli, tmp_path):
+    (tmp_path / "own.yaml").write_text("model: resnet18\nepochz: 3\nlr: 1\n")
+    code, _, err = ipucnn_cli("train", "--config", str(tmp_path / "own.yaml"))
+    assert code == 2
+    assert "did you mean 'epoch'" in err
+
+
+@pytest.mark.parametrize(("command", "name", "meant"), [
+    ("run", "train-py", "train"), ("train", "run-benchmark-py", "run"),
+    ("train", "pod16", "launch")])
+def test_a_shipped_profile_of_another_command_is_recognised(ipucnn_cli, command, name, meant):
+    code, _, err = ipucnn_cli(command, "--config", name)
+    assert code == 2
+    assert f"the profile '{name}' is for '{meant}', not for '{command}'" in err
+
+
 @pytest.mark.parametrize("name", ["resnet50-mk2", "efficientnet-b0-g16-gn-mk2"])
-def test_named_profiles_run_with_what_this_backend_lacks_left_out(ipucnn_cli, name):
+def test_named_profiles_run_with_what_this_backend_lacks_left_out(cli, name):
     without = ["--no-half-partial", "--no-enable-fast-groupnorm"]
-    code, out, err = ipucnn_cli("run", "--config", name, *without, *FAST, "--batch-size", "1",
-                                "--device-iterations", "1", "--json")
+    code, out, err = cli("run", "--config", name, *without, *FAST, "--batch-size", "1",
+                         "--device-iterations", "1", "--json")
     assert code == 0, err
     assert json.loads(out)["plan"]["combined_batch"] == 1
 
 
-def test_list_plugins(ipucnn_cli):
-    code, out, _ = ipucnn_cli("list-plugins", "models", "--filter", "resnet*", "--json")
+def test_list_plugins(cli):
+    code, out, _ = cli("list-plugins", "models", "--filter", "resnet*", "--json")
     rows = json.loads(out)
     assert code == 0
     assert {"resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet20-cifar"} <= {
@@ -368,12 +375,12 @@ def test_list_plugins(ipucnn_cli):
     assert all(row["name"].startswith("resnet") for row in rows)
     assert {"kind", "name", "aliases", "summary", "distribution", "version", "entry_point",
             "state", "cause", "remedy"} <= set(rows[0])
-    code, out, err = ipucnn_cli("list-plugins")
+    code, out, err = cli("list-plugins")
     assert code == 0
     for name in ("efficientnet-b7", "image_folder", "group", "rmsprop", "cosine", "poptorch"):
         assert re.search(rf"\b{name}\b", out)
     assert not err
-    code, out, err = ipucnn_cli("list-plugins", "--filter", "zzz*")
+    code, out, err = cli("list-plugins", "--filter", "zzz*")
     assert (code, out) == (0, "")
     assert "nothing matches 'zzz*'" in err
 
@@ -387,106 +394,106 @@ def test_list_plugins(ipucnn_cli):
     ("lr-schedule", "cosine", ["formula"]),
     ("backend", "torch", ["precisions", "16.16"]),
 ])
-def test_show(ipucnn_cli, kind, name, texts):
-    code, out, err = ipucnn_cli("show", kind, name)
+def test_show(cli, kind, name, texts):
+    code, out, err = cli("show", kind, name)
     assert code == 0, err
     for text in texts:
         assert text in out
-    code, out, _ = ipucnn_cli("show", kind, name, "--json")
+    code, out, _ = cli("show", kind, name, "--json")
     assert json.loads(out)["kind"] == kind
 
 
 @pytest.mark.parametrize("name", ["resnet50", "ResNet-50", "sgd", "ort"])
-def test_show_needs_no_kind_for_a_name_of_one_kind(ipucnn_cli, name):
-    code, out, err = ipucnn_cli("show", name, "--json")
+def test_show_needs_no_kind_for_a_name_of_one_kind(cli, name):
+    code, out, err = cli("show", name, "--json")
     assert code == 0, err
     described = json.loads(out)
-    assert ipucnn_cli("show", described["kind"], name, "--json")[1] == out
-    assert ipucnn_cli("show", "cosine", "--plot", "--lr", "0.2")[1] == ipucnn_cli(
+    assert cli("show", described["kind"], name, "--json")[1] == out
+    assert cli("show", "cosine", "--plot", "--lr", "0.2")[1] == cli(
         "show", "lr-schedule", "cosine", "--plot", "--lr", "0.2")[1]
 
 
-def test_a_plot_takes_the_options_of_a_training_as_train_does(ipucnn_cli):
-    code, out, err = ipucnn_cli("show", "schedule", "step", "--plot", "--lr-epoch-decay", "30",
-                                "60", "--epoch", "90")
+def test_a_plot_takes_the_options_of_a_training_as_train_does(cli):
+    code, out, err = cli("show", "schedule", "step", "--plot", "--lr-epoch-decay", "30",
+                         "60", "--epoch", "90")
     assert code == 0, err
     assert "89.7" in out
-    code, _, err = ipucnn_cli("show", "step", "--plot", "--no-validation=false")
+    code, _, err = cli("show", "step", "--plot", "--no-validation=false")
     assert code == 2
     assert "option '--no-validation' does not take a value" in err
 
 
-def test_the_home_folder_is_expanded_in_every_path(ipucnn_cli, tmp_path, monkeypatch):
+def test_the_home_folder_is_expanded_in_every_path(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mynet.py").write_text(
         (Path(__file__).parents[1] / "tiny_plugin.py").read_text())
-    code, out, err = ipucnn_cli("--plugin=~/mynet.py", "show", "model", "tiny", "--json")
+    code, out, err = cli("--plugin=~/mynet.py", "show", "model", "tiny", "--json")
     assert code == 0, err
     assert json.loads(out)["name"] == "tiny"
     found = []
     monkeypatch.setattr(reports, "check_all", lambda names, wishes: found.append(wishes) or {})
-    ipucnn_cli("check-plugin", "sgd", "--data-dir=~/photos")
+    cli("check-plugin", "sgd", "--data-dir=~/photos")
     assert found[0].data_dir == str(tmp_path / "photos")
 
 
-def test_the_home_folder_of_an_unknown_user_is_a_name(ipucnn_cli):
-    code, _, err = ipucnn_cli("run", "--data", "synthetic", "--iterations", "1", "--model",
-                              "resnet18", "--weights", "~nobody-here/m.pt")
+def test_the_home_folder_of_an_unknown_user_is_a_name(cli):
+    code, _, err = cli("run", "--data", "synthetic", "--iterations", "1", "--model",
+                       "resnet18", "--weights", "~nobody-here/m.pt")
     assert code == 1
     assert "~nobody-here/m.pt" in err
     assert "Traceback" not in err
 
 
-def test_show_splits_are_accepted_as_splits(ipucnn_cli):
-    _, out, _ = ipucnn_cli("show", "model", "resnet18", "--splits")
+def test_show_splits_are_accepted_as_splits(cli):
+    _, out, _ = cli("show", "model", "resnet18", "--splits")
     names = out.split()
     assert "layer1/0" in names
     assert names.index("layer1") < names.index("layer2/1/conv1") < names.index("fc")
-    code, _, err = ipucnn_cli("run", *FAST, "--device-iterations", "2", "--pipeline-splits",
-                              names[-1])
+    code, _, err = cli("run", *FAST, "--device-iterations", "2", "--pipeline-splits",
+                       names[-1])
     assert code == 0, err
 
 
-def test_config_list_and_show(ipucnn_cli):
-    code, out, _ = ipucnn_cli("config", "list", "--json")
+def test_config_list_and_show(cli):
+    code, out, _ = cli("config", "list", "--json")
     names = [profile["name"] for profile in json.loads(out) if profile["command"] == "run"
              and profile["name"] not in ("cpu", "gpu", "run-benchmark-py",
                                          "resnext-bulk")]
     assert code == 0
     assert {"resnet50-mk1", "mobilenet-v3-large-mk2", "efficientnet-b4-g16-gn-mk2"} <= set(names)
     for name in names:
-        code, out, err = ipucnn_cli("config", "show", name, "--json")
+        code, out, err = cli("config", "show", name, "--json")
         assert code == 0, err
         assert json.loads(out)["half_partial"] is True
 
 
-def test_the_weights_of_another_model_are_refused(ipucnn_cli, tmp_path):
+def test_the_weights_of_another_model_are_refused(cli, tmp_path):
     from ipucnn.models.build import create_model
 
     path = tmp_path / "other.pt"
     torch.save(create_model("mobilenet-v3-small", weights="random").module.state_dict(), path)
-    code, out, err = ipucnn_cli("run", "--data", "synthetic", "--weights", str(path))
+    code, out, err = cli("run", "--data", "synthetic", "--weights", str(path))
     assert code != 0
     assert out == ""
     assert "another model" in err
     one_line_and_hint(err)
 
 
-def test_a_pickle_with_code_in_it_is_refused_and_never_executed(ipucnn_cli, tmp_path):
+def test_a_pickle_with_code_in_it_is_refused_and_never_executed(cli, tmp_path):
     class Attack:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'executed'}",)
 
     path = tmp_path / "attack.pt"
     torch.save({"model_state_dict": Attack()}, path)
-    code, _, err = ipucnn_cli("run", "--data", "synthetic", "--weights", str(path))
+    code, _, err = cli("run", "--data", "synthetic", "--weights", str(path))
     assert code != 0
     one_line_and_hint(err)
     assert "attack.pt" in err
     assert not (tmp_path / "executed").exists()
 
 
-def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, tmp_path):
+def test_a_bad_image_stops_the_run_and_keeps_what_was_done(cli, images, tmp_path):
     folder = tmp_path / "some"
     folder.mkdir()
     good = sorted(images.rglob("*.jpg"))
@@ -495,41 +502,41 @@ def test_a_bad_image_stops_the_run_and_keeps_what_was_done(ipucnn_cli, images, t
     (folder / "9-broken.jpg").write_bytes(good[0].read_bytes()[:300])
     argv = ["run", "--data-dir", str(folder), "--weights", "random", "--predictions",
             str(tmp_path / "p.csv")]
-    code, out, err = ipucnn_cli(*argv)
+    code, out, err = cli(*argv)
     assert code == 1
     one_line_and_hint(err)
     assert "9-broken.jpg" in err
     assert "--skip-bad-samples" in err
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 3
     assert re.search(r"images +3 in", out)
-    code, out, err = ipucnn_cli(*argv, "--batch-size", "8", "--json")
+    code, out, err = cli(*argv, "--batch-size", "8", "--json")
     assert code == 1
     assert json.loads(out)["images"] == 3  # of the batch of the broken one
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + 3
-    code, out, err = ipucnn_cli(*argv, "--skip-bad-samples", "--json")
+    code, out, err = cli(*argv, "--skip-bad-samples", "--json")
     assert code == 0, err
     assert json.loads(out)["skipped"]["count"] == 1
-    code, out, err = ipucnn_cli(*argv, "--skip-bad-samples")
+    code, out, err = cli(*argv, "--skip-bad-samples")
     assert code == 0, err
     assert re.search(r"skipped +1 image that cannot be read: .*9-broken\.jpg", out)
 
 
-def test_a_batch_larger_than_memory_has_a_hint(ipucnn_cli):
-    code, _, err = ipucnn_cli("run", *FAST, "--batch-size", "1000000000")
+def test_a_batch_larger_than_memory_has_a_hint(cli):
+    code, _, err = cli("run", *FAST, "--batch-size", "1000000000")
     assert code == 2
     one_line_and_hint(err)
     assert "--batch-size" in err
 
 
-def test_a_fault_of_a_plugin_keeps_its_traceback(ipucnn_cli, tmp_path):
+def test_a_fault_of_a_plugin_keeps_its_traceback(cli, tmp_path):
     plugin = tmp_path / "faulty.py"
     plugin.write_text(
         "from ipucnn import DatasetSpec, hookimpl\n"
         "def make(request):\n    return 1 / 0\n"
         "@hookimpl\ndef ipucnn_datasets():\n"
         "    return [DatasetSpec(name='faulty', summary='x', target=make)]\n")
-    code, _, err = ipucnn_cli("run", "--plugin", str(plugin), "--data", "faulty",
-                              "--random-weights")
+    code, _, err = cli("run", "--plugin", str(plugin), "--data", "faulty",
+                       "--random-weights")
     assert code == 1
     assert f'File "{plugin}", line 3, in make' in err
     assert f"error: plugin '{plugin}' failed: ZeroDivisionError: division by zero" in err
@@ -558,8 +565,8 @@ def test_progress_is_reported_after_every_device_call():
     assert reported == [("compile", 0, None), *(("run", done, 12) for done in range(0, 13, 2))]
 
 
-def test_iterations_go_round_the_data_and_predict_each_image_once(ipucnn_cli, images, tmp_path):
-    code, out, err = ipucnn_cli(
+def test_iterations_go_round_the_data_and_predict_each_image_once(cli, images, tmp_path):
+    code, out, err = cli(
         "run", "--data", "real", "--data-dir", str(images), "--weights", "random", "--batch-size",
         "5", "--iterations", "4", "--predictions", str(tmp_path / "p.json"), "--json")
     assert code == 0, err
@@ -586,8 +593,8 @@ def test_a_removed_working_folder_is_named(cli, tmp_path, monkeypatch, argv):
     (("data", "shapes", "--out="), "option '--out'"), (("show", "model", ""), "an argument"),
     (("train", "--resume", ""), "option '--resume'"), (("train", "--freeze="), "option '--freeze'"),
     (("train", "--class-weights", "", "--epoch", "1"), "option '--class-weights'")])
-def test_an_empty_value_is_no_folder_and_no_default(ipucnn_cli, tmp_path, monkeypatch, argv, what):
+def test_an_empty_value_is_no_folder_and_no_default(cli, tmp_path, monkeypatch, argv, what):
     monkeypatch.chdir(tmp_path)
-    assert ipucnn_cli(*argv) == (
+    assert cli(*argv) == (
         2, "", f"error: {what} is empty\nhint: give it a value, or leave it out\n")
     assert os.listdir(tmp_path) == []

@@ -16,20 +16,9 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from ipucnn.__main__ import invoke
-
 IDS = (42, 73, 74, 133, 136)
 RUN = ("run", "--data", "coco", "--weights", "random", "--input-size", "32", "--batch-size", "2",
        "--progress", "off")
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*argv):
-        code = invoke([str(word) for word in argv])
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")

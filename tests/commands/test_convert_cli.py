@@ -70,7 +70,7 @@ def slow(source, target):
 
 @pytest.fixture(scope="module")
 def uninterrupted(source, tmp_path_factory):
-    """What an undisturbed conversion makes, by its further options."""
+    """The result of an uninterrupted conversion, by its further options."""
     made = {}
 
     def run(*options):

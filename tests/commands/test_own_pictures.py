@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from ipucnn import restore
-from ipucnn.__main__ import invoke
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.discovery import PluginSettings
@@ -46,16 +45,6 @@ def _own_registry(photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     use(None)
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*argv):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 def train(cli, *more, data="photos"):

@@ -186,6 +186,8 @@ WRONG = [
      "need 4 IPUs, and the system has 2", "fewer '--pipeline-splits'"),
     (["--config", "resnet50-pod64", "--launch", "pod64", "--poprun"],
      "launch profile 'pod64' has 4 hosts, and none is named", "--hosts"),
+    (["--launch", "torchrun", "--num-hosts", "2", "--nproc", "4"],
+     "the system has 2 hosts, and none is named", "--hosts"),
     (["--poprun", "--json"], "'--poprun' and '--json' exclude each other", "shell"),
 ]
 

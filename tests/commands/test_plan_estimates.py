@@ -337,6 +337,10 @@ def test_a_command_line_with_its_launcher_is_planned(plan):
     assert (found["plan"]["replicas"], found["plan"]["instances"]) == (4, 4)
     assert shlex.split(found["launch"]["command"])[:3] == ["torchrun", "--nproc-per-node=4",
                                                          "--standalone"]
+    _, out, _ = plan(*SMALL, "--launcher", "torchrun", "--nproc", "4", "--hosts", "a", "b",
+                     "--json")
+    found = json.loads(out)
+    assert (found["plan"]["replicas"], found["plan"]["instances"]) == (8, 8)
     code, _, err = plan(*SMALL, "--launcher", "torchrun", "--nproc", "3", "--pipeline-splits",
                         "layer2", "--gradient-accumulation", "3")
     assert code == 2

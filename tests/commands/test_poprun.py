@@ -13,8 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import forked
 import pytest
 import torch
+from forked import Forked
 
 from ipucnn.training.checkpoints import load
 
@@ -28,6 +30,7 @@ TRAINING = ["--gradient-accumulation", "2", "--iterations", "6", "--epoch", "2",
             "--dataloader-worker", "2"]
 CACHE = os.path.join(tempfile.gettempdir(), f"ipucnn-{os.getpid()}")
 TINY = ["--plugin", str(TESTS / "tiny_plugin.py")]
+REAL_HOROVOD = os.environ.get("POPRUN_DOUBLE_HOROVOD") == "real"
 
 
 def environment(doubles=DOUBLES):
@@ -35,16 +38,23 @@ def environment(doubles=DOUBLES):
             "PYTHONPATH": str(doubles), "IPUCNN_CACHE": CACHE}
 
 
-def poprun(instances, replicas, *command, ipus=1, doubles=DOUBLES):
-    return subprocess.Popen(
-        [sys.executable, str(doubles / "poprun.py"), "--num-instances", str(instances),
-         "--num-replicas", str(replicas), "--ipus-per-replica", str(ipus),
-         sys.executable, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        universal_newlines=True, env=environment(doubles))
+def arguments(instances, replicas, ipus=1):
+    return ["--num-instances", instances, "--num-replicas", replicas, "--ipus-per-replica", ipus]
+
+
+def poprun(instances, replicas, words, ipus=1, doubles=DOUBLES):
+    """Start instances of ipucnn."""
+    launched = arguments(instances, replicas, ipus)
+    if REAL_HOROVOD:  # its server is a thread, which a process that is forked must not have
+        command = [doubles / "poprun.py", *launched, sys.executable, "-m", "ipucnn", *words]
+        return subprocess.Popen([sys.executable, *map(str, command)], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, universal_newlines=True,
+                                env=environment(doubles))
+    return Forked(forked.poprun, [*launched, "ipucnn", *words], environment(doubles))
 
 
 def finished(process, code=0):
-    with process:  # its pipes are closed, also when it hangs
+    with process:  # it has ended, also when it hangs
         try:
             out, err = process.communicate(timeout=240)
         finally:
@@ -53,17 +63,13 @@ def finished(process, code=0):
     return out, err
 
 
-def ipucnn(*words):
-    command, *rest = words
+def ipucnn(command, *words):
     model = ["--model", "tiny"] if command in ("train", "run") else []
-    return ["-m", "ipucnn", *TINY, command, *model, *rest]
+    return [*TINY, command, *model, *words]
 
 
 def alone(*words):
-    process = subprocess.Popen([sys.executable, *map(str, ipucnn(*words))], env=environment(),
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               universal_newlines=True)
-    return finished(process)
+    return finished(Forked(forked.ipucnn, ipucnn(*words), environment()))
 
 
 def weights(path):
@@ -93,7 +99,7 @@ def _no_cache_stays():
 def trained(tmp_path_factory):
     """A training of two instances, and what it printed."""
     folder = tmp_path_factory.mktemp("two") / "c"
-    out, err = finished(poprun(2, 4, *ipucnn("train", *COMMON, *TRAINING, "--checkpoint-path",
+    out, err = finished(poprun(2, 4, ipucnn("train", *COMMON, *TRAINING, "--checkpoint-path",
                                              folder, "--checkpoint-save-steps", "4")))
     return folder, out, err
 
@@ -125,7 +131,7 @@ def test_only_the_first_instance_speaks_and_writes(trained):
 def test_a_restored_training_is_the_uninterrupted_one(trained, tmp_path, instances):
     folder = tmp_path / "c"
     shutil.copytree(str(trained[0]), str(folder))
-    _, err = finished(poprun(instances, 4, *ipucnn(
+    _, err = finished(poprun(instances, 4, ipucnn(
         "restore", "--checkpoint-path", folder / "tiny_shapes_1.pt", "--progress", "off")))
     assert "restoring" in err
     assert_same(weights(folder / "tiny_shapes_2.pt"), weights(trained[0] / "tiny_shapes_2.pt"),
@@ -138,8 +144,8 @@ def test_a_signal_ends_all_at_the_same_step_and_nothing_is_lost(tmp_path):
     folder, whole = tmp_path / "c", tmp_path / "whole"
     long = ["train", *COMMON, *TRAINING, "--iterations", "30", "--momentum", "0.5",
             "--validation-mode", "none"]
-    finished(poprun(2, 2, *ipucnn(*long, "--checkpoint-path", whole)))
-    process = poprun(2, 2, *ipucnn(*long, "--checkpoint-path", folder,
+    finished(poprun(2, 2, ipucnn(*long, "--checkpoint-path", whole)))
+    process = poprun(2, 2, ipucnn(*long, "--checkpoint-path", folder,
                                    "--checkpoint-save-steps", "2"))
     deadline = time.monotonic() + 120
     while not list(folder.glob("*.pt")) and time.monotonic() < deadline:
@@ -147,7 +153,7 @@ def test_a_signal_ends_all_at_the_same_step_and_nothing_is_lost(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, err = finished(process, 143)
     assert err.count("SIGTERM: saving after this step") == 1
-    _, err = finished(poprun(2, 2, *ipucnn("restore", "--checkpoint-path", folder,
+    _, err = finished(poprun(2, 2, ipucnn("restore", "--checkpoint-path", folder,
                                            "--progress", "off")))
     assert " calls\n" in err  # in the middle of an epoch
     assert_same(weights(folder / "tiny_shapes_2.pt"), weights(whole / "tiny_shapes_2.pt"), 0)
@@ -156,12 +162,12 @@ def test_a_signal_ends_all_at_the_same_step_and_nothing_is_lost(tmp_path):
 
 def test_validation_after_training_and_averages_of_two_instances(tmp_path):
     folder = tmp_path / "c"
-    out, _ = finished(poprun(2, 2, *ipucnn(
+    out, _ = finished(poprun(2, 2, ipucnn(
         "train", *COMMON, *TRAINING, "--validation-mode", "after", "--weight-avg-strategy", "mean",
         "--checkpoint-path", folder)))
     assert out.count("Averaged 2 checkpoints") == 1
     assert out.count("Accuracy on test set") == 3  # the average, too
-    out, _ = finished(poprun(2, 2, *ipucnn(
+    out, _ = finished(poprun(2, 2, ipucnn(
         "validate", "--checkpoint-path", folder / "tiny_shapes_2.pt", "--json",
         "--progress", "off")))
     by_two = json.loads(out)["validations"][0]
@@ -173,7 +179,7 @@ def test_validation_after_training_and_averages_of_two_instances(tmp_path):
 
 
 def test_a_run_is_shared_and_measured_together():
-    out, _ = finished(poprun(2, 2, *ipucnn(
+    out, _ = finished(poprun(2, 2, ipucnn(
         "run", *COMMON, "--weights", "random", "--num-classes", "8", "--iterations", "5",
         "--json")))
     result = json.loads(out)
@@ -227,7 +233,9 @@ open(sys.argv[1] + str(index), "w").write(json.dumps(found))
 
 
 def test_values_that_instances_exchange_are_exact(tmp_path):
-    finished(poprun(3, 3, "-c", SCRIPT, tmp_path / "found"))
+    words = [DOUBLES / "poprun.py", *arguments(3, 3), sys.executable, "-c", SCRIPT,
+             tmp_path / "found"]
+    subprocess.run([sys.executable, *map(str, words)], env=environment(), timeout=240, check=True)
     found = [json.loads((tmp_path / f"found{index}").read_text()) for index in range(3)]
     assert found[0] == found[1] == found[2]
     assert found[0] == [
@@ -244,7 +252,7 @@ def test_values_that_instances_exchange_are_exact(tmp_path):
     (["--backend", "torch"], 1, "torch.distributed, which poprun does not set up"),
     (["--skip-bad-samples"], 1, "'--skip-bad-samples' would move images between instances")])
 def test_what_instances_cannot_do_is_refused(tmp_path, more, ipus, message):
-    _, err = finished(poprun(2, 2, *ipucnn(
+    _, err = finished(poprun(2, 2, ipucnn(
         "train", *COMMON, *TRAINING, *more, "--gradient-accumulation", "4"), ipus=ipus), 2)
     assert message in err
     assert "error: instance " in err
@@ -254,19 +262,19 @@ def test_what_instances_cannot_do_is_refused(tmp_path, more, ipus, message):
 
 @pytest.mark.parametrize(("missing", "folder"), [("popdist", "popdist"), ("horovod", "host")])
 def test_what_is_not_installed_is_named(tmp_path, missing, folder):
-    if folder == "host" and os.environ.get("POPRUN_DOUBLE_HOROVOD") == "real":
+    if folder == "host" and REAL_HOROVOD:
         pytest.skip("Horovod is installed")
     doubles = tmp_path / "doubles"
     shutil.copytree(str(DOUBLES), str(doubles))
     shutil.rmtree(str(doubles / folder))
-    _, err = finished(poprun(2, 2, *ipucnn("train", *COMMON, *TRAINING), doubles=doubles), 2)
+    _, err = finished(poprun(2, 2, ipucnn("train", *COMMON, *TRAINING), doubles=doubles), 2)
     assert f"'{missing}" in err
     assert "hint: install the popdist wheel" in err or "hint: build Horovod" in err
     assert "Traceback" not in err
 
 
 def test_replicas_that_poprun_overrides_are_noted(tmp_path):
-    _, err = finished(poprun(1, 2, *ipucnn(
+    _, err = finished(poprun(1, 2, ipucnn(
         "train", *COMMON, *TRAINING, "--replicas", "8", "--epoch", "1", "--iterations", "1",
         "--validation-mode", "none", "--log-dir", tmp_path)))
     assert "poprun started 2 replicas: '--replicas 8' is not used" in err
@@ -277,7 +285,7 @@ def test_one_process_imports_neither_popdist_nor_horovod(tmp_path):
               "assert 'poptorch' in sys.modules\n"
               "assert not {'popdist', 'horovod'} & set(sys.modules)\nsys.exit(code)")
     done = subprocess.run(
-        [sys.executable, "-c", script, *ipucnn("train")[2:], *COMMON, *TRAINING, "--epoch", "1",
+        [sys.executable, "-c", script, *ipucnn("train"), *COMMON, *TRAINING, "--epoch", "1",
          "--iterations", "1", "--validation-mode", "none", "--log-dir", str(tmp_path)],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         universal_newlines=True, timeout=240)

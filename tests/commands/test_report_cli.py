@@ -43,16 +43,6 @@ def _inside(work, monkeypatch):
     use(None)
 
 
-@pytest.fixture
-def cli(capsys):
-    def run(*argv: str):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 def test_a_training_writes_its_report(work):
     page = Path("saved/report.html").read_text()
     assert "Training: resnet8-cifar on image_folder" in page
@@ -191,7 +181,7 @@ def test_a_contact_sheet_counts_and_shows_every_class(cli, tmp_path):
     assert cli("data", "show", "pictures", "--out", "x.pdf")[0] == 2
 
 
-def test_activation_maps_are_over_the_image(cli, tmp_path):
+def test_activation_maps_are_over_the_image(cli, tmp_path, monkeypatch):
     pytest.importorskip("captum", reason="captum is not installed")
     picture = next(Path("pictures/train/star").iterdir())
     code, out, err = cli("explain", picture, "--weights", "saved", "--class", "star", "--class",
@@ -212,7 +202,13 @@ def test_activation_maps_are_over_the_image(cli, tmp_path):
         assert (code, message in err) == (2, True), err
     code, _, err = cli("explain", "pictures", "--weights", "saved")
     assert code == 1
-    assert "skip-bad-samples" not in err  # it has no such option
+    assert "hint: name another image file" in err  # it has no '--skip-bad-samples'
+    heic = tmp_path / "photo.heic"
+    heic.write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr("ipucnn.data.image_formats.readable", lambda _: False)
+    code, _, err = cli("explain", heic, "--weights", "saved")
+    assert code == 1
+    assert "hint: pip install 'ipucnn[formats]'; name another image file" in err
 
 
 def test_a_missing_captum_is_one_line(cli, monkeypatch):

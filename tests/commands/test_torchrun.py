@@ -100,7 +100,7 @@ def test_an_interrupt_of_all_saves_once_and_a_hangup_is_ignored_with_nohup(photo
                       preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
 
     def wait(epoch):
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not list(tmp_path.glob(f"saved/*_{epoch}.pt")) and time.monotonic() < until:
             time.sleep(0.05)
 

@@ -43,16 +43,6 @@ def _own_registry(pictures, tmp_path, monkeypatch):
     use(None)
 
 
-@pytest.fixture
-def cli(capsys):
-    def run(*argv: str):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def trained(pictures, tmp_path_factory):
     """A folder of checkpoints of a short training."""
@@ -113,6 +103,24 @@ def test_a_log_folder_in_use_keeps_the_record_of_the_other_training(cli, tmp_pat
     assert len(rows(tmp_path / "c")) == 1
 
 
+def test_a_record_that_begins_with_a_restored_checkpoint_is_noted(cli, tmp_path, monkeypatch):
+    short = [*TINY, "--no-validation", "--epoch", "1", "--iterations", "1"]
+    place = str(tmp_path / "c")
+    assert cli("train", *short, "--checkpoint-path", place, "--log-dir", "a")[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "pictures").symlink_to(tmp_path / "pictures")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    restored = ("restore", "--checkpoint-path", place)
+    code, _out, err = cli(*restored, "--epoch", "2", "--log-dir", "../a")
+    assert (code, "has no record of this training" in err) == (0, False), err
+    assert len(rows(tmp_path / "a")) == 2
+    checkpoint = place + "/resnet8-cifar_image_folder_1.pt"
+    code, _out, err = cli("restore", "--checkpoint-path", checkpoint, "--epoch", "2")
+    assert (code, "elsewhere/a' has no record of this training" in err) == (0, True), err
+    code, _out, err = cli(*restored, "--epoch", "3")
+    assert (code, "has no record of this training" in err) == (0, False), err
+
+
 def test_results_of_restored_trainings_are_checked_before_the_work(cli, tmp_path):
     short = [*TINY, "--no-validation", "--epoch", "1", "--iterations", "1", "--checkpoint-path"]
     (tmp_path / "full").mkdir()
@@ -123,6 +131,8 @@ def test_results_of_restored_trainings_are_checked_before_the_work(cli, tmp_path
     assert code == 0, err
     first = (tmp_path / "a" / "metrics.jsonl").read_text()
     for start in (["restore", "--checkpoint-path", "a"], ["train", *TINY, "--resume", "a"]):
+        code, _out, err = cli(*start, "--epoch", "3", "--no-checkpoints")
+        assert (code, "cannot be used for a restored training" in err) == (2, True), err
         for place, expected, reason in (("full", 1, "cannot write 'full': it is a folder"),
                                         ("./a/best.json", 2, "which the training writes")):
             code, _out, err = cli(*start, "--epoch", "3", "--result", place)

@@ -169,13 +169,25 @@ def test_memory_is_that_of_the_system_or_what_the_group_has_left(tmp_path):
     assert available_memory(tmp_path / "nowhere") is None
 
 
-def test_the_memory_limit_is_that_of_the_group(tmp_path):
+def test_the_memory_limit_is_that_of_the_smallest_enclosing_group(tmp_path):
     total = machine.memory_limit(tmp_path)
     assert total >= 1 << 28
+    write(tmp_path, "proc/self/cgroup", "0::/slurm/job_7/step_0\n")
     write(tmp_path, "sys/fs/cgroup/memory.max", "max\n")
+    write(tmp_path, "sys/fs/cgroup/slurm/job_7/step_0/memory.max", "max\n")
     assert machine.memory_limit(tmp_path) == total
-    write(tmp_path, "sys/fs/cgroup/memory.max", "1000\n")
+    write(tmp_path, "sys/fs/cgroup/slurm/job_7/memory.max", "1000\n")
     assert machine.memory_limit(tmp_path) == 1000
+    write(tmp_path, "sys/fs/cgroup/memory.max", "900\n")  # as a container sees its own
+    assert machine.memory_limit(tmp_path) == 900
+
+
+def test_the_memory_limit_of_the_older_hierarchy(tmp_path):
+    write(tmp_path, "proc/self/cgroup", "9:cpu:/\n5:memory:/docker/abc\n")
+    write(tmp_path, "sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n")
+    assert machine.memory_limit(tmp_path) == machine.memory_limit(tmp_path / "nowhere")
+    write(tmp_path, "sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "2000\n")
+    assert machine.memory_limit(tmp_path) == 2000
 
 
 def test_a_thread_limit_of_thousands_of_digits_is_ignored(monkeypatch):

@@ -43,7 +43,7 @@ class Gradients(ImageDataset):
 
 
 def apply(transform, image, index, epoch):
-    """What `transform` makes of an image `(3, height, width)`, in the same form."""
+    """Return the image `(3, height, width)` that `transform` makes of one, in the same form."""
     pixels = transform.draw(index, epoch)(image.permute(1, 2, 0).numpy())
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 

@@ -48,6 +48,16 @@ def test_links_are_followed_once(tmp_path):
         "2 links to folders that they are in: linked/loop, real/loop"]
 
 
+def test_links_to_a_folder_above_are_not_followed(tmp_path):
+    touch(tmp_path, "photos/ant/1.jpg", "photos/bee/1.jpg", "elsewhere/1.jpg")
+    (tmp_path / "photos" / "cat").symlink_to(tmp_path / "elsewhere")
+    for folder in ("photos/ant", "elsewhere"):
+        (tmp_path / folder / "all").symlink_to(tmp_path / "photos")
+    for folder in ("photos/ant", "photos/cat"):  # images of other classes are not of this one
+        assert below(tmp_path / folder) == ["1.jpg"]
+        assert left_of(tmp_path / folder) == ["1 link to a folder that it is in: all"]
+
+
 @pytest.fixture
 def nested(tmp_path):
     """Return a folder with more levels than Python's usual limit of calls."""

@@ -405,3 +405,16 @@ def test_decoder_versions():
 def test_pillow_flavour(monkeypatch, version, flavour):
     monkeypatch.setattr("PIL.__version__", version)
     assert images.pillow_flavour() == flavour
+
+
+@pytest.mark.parametrize(("hint", "expected"), [
+    ("'--skip-bad-samples' leaves such images out and counts them", "another"),
+    ("pip install 'x'; '--skip-bad-samples' leaves such images out and counts them",
+     "pip install 'x'; another"),
+    ("'--skip-bad-samples' leaves such samples out; 'ipucnn data verify' checks all shards",
+     "another"),
+    ("check the disk", "check the disk")])
+def test_only_the_hint_to_skip_images_is_replaced(hint, expected):
+    error = DataError("x", hint)
+    images.cannot_skip(error, "another")
+    assert error.hint == expected

@@ -201,7 +201,7 @@ def test_validation_counts_each_sample_exactly_once(folders, form):
 # -- training ----------------------------------------------------------------------------------
 
 class Recorded(Fed):
-    """What feeds a training session, and remembers index and pixels of what it was fed."""
+    """A training session that records the indices and pixels of its images."""
 
     def __init__(self):
         self.indices, self.images = [], []

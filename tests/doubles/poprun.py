@@ -72,12 +72,12 @@ def rendezvous(instances):
              "HOROVOD_CROSS_RANK": "0", "HOROVOD_CROSS_SIZE": "1"} for index in range(instances)]
 
 
-def main():
+def main(start=subprocess.Popen):
     given = parser().parse_args()
     with tempfile.TemporaryDirectory() as folder:
         instances = int(given.num_instances or 1)
         more = rendezvous(instances) if REAL_HOROVOD else [{}] * instances
-        running = [subprocess.Popen(given.command, env={**environment, **variables})
+        running = [start(given.command, env={**environment, **variables})
                    for environment, variables in zip(environments(
                        int(given.num_replicas or 1), instances, int(given.ipus_per_replica or 1),
                        os.path.join(folder, "store")), more)]

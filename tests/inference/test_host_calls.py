@@ -7,10 +7,10 @@ from contextlib import nullcontext
 import numpy
 import pytest
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.loader import Batch
-from ipucnn.inference.host_calls import HostCalls
+from ipucnn.inference.host_calls import HostCalls, batches
 
 
 class Session:
@@ -77,3 +77,13 @@ def test_the_results_of_a_combined_batch_are_delivered_at_once(broken):
     second = list(range(4, broken or 7))
     assert found == [(numbers, [10 + number for number in numbers], numbers)
                      for numbers in ([0, 1, 2, 3], second)]
+
+
+@pytest.mark.parametrize("logits", [None, numpy.zeros((1, 4), "float32")])
+def test_logits_of_generated_images_are_checked(logits):
+    session = Session(1)
+    session.start = lambda _: lambda: logits
+    calls = HostCalls(ExecutionPlan(), session, batches(None, 3, 1), None, lambda _: None, 5,
+                      "backend 'x' of y")
+    with pytest.raises(PluginError, match="the session of backend 'x' of y returned"):
+        calls.execute(lambda *_: None)

@@ -213,6 +213,9 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
     ("python references/classification/train.py --model resnet18 "
      "--weights ResNet18_Weights.IMAGENET1K_V1 --test-only --data-path /i -j 3",
      "ipucnn run --model resnet18 --weights pretrained:v1 --data-dir /i --dataloader-worker 3"),
+    ("torchrun --nproc_per_node=2 references/classification/train.py --model resnet18 --test-only "
+     "--opt rmsprop --label-smoothing 0.1 --train-crop-size 176 --val-crop-size 208",
+     "ipucnn run --launcher torchrun --nproc 2 --model resnet18 --input-size 208"),
     ("python validate.py /data --model resnet50 --checkpoint best.pth --use-ema -b 7",
      "ipucnn run --data-dir /data --model resnet50 --weights best.pth --ema --batch-size 7"),
     ("python3 train.py --model resnet18 --checkpoint-path ''",
@@ -634,6 +637,16 @@ def test_the_home_folder_is_expanded_behind_an_equals_sign(tmp_path, monkeypatch
     assert (tmp_path / "made" / "resnet-mine.yaml").exists()
     assert invoke(["migrate", "--config=~no-such-user/configs.yml"]) == 2
     assert "cannot read '~no-such-user/configs.yml'" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_profiles_of_one_file_name_are_refused(tmp_path, capsys):
+    place = tmp_path / "configs.yml"
+    place.write_text("my_net: {model: resnet18}\nmy-net: {model: resnet50}\n")
+    assert invoke(["migrate", "--config", str(place), "--out", str(tmp_path / "made")]) == 2
+    assert "profiles 'my_net' and 'my-net' would both be" in capsys.readouterr().err
+    place.write_text("../net: {model: resnet18, batch-size: 4}\n")
+    assert invoke(["migrate", "--config", str(place), "--out", str(tmp_path / "made")]) == 0
+    assert [one.name for one in (tmp_path / "made").iterdir()] == ["..-net.yaml"]
 
 
 @pytest.mark.parametrize(("content", "message"), [

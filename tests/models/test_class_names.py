@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipucnn.core.errors import DataError
-from ipucnn.models.class_names import ClassMatch, imagenet_names, match_classes
+from ipucnn.models.class_names import ClassMatch, imagenet_names, match_classes, similar_names
 
 
 @pytest.mark.parametrize(("dataset", "model", "outputs"), [
@@ -85,8 +85,34 @@ def test_a_name_that_two_classes_have_is_ambiguous():
 def test_more_outputs_than_classes_without_names_are_explained():
     with pytest.raises(DataError) as raised:
         match_classes(["a", "b"], [], 4)
-    assert "'--num-classes 2'" in raised.value.hint
+    assert "--num-classes" not in raised.value.hint
     assert "'--match-classes position'" in raised.value.hint
     with pytest.raises(DataError) as raised:
         match_classes(["a", "b"], [], 1)
-    assert "--num-classes" not in raised.value.hint
+    assert "--match-classes" not in raised.value.hint
+
+
+def test_a_new_model_can_have_as_many_outputs_as_classes():
+    with pytest.raises(DataError) as raised:
+        match_classes(["a", "b"], [], 4, new=True)
+    assert "'--num-classes 2'" in raised.value.hint
+    assert "'--match-classes position'" in raised.value.hint
+
+
+def test_classes_that_match_the_same_output_are_noted():
+    match = match_classes(["Cat", "cat", "dog"], ["cat", "dog"], 2, what="the photographs")
+    assert match.outputs == (0, 0, 1)
+    assert match.note == "'Cat', 'cat' of the photographs are one class of the model: 'cat'"
+    assert "'0', '00' of the dataset are one class of the model: 0" in match_classes(
+        ["0", "00", "1"], [], 2).note
+
+
+@pytest.mark.parametrize("names", [
+    ["dog", "Cat", "cat"], ["1", "01", "2"], ["a b", "a_b", "c"], ["cafe\u0301", "b", "caf\xe9"]])
+def test_classes_of_a_training_with_similar_names_are_noted(names):
+    note, = similar_names(names, match_classes(names, names, 3))
+    alike = [name for name in names if name not in ("dog", "2", "c", "b")]
+    assert note.startswith(f"{alike[0]!r}, {alike[1]!r} are 2 classes of the model")
+    assert similar_names(["a", "b"], match_classes(["a", "b"], ["a", "b"], 2)) == []
+    # they are one class of the model
+    assert similar_names(["Cat", "cat"], match_classes(["Cat", "cat"], ["cat", "dog"], 2)) == []

@@ -1,4 +1,4 @@
-"""Every model of the registry with every norm layer, as ONNX for old and new engines."""
+"""Every kind of network in the registry with every norm layer, as ONNX for old and new engines."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ from ipucnn.plugins.backends.onnxruntime.target import TARGET as NEW
 from ipucnn.plugins.backends.popart.operators import TARGET as POPART
 
 # deeper or wider than another of the same layers: PopART, the stricter of the two, is enough
-LARGER = {
-    "resnet34", "resnet101", "resnet152", "resnext101", "resnext101_32x4d", "resnext50-cifar",
-    *(f"resnet{depth}-cifar" for depth in (14, 18, 20, 32, 34, 44, 56, 101, 110, 152)),
-    *(f"efficientnet-b{number}" for number in range(1, 8))}
+LARGER = {"resnet101", "resnext101_32x4d", "resnet18-cifar", "resnet20-cifar", "resnet110-cifar",
+          "resnext50-cifar", "efficientnet-b3"}
+# as one of those, with other numbers of the same blocks: a minute of the tracer of torch 2.0
+REPEATED = {
+    "resnet34", "resnet152", "resnext101",
+    *(f"resnet{depth}-cifar" for depth in (14, 32, 34, 44, 56, 101, 152)),
+    *(f"efficientnet-b{number}" for number in (1, 2, 4, 5, 6, 7))}
 
 
 def built_in():
@@ -35,7 +38,7 @@ def built_in():
 
 
 MODELS = list(built_in())
-CASES = [(name, norm, target) for name in MODELS
+CASES = [(name, norm, target) for name in MODELS if name not in REPEATED
          for norm in (["batch"] if name in LARGER else ["batch", "group", "none"])
          for target in ([POPART] if name in LARGER or norm == "none" else [POPART, NEW])]
 
@@ -73,7 +76,7 @@ def random_images(shape, dtype, seed):
 
 
 def _scale(layer, _, output):
-    """Have a layer's outputs deviate as much as its inputs might.
+    """Scale the weights of a layer so that its outputs deviate as much as images do.
 
     With random weights images vanish in deep networks, or the smallest difference grows.
     """
@@ -111,4 +114,4 @@ def test_half_precision_is_within_its_tolerance(name):
 
 
 def test_every_larger_model_exists():
-    assert set(MODELS) >= LARGER
+    assert set(MODELS) > LARGER | REPEATED

@@ -87,6 +87,13 @@ def test_as_many_names_as_outputs(tmp_path):
     assert "has 5 outputs and names 2 classes" in refused(written(tmp_path, proto))
 
 
+def test_the_size_of_the_images_is_that_of_the_graph(tmp_path):
+    proto = classifier()
+    Metadata(ModelCard(model="resnet8", num_outputs=5, preprocessing=Preprocessing(16)),
+             "none").embed(proto)
+    assert "takes images of 8 pixels and describes 16" in refused(written(tmp_path, proto))
+
+
 def test_class_names_of_the_configuration_beside_it(tmp_path):
     names = {str(number): f"kind {number}" for number in range(5)}
     config = tmp_path / "config.json"

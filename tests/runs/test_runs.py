@@ -24,7 +24,7 @@ from ipucnn.core.options.profiles import resolve
 from ipucnn.core.progress import Listener, Status
 from ipucnn.runs.dashboard import View, drawn, encodable
 from ipucnn.runs.found import ENDED, Metrics, best_validation, read, state_of
-from ipucnn.runs.resuming import newest_folder
+from ipucnn.runs.resuming import continued, newest_folder
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
 from ipucnn.training import restore as restoring
@@ -188,6 +188,8 @@ def test_damaged_folders_are_runs_too(tmp_path):
     assert run.state == "unknown"
     assert run.as_dict()["top1"] == 64.0
     assert "top-1" in drawn(Watched(folder).view(), 80, 24)
+    (folder / "classes.json").write_text('{"classes": [1, {"class": "cat", "top1": 50.0}]}')
+    assert "worst classes: cat 50 %" in drawn(Watched(folder).view(), 80, 24)
 
 
 def test_a_run_without_the_files_logger_is_known_by_its_status(tmp_path):
@@ -361,11 +363,41 @@ def test_a_resumed_training_keeps_what_auto_has_chosen(tmp_path, monkeypatch, ca
             "--batch-size", "auto", "--iterations", "1", "--no-validation", "--checkpoint-path",
             "kept", "--resume", "auto", "--epoch"]
     assert invoke([*argv, "1"]) == 0
-    assert "reproduce with '--batch-size 2'" in " ".join(capsys.readouterr().err.split())
+    assert "reproduce with '--batch-size" in " ".join(capsys.readouterr().err.split())
     assert invoke([*argv, "2"]) == 0
     notes = " ".join(capsys.readouterr().err.split())
     assert "epoch: 1 -> 2" in notes
-    assert "batch-size" not in notes
+    assert "batch-size:" not in notes
+    assert "reproduce with" not in notes
+
+
+def test_a_resumed_training_follows_a_changed_profile(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=1, size=32)
+    profile = ("model: resnet8-cifar\ndata-dir: photos\nbatch-size: 2\niterations: 1\n"
+               "validation-mode: none\nmomentum: 0.8\nlr: null\nepochs: ")
+    (tmp_path / "own.yaml").write_text(profile + "1\n")
+    again = {"config": "own.yaml", "checkpoint_path": "kept", "resume": "auto"}
+    assert ipucnn.train(**again).epochs == 1
+    (tmp_path / "own.yaml").write_text(profile + "2\n")
+    first = ipucnn.train(**again)
+    assert (first.epochs, first.options["epoch"], first.options["momentum"]) == (2, 2, 0.8)
+    (tmp_path / "own.yaml").write_text(profile.replace("0.8", "0.7") + "2\n")
+    assert ipucnn.train(**again, epoch=3).options["momentum"] == 0.7
+    (tmp_path / "own.yaml").write_text(profile + "2\nnormlayer: group\n")
+    with pytest.raises(UsageError, match="cannot be changed when restoring"):
+        ipucnn.train(**again)
+
+
+def test_wandb_is_added_to_a_resumed_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = {"model": "resnet8-cifar", "data": "shapes", "batch_size": 2, "iterations": 1,
+               "validation_mode": "none", "epoch": 1}
+    ipucnn.train(checkpoint_path="kept", **options)
+    for given, expected in (({"wandb": True}, {"logger": ("files", "wandb")}), ({}, {})):
+        given = {"resume": "kept", **given}
+        changes = continued(given, resolve(TrainOptions, {**options, **given}, "train"), Listener())
+        assert changes == {"checkpoint_path": "kept", **expected}
 
 
 def test_a_resumed_training_writes_to_the_folder_that_is_named(tmp_path, monkeypatch):
@@ -444,3 +476,17 @@ def test_the_dashboard_of_a_training_prints_its_lines_afterwards(tmp_path, capsy
     assert "Epoch 1/4" not in during.out
     assert "Epoch 1/4" in after.out
     assert "note: a note" in after.err
+
+
+def test_the_dashboard_shows_the_log_folder_of_a_profile(tmp_path, monkeypatch):
+    folders = []
+
+    def made(folder, summary):
+        folders.append(folder)
+        raise UsageError("not in this test")
+
+    monkeypatch.setattr("ipucnn.commands._dashboard.DashboardProgress", made)
+    monkeypatch.setattr("ipucnn.terminal.tables.wants_bar", lambda choice: True)
+    (tmp_path / "p.yaml").write_text("data: shapes\nlog_dir: mine\n")
+    assert invoke(["train", "--config", str(tmp_path / "p.yaml"), "--dashboard"]) == 2
+    assert folders == ["mine"]

@@ -1,4 +1,4 @@
-"""New plugins of every kind and the examples, as wheels installed in one fresh environment."""
+"""New plugins of every kind and examples, as wheels installed in one fresh environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from ipucnn.scaffolding.scaffold import CHOICES, NewPlugin, write
+from ipucnn.scaffolding.scaffold import CHOICES, TRAINING_BACKEND, NewPlugin, write
 
 pytestmark = pytest.mark.slow
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NAMES = {kind: f"wheel-{kind.replace('training-', 'trained-')}" for kind in CHOICES}
+BACKENDS = ("backend", TRAINING_BACKEND)
+PLUGINS = [NewPlugin("wheel-mixed", tuple(kind for kind in CHOICES if kind not in BACKENDS)),
+           NewPlugin("wheel-backend", BACKENDS[:1]), NewPlugin("wheel-trained", BACKENDS[1:])]
+NETWORKS = ["ipucnn-efficientnet-lite", "ipucnn-timm"]
 
 
 def run(*words, **how):
@@ -29,25 +32,24 @@ def run(*words, **how):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """A new environment with a wheel of each kind, which shares the other packages of this one."""
+    """A new environment with the wheels, which shares the other packages of this one."""
     pytest.importorskip("setuptools", minversion="64", reason="building needs setuptools 64")
     root = tmp_path_factory.mktemp("wheels")
     folders = []
-    for kind, name in NAMES.items():
-        folders.append(root / f"ipucnn-{name}")
-        write(NewPlugin(name, (kind,)).files(), folders[-1])
-    examples = sorted(path.name for path in EXAMPLES.glob("ipucnn-*"))
-    for name in examples:
+    for plugin in PLUGINS:
+        folders.append(root / plugin.distribution)
+        write(plugin.files(), folders[-1])
+    for name in NETWORKS:
         shutil.copytree(str(EXAMPLES / name), str(root / name), ignore=shutil.ignore_patterns(
             "build", "*.egg-info", "__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     offline = ["--no-index", "--no-deps", "--no-build-isolation"]
     wheels = root / "wheels"
     done = run(*pip, "wheel", *offline, "--wheel-dir", wheels, *folders,
-               *(root / name for name in examples))
+               *(root / name for name in NETWORKS))
     assert done.returncode == 0, done.stderr
     built = sorted(wheels.glob("*.whl"))
-    assert len(built) == len(CHOICES) + len(examples)
+    assert len(built) == len(PLUGINS) + len(NETWORKS)
     done = run(sys.executable, "-m", "venv", "--without-pip", root / "venv")
     assert done.returncode == 0, done.stderr
     python = root / "venv" / "bin" / "python"
@@ -72,17 +74,17 @@ def test_they_are_listed_checked_and_pass_their_tests(environment, how):
     _, python, folders = environment
     listed = json.loads(run(python, "-m", "ipucnn", "list-plugins", "--filter", "wheel-*",
                             "--json", **how).stdout)
-    assert {(row["name"], row["state"]) for row in listed} == {
-        (name, "ok") for name in NAMES.values()}
-    assert all(row["distribution"] == f"ipucnn-{row['name']}" for row in listed)
+    assert sorted((row["distribution"], row["kind"], row["state"]) for row in listed) == sorted(
+        (plugin.distribution, kind.name, "ok") for plugin in PLUGINS for kind in plugin.records)
     own = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error",
-              "--import-mode=importlib", *(folder / "tests" for folder in folders), **how)
+              "--import-mode=importlib", "-k", "not training",  # see test_new_plugin.py
+              *(folder / "tests" for folder in folders), **how)
     assert own.returncode == 0, own.stdout
-    cheap = [f"ipucnn-{name}" for kind, name in NAMES.items() if "backend" not in kind]
-    checked = run(python, "-m", "ipucnn", "check-plugin", *cheap, "--json", **how)
+    checked = run(python, "-m", "ipucnn", "check-plugin", PLUGINS[0].distribution, "--json",
+                  **how)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     results = json.loads(checked.stdout)
-    assert len(results) == 2 * len(cheap)
+    assert len(results) == len(PLUGINS[0].kinds) + 1
     assert all(result == "passed" or result.startswith("skipped: ")
                for found in results.values() for result in found.values())
 

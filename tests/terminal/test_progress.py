@@ -157,6 +157,7 @@ def test_a_signal_interrupts_the_preparation_and_ends_a_training_after_a_step(ha
             interrupted("SIGTERM")
 
 
+@pytest.mark.usefixtures("heeded_sighup")
 def test_the_signals_of_a_closed_terminal_save_once_and_do_not_abort(handlers):
     with TrainProgress("off") as listener:
         listener.stop()
@@ -169,11 +170,12 @@ def test_the_signals_of_a_closed_terminal_save_once_and_do_not_abort(handlers):
         interrupted("SIGHUP")
 
 
-def test_an_ignored_sighup_stays_ignored(handlers):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_an_ignored_signal_stays_ignored(handlers, number):
+    signal.signal(number, signal.SIG_IGN)  # as `nohup` does
     signals.install()
     with signals.graceful():
-        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), number)
     assert signals.pending() == ""
 
 

@@ -16,6 +16,7 @@ from ipucnn.terminal.scheduled_processes import check_shared
 
 STEP = {"SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0",
         "SLURM_PROCID": "1"}
+TORCH = {"RANK": "1", "WORLD_SIZE": "4"}
 MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}
 
 
@@ -32,7 +33,8 @@ def started(monkeypatch):
 
 @pytest.mark.parametrize(("variables", "started_by"), [
     (STEP, "srun has started 4 processes"), (MPI, "mpirun has started 2 processes"),
-    ({"PMI_SIZE": "3", "PMI_RANK": "2"}, "mpirun has started 3 processes")])
+    ({"PMI_SIZE": "3", "PMI_RANK": "2"}, "mpirun has started 3 processes"),
+    (TORCH, "RANK and WORLD_SIZE are those of one of 4 processes")])
 def test_each_of_several_processes_refuses_to_do_all_of_the_work(started, variables, started_by):
     started(variables)
     with pytest.raises(UsageError, match=started_by) as caught:
@@ -46,10 +48,12 @@ def test_each_of_several_processes_refuses_to_do_all_of_the_work(started, variab
     {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_ARRAY_TASK_ID": "3"},
     {**STEP, "SLURM_NTASKS": "1"},
     {**MPI, "OMPI_COMM_WORLD_SIZE": "1"}, {"PMI_SIZE": "many"},
+    {**TORCH, "WORLD_SIZE": "1"}, {"WORLD_SIZE": "4"}, {**TORCH, "TORCHELASTIC_RUN_ID": "none",
+                                                        "LOCAL_RANK": "1"},
     {**STEP, "IPUCNN_LAUNCHER": "local"}, {**MPI, **environment_of("torchrun", 0, 2)},
     {**MPI, **environment_of("poprun", 0, 2)}],
     ids=["srun -n 1", "salloc", "job array", "sbatch in a step", "mpirun -n 1", "not a number",
-         "alone", "torchrun", "poprun"])
+         "WORLD_SIZE of 1", "no RANK", "connected", "alone", "torchrun", "poprun"])
 def test_one_process_and_connected_ones_work(started, variables):
     started(variables)
     check_shared()

@@ -24,7 +24,8 @@ except KeyboardInterrupt as interrupt:
 """
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.usefixtures("heeded_sighup")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_an_interrupt_in_a_finalizer_is_raised_after_it(name):
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED_FINALIZER.format(name=name)],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=25,

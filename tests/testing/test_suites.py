@@ -1,5 +1,6 @@
 """The suites themselves: each check fails for a plugin that breaks what it is about."""
 
+import json
 import os
 import random
 import subprocess
@@ -884,10 +885,20 @@ def test_whole_distribution(fake_distribution):
     results = check_distribution("mixed", Registry(PluginSettings()))
     assert set(results["lr-schedule/half"].values()) == {"passed"}
     assert set(results["lr-schedule/no"].values()) == {"passed"}
-    assert "incompatible: written for record contract 7" in (
-        results["lr-schedule/schedulers.half"]["loads"])
+    assert "incompatible: written for record contract 7" in results["lr-schedule/late"]["loads"]
     assert results["model/models.broken"]["loads"].startswith("failed: ZeroDivisionError")
     assert len(results) == 4
+
+
+def test_a_name_that_two_entry_points_provide_is_a_failed_check(fake_distribution, cli):
+    source = PLUGIN.replace("s.half", "s.twin").replace('"half"', '"twin"')
+    fake_distribution("twins", {"twin_a.py": source, "twin_b.py": source.replace("0.5", "0.25")},
+                      {"schedulers.a": "twin_a", "schedulers.b": "twin_b"})
+    code, out, err = cli("check-plugin", "twins", "--json")
+    assert (code, err) == (1, "")
+    results = json.loads(out)
+    assert set(results["import/twins"].values()) == {"passed"}
+    assert "both provide it" in results["lr-schedule/schedulers.a:twin"]["loads"]
 
 
 def test_named_checks(fake_distribution):

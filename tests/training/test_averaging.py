@@ -82,8 +82,11 @@ def test_another_model_or_a_damaged_file_is_named(folder):
     other = made(4, 1.0)
     other.weights["more"] = torch.zeros(1)
     path = save(other, folder)
-    with pytest.raises(CheckpointError, match=f"'{path}' is of another model"):
+    with pytest.raises(CheckpointError, match=f"'{path}' is of another model") as caught:
         averaged(folder)
+    assert "'--weight-avg-n 1' leaves earlier ones out" in caught.value.hint
+    assert average(folder, "mean", 0.9, 1).sources == (str(path),)
+    (folder / "resnet18_shapes_4_averaged.pt").unlink()
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(CheckpointError, match=f"'{path}' is damaged"):
         averaged(folder)

@@ -83,7 +83,7 @@ def test_a_kill_at_any_renaming_changes_nothing(pictures, monkeypatch, losses):
 
 
 def validated(monkeypatch, losses):
-    """Have the validation of each epoch find this loss."""
+    """Set the loss that the validation of each epoch computes."""
     from ipucnn.training.validation import Evaluator
 
     measured = Evaluator.__call__

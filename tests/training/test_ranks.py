@@ -122,7 +122,7 @@ def test_a_time_limit_that_is_no_number_is_refused(tmp_path):
 def test_a_rank_that_fails_or_hangs_ends_the_run(tmp_path, number):
     words = [*TRAINING, "--epoch", "1000", "--checkpoint-path", tmp_path / "saved",
              "--validation-mode", "none"]
-    ranks = Ranks(tmp_path, [words] * 2, IPUCNN_RANK_TIMEOUT="3")
+    ranks = Ranks(tmp_path, [words] * 2, IPUCNN_RANK_TIMEOUT="8")
     until = time.monotonic() + 60
     while not list((tmp_path / "saved").glob("*_2.pt")) and time.monotonic() < until:
         time.sleep(0.05)

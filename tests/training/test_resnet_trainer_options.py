@@ -19,7 +19,7 @@ FORMER = {"data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10,
 
 
 def meaning(**given):
-    """What differs from the defaults when these options are given."""
+    """Return the options that differ from the defaults when these are given."""
     options = build(TrainOptions, given)
     former = FORMER if set(given) & set(ResNetTrainerOptions.__dataclass_fields__) else {}
     return {**{name: value for name, (item, value) in settings(options).items()

@@ -3,9 +3,11 @@
 import csv
 import json
 import re
+import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 
@@ -249,3 +251,39 @@ def test_a_training_restored_on_another_format_keeps_the_names_of_its_checkpoint
         assert done.code == 0, done.err
     assert sorted(path.name for path in folder.glob("*.pt")) == [
         f"resnet8-cifar_image_folder_{epoch}.pt" for epoch in (1, 2, 3)]
+
+
+def test_classes_with_other_names_are_matched_by_position(cli, photos, tmp_path):
+    trained(cli, tmp_path / "a", "--data-dir", photos, "--no-validation")
+    _, expected, _ = validated(cli, tmp_path / "a", "--validation-data-dir", photos)
+    for folder in photos.iterdir():
+        if folder.is_dir():
+            shutil.copytree(folder, tmp_path / "renamed" / f"x{folder.name}")
+    code, _, err = validated(cli, tmp_path / "a", "--validation-data-dir", tmp_path / "renamed")
+    assert code == 1
+    assert "'--match-classes position' if only the names differ" in err
+    assert validated(cli, tmp_path / "a", "--validation-data-dir", tmp_path / "renamed",
+                     "--match-classes", "position")[1] == expected
+
+
+def test_similar_names_of_classes_are_noted(cli, tmp_path):
+    for number, name in enumerate(("Cat", "cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (16, 16), (80 * number, 9, index)).save(
+                tmp_path / "photos" / name / f"{index}.png")
+    output = trained(cli, tmp_path / "a", "--data-dir", tmp_path / "photos", "--no-validation")
+    assert output.count("'Cat', 'cat' are 2 classes of the model") == 1
+
+
+def test_images_that_are_skipped_are_reported(cli, photos, tmp_path):
+    trained(cli, tmp_path / "a", "--data-dir", photos, "--no-validation")
+    damaged = tmp_path / "damaged"
+    shutil.copytree(photos, damaged)
+    next(damaged.rglob("*.jpg")).write_bytes(b"")
+    words = ("validate", "--weights", tmp_path / "a", "--validation-data-dir", damaged,
+             "--skip-bad-samples", "--report", tmp_path / "report.html")
+    done = cli(*words)
+    assert done.code == 0, done.err
+    assert done.err.count("note: 1 image that cannot be read is not counted") == 1
+    assert "skipped" in (tmp_path / "report.html").read_text()

@@ -24,6 +24,11 @@ MOST_WORKERS, MOST_CLASSES = 1024, 10 ** 6
 or make it unusable (threads)."""
 
 
+def named_precisions(*precisions: str) -> Dict[str, str]:
+    """Return the choices of an option of precisions: their names, `half` and `full`."""
+    return {"half": "16.16", "full": "32.32", **{name: name for name in precisions}}
+
+
 @dataclass(frozen=True)
 class ProfilePart:
     """Options that select a profile."""

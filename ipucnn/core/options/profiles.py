@@ -13,7 +13,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Set, Tuple, Type, TypeVar
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple, Type, TypeVar
 
 from ipucnn.core.errors import UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path, read_limited
@@ -67,13 +67,14 @@ def available(command: str = "run") -> List[Profile]:
 
 
 def command_of(name: str, kinds: Mapping[str, type]) -> str:
-    """Return the command of a profile; `run` if there is none of this name.
+    """Return the command of a profile; the first one if there is none of this name.
 
     A file is for the command that has most of its options.
 
     Args:
         name: the name of a shipped profile, or a file.
-        kinds: the options of each command that has profiles, by its name.
+        kinds: the options of each command that has profiles, by its name; of several commands with
+            as many options or with a profile of this name, the first one is returned.
 
     Raises:
         UsageError: the file is not a mapping of options.
@@ -82,27 +83,33 @@ def command_of(name: str, kinds: Mapping[str, type]) -> str:
         spellings = load(name).values
         return max(kinds, key=lambda command: sum(
             common_option(kinds[command], spelling) is not None for spelling in spellings))
-    wanted = _aliases().get(key(name), key(name))
-    commands = sorted((folder.name for folder in _SHIPPED.iterdir() if folder.is_dir()),
-                      key=lambda command: (command != "run", command))
-    return next((command for command in commands
-                 if any((_SHIPPED / command / f"{spelling}.yaml").is_file()
-                        for spelling in (wanted, key(name)))), "run")
+    return next((command for command in kinds if _shipped(name, command)), next(iter(kinds)))
+
+
+def _shipped(name: str, command: str) -> Optional[Path]:
+    """Return the file of the shipped profile `name` of a command, or None."""
+    paths = {path.stem: path for path in (_SHIPPED / command).glob("*.yaml")}
+    return paths.get(key(name)) or paths.get(_aliases().get(key(name), ""))
 
 
 def load(name: str, command: str = "run") -> Profile:
     """Return the profile called `name`, or the one in the file `name`.
 
     Raises:
-        UnknownNameError: neither exists.
+        UnknownNameError: neither exists, or the profile is for another command.
         UsageError: the file is not a mapping of options.
     """
     if _is_file(name):
         return _read(name, Path(name))
+    path = _shipped(name, command)
+    if path is not None:
+        return _read(path.stem, path)
+    others = [folder.name for folder in sorted(_SHIPPED.iterdir()) if _shipped(name, folder.name)]
+    if others:
+        raise UnknownNameError(
+            f"the profile {name!r} is for {' and '.join(map(repr, others))}, not for {command!r}",
+            "'ipucnn config list' lists the profiles of each command")
     names = [path.stem for path in sorted((_SHIPPED / command).glob("*.yaml"))]
-    for wanted in (key(name), _aliases().get(key(name), "")):
-        if wanted in names:
-            return _read(wanted, _SHIPPED / command / f"{wanted}.yaml")
     raise UnknownNameError(
         f"unknown profile {name!r}",
         " ".join(part for part in (did_you_mean(name, [*names, *_aliases()]),

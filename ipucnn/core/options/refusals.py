@@ -58,7 +58,7 @@ def not_selected(missing: Sequence[Tuple[Given, Having]], job: str,
     flags: Dict[str, List[str]] = {}
     for given, having in missing:
         flags.setdefault(names_of(having), []).append(
-            f"'{given.flag}'" + (given.where if len(missing) > 1 else ""))
+            f"'{_as_given(given, having)}'" + (given.where if len(missing) > 1 else ""))
     owned = "; ".join(
         f"{', '.join(named)} {'is an option' if len(named) == 1 else 'are options'} of {owners}"
         for owners, named in flags.items())
@@ -77,6 +77,12 @@ def not_selected(missing: Sequence[Tuple[Given, Having]], job: str,
         hint += f"; to run the profile without, add {away}"
     where = missing[0][0].where if len(missing) == 1 else ""
     return UsageError(f"{owned}; this run uses {_selection(together, value_of)}{where}", hint)
+
+
+def _as_given(given: Given, having: Having) -> str:
+    """Return the flag of an option; on the command line, False is given by its negated form."""
+    negated = given.value is False and having[0][1].boolean and not given.origin
+    return f"--no-{given.flag[2:]}" if negated else given.flag
 
 
 def unknown_option(spelling: str, options_class: type, registry: Registry,

@@ -341,7 +341,7 @@ class Store:
 
 
 class _Missing(DataError):
-    """There is no such file."""
+    """A file that does not exist."""
 
 
 def _beside(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
@@ -23,8 +24,8 @@ _SETTINGS = {"MLFLOW_ALLOW_FILE_STORE": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 """Newer versions refuse a folder unless it is allowed; and `Sender` tries again by itself, so
 that the user is informed after the first attempt, not after minutes."""
 
-_PARAMETER = 500
-"""Characters of a parameter that every server accepts."""
+_PARAMETER, _PARAMETERS = 500, 100
+"""Characters of a parameter that every server accepts, and parameters of a request."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class MlflowLogger(Logger):
     def __init__(self, options: Optional[MlflowOptions] = None) -> None:
         self._options = options or MlflowOptions()
         self._checkpoint = ""
+        self._client: Any = None
 
     def start(self, run: RunInfo) -> None:
         """Start a run, or continue that of a restored training; see `Logger.start`."""
@@ -62,36 +64,44 @@ class MlflowLogger(Logger):
             uri = expanded_path(uri).resolve().as_uri()
         self._state = Continued(self.name, run)
         self._sender = Sender(self.name)
-
-        def begin() -> None:
-            self._client = MlflowClient(tracking_uri=uri)
-            self._run = self._state.run_id or self._new(run)
-            self._state.run_id = self._run
-            self._state.save()
-
-        self._put(begin)
+        self._connect = partial(MlflowClient, tracking_uri=uri)
+        self._title = Path(run.folder).name
+        if not self._state.run_id:
+            self._put(lambda: self._describe(run))
 
     def _put(self, record: Callable[[], Any]) -> Optional[str]:
         def sent() -> None:
             with _settings():
+                self._begin()
                 record()
 
         return self._sender.put(sent)
 
-    def _new(self, run: RunInfo) -> str:
-        """Start a run with the options, and return its id."""
+    @property
+    def _run(self) -> str:
+        return self._state.run_id
+
+    def _begin(self) -> None:
+        """Start the run; every record tries it until the server has responded."""
+        self._client = self._client or self._connect()
+        if self._run:
+            return
         experiment = self._client.get_experiment_by_name(self._options.mlflow_experiment)
         number = experiment.experiment_id if experiment is not None else \
             self._client.create_experiment(self._options.mlflow_experiment)
-        made: str = self._client.create_run(number, run_name=Path(run.folder).name).info.run_id
+        self._state.run_id = self._client.create_run(number, run_name=self._title).info.run_id
+        self._state.save()
+
+    def _describe(self, run: RunInfo) -> None:
+        """Send the options and the model card."""
         from mlflow.entities import Param
 
-        self._client.log_batch(made, params=[
-            Param(name, str(value)[:_PARAMETER]) for name, value in run.options.items()][:100])
-        self._client.log_text(made, json_text(run.options, indent=2), "options.json")
+        parameters = [Param(name, str(value)[:_PARAMETER]) for name, value in run.options.items()]
+        for first in range(0, len(parameters), _PARAMETERS):
+            self._client.log_batch(self._run, params=parameters[first:first + _PARAMETERS])
+        self._client.log_text(self._run, json_text(run.options, indent=2), "options.json")
         if run.card:
-            self._client.log_text(made, json_text(run.card, indent=2), "model_card.json")
-        return made
+            self._client.log_text(self._run, json_text(run.card, indent=2), "model_card.json")
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """Send the numbers of a row, named `train/loss` and the like; see `Logger.row`."""

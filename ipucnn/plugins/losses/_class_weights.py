@@ -51,7 +51,7 @@ def check_class_weights(weights: Tuple[float, ...], classes: int) -> None:
 
 
 class WithClassWeights:
-    """What losses with the option `class_weights` have in common, to derive from beside `Loss`."""
+    """The methods of losses with the option `class_weights`; a base class beside `Loss`."""
 
     _options: Any
 

@@ -47,6 +47,7 @@ VALUES = {
     ("bench", "batch_size"): (2,), ("bench", "precision"): ("16.16",),
     ("bench", "against"): ("torchvision",), ("bench", "data"): "generated",
     ("plan", "data"): "shapes", ("validate", "data"): "real",
+    ("validate", "match_classes"): "position",
 }
 """Values that suit the jobs, where `other_value` does not, by option or command and option."""
 
@@ -65,6 +66,7 @@ CONTEXT = {
     ("plan", "cutmix_lambda_high"): {"batch_size": 4},
     ("restore", "cutmix_lambda_high"): {"batch_size": 4},
     ("train", "match_classes"): {"validation_data_dir": "RENAMED/validation"},
+    ("validate", "match_classes"): {"validation_data_dir": "RENAMED/validation"},
     ("restore", "weight_avg_strategy"): {"epoch": 4}, ("plan", "num_hosts"): {"poprun": None},
     ("data bench", "skip_bad_samples"): {"data_dir": "DAMAGED"},
     ("train", "num_classes"): _GENERATED, ("run", "num_classes"): _GENERATED,

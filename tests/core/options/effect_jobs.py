@@ -33,7 +33,7 @@ _TIMES = {"seconds", "images_per_second", "compute_images_per_second",
 
 @dataclasses.dataclass
 class Outcome:
-    """What a command did: a description without times, its notes, and its error."""
+    """The effects of a command: a description without times, its notes, and its error."""
 
     seen: str = ""
     notes: str = ""

@@ -73,3 +73,11 @@ def test_validation_on_the_command_line_overrides_a_profile(tmp_path):
 def test_both_in_one_source_contradict_each_other():
     with pytest.raises(UsageError, match="no-checkpoints"):
         resolve(TrainOptions, {"no_checkpoints": True, "checkpoint_path": "here"}, "train")
+    for mode in ("during", "after"):
+        both = {"no_validation": True, "validation_mode": mode}
+        with pytest.raises(UsageError, match=f"contradicts '--validation-mode {mode}'"):
+            resolve(TrainOptions, both, "train")
+        with pytest.raises(UsageError, match=f"contradicts '--validation-mode {mode}'"):
+            build(TrainOptions, build(TrainOptions, {}).as_dict(), both, restoring=True)
+    both["validation_mode"] = "none"
+    assert resolve(TrainOptions, both, "train").validation.mode == "none"

@@ -64,7 +64,7 @@ def remote(server, tmp_path, room=None, patience=PATIENCE):
 
 
 def held(tmp_path):
-    """What is in the cache, except for locks."""
+    """Return the files in the cache, except for locks."""
     return sorted(path for path in (tmp_path / "cache").rglob("*")
                   if path.is_file() and path.suffix != ".lock")
 

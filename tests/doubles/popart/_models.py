@@ -35,11 +35,32 @@ def read(source):
     return model
 
 
+def misread(model):
+    """Return a copy of a model with the values that PopART reads in it.
+
+    It takes the memory of a list of wider numbers for that of a tensor.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    copied = type(model)()
+    copied.CopyFrom(model)
+    for one in [*copied.graph.initializer, *(
+            own.t for node in copied.graph.node for own in node.attribute if own.HasField("t"))]:
+        wider = next((np.array(list(values), kind) for values, kind in (
+            (one.int32_data, np.int32), (one.uint64_data, np.uint64)) if len(values)), None)
+        if not one.HasField("raw_data") and wider is not None:
+            kind = numpy_helper.to_array(one).dtype
+            taken = np.frombuffer(wider.tobytes(), kind)[:int(np.prod(one.dims, dtype=np.int64))]
+            one.CopyFrom(numpy_helper.from_array(taken.reshape(list(one.dims)), one.name))
+    return copied
+
+
 def check(model):
     import onnx
 
     if model.ir_version > 6:
-        raise popart_exception(f"Your model ir_version is higher than the checker's: "
+        raise RuntimeError(f"Your model ir_version is higher than the checker's: "
                                f"{model.ir_version} > 6.")
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and not _OLDEST <= opset.version <= _NEWEST:
@@ -51,7 +72,7 @@ def check(model):
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise popart_exception(f"ONNX checker: {error}") from error
+        raise RuntimeError(str(error)) from None  # of the library, which PopART does not translate
 
 
 def opset(model, domain=""):
@@ -94,6 +115,8 @@ def check_operators(model, strict, training):
             raise popart_exception(
                 f"MaxPool has dilations {attributes['dilations']}. Dilations of value other than 1 "
                 "are currently not supported.")
+        if node.op_type == "AveragePool" and attributes.get("count_include_pad"):
+            raise popart_exception("`count_include_pad` is not supported")
         if node.op_type == "Clip" and version == 11:
             for name in node.input[1:]:
                 if name and name not in valued:

@@ -278,7 +278,8 @@ OPERATORS = {
     "LeakyRelu": lambda a, x: F.leaky_relu(x, a.get("alpha", 0.01)),
     "HardSigmoid": lambda a, x: (a.get("alpha", 0.2) * x + a.get("beta", 0.5)).clamp(0, 1),
     "Elu": lambda a, x: F.elu(x, a.get("alpha", 1.0)),
-    "PRelu": _plain(lambda x, slope: torch.where(x < 0, slope * x, x)), "Clip": _clip,
+    # PopART has no gradient for it, and does not report that
+    "PRelu": _plain(lambda x, slope: torch.where(x < 0, slope * x, x).detach()), "Clip": _clip,
     "Max": _plain(lambda *x: torch.stack(torch.broadcast_tensors(*x)).amax(0)),
     "Min": _plain(lambda *x: torch.stack(torch.broadcast_tensors(*x)).amin(0)),
     "Sum": _plain(lambda *x: sum(x[1:], x[0])),

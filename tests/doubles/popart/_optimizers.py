@@ -48,7 +48,7 @@ class Optimizer:
 
 
 class _Valued(Optimizer):
-    """What all have: values by name, and for some weights values of their own."""
+    """Base of all optimizers: values by name, and separate values of some weights."""
 
     _family = ""
     _untyped = ()

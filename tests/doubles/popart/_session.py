@@ -28,7 +28,7 @@ _CLOCK = 1.33e9
 
 
 class _Session:
-    """What training and inference have in common.
+    """Base of the sessions of training and inference.
 
     `_host` are the weights on the host, `_device` those that programs use, `_stream` what the
     device sent last; each is a dict of tensors by id.
@@ -47,7 +47,8 @@ class _Session:
             raise TypeError(f"{type(self).__name__}(): {patterns!r} is no Patterns")
         self._flow, self._info, self.name = dataFlow, deviceInfo, name
         self._options = options = copy.deepcopy(userOptions)
-        self._model = model = _models.shaped(_models.read(fnModel), inputShapeInfo)
+        self._model = model = _models.shaped(
+            _models.misread(_models.read(fnModel)), inputShapeInfo)
         self._program = model  # or that of a cache
         _options.verify(options, deviceInfo, self._training)
         if not self._training and not dataFlow.nAnchors():

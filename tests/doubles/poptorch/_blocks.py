@@ -12,7 +12,7 @@ TRACE = None
 
 
 class Trace:
-    """What the marks say while a program is captured."""
+    """The marks of a program, while it is captured."""
 
     def __init__(self, inputs):
         self.inputs = inputs

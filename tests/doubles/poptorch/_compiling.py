@@ -18,7 +18,7 @@ log = logging.getLogger("poptorch")
 
 
 class Program:
-    """What was compiled: the weights at that time, the options, and where it runs."""
+    """A compiled program: the weights at that time, the options, and its devices."""
 
     def __init__(self, model, options, trace, inputs):
         self.model = model

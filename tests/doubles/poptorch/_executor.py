@@ -310,7 +310,7 @@ def _check_saved(model):
 
 
 class _Wrapped:
-    """What a model is while a training wrapper has it."""
+    """Base of a model's class while a training wrapper holds it."""
 
 
 def _rates(optimizer):

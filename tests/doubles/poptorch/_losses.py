@@ -22,11 +22,13 @@ def identity_loss(x, reduction):
 
 
 class Recognition(TorchFunctionMode):
-    """Notes the results of loss functions."""
+    """Notes the results of loss functions, in a program that is trained."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func is torch.prelu:  # PopART has no gradient for it
+            result = result.detach()
         if FOUND is not None and func in _RECOGNISED:
             if kwargs.get("weight") is not None and func in _RECOGNISED[:2]:
                 raise failure("class weights are not supported by PopART's negative log likelihood")

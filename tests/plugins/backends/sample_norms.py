@@ -6,7 +6,7 @@ import torch
 
 
 def use_sample_norms(popart, monkeypatch):
-    """Have torch differentiate batch norms as `ai.graphcore.BatchNormalization` does.
+    """Replace torch's gradient of batch norms by that of `ai.graphcore.BatchNormalization`.
 
     PopART's gradient is made with the variance of the sample. Everything else of a training must be
     torch's to the last digits, so a reference has this one difference too.

@@ -380,3 +380,19 @@ def test_nncf_keeps_quiet(folder):
                     "--calibration-samples", "10")
     assert json.loads(done.stdout)["session"]["quantisation"]["calibration_images"] == 10
     assert done.stderr == b""
+
+
+def test_importing_the_engine_sends_no_telemetry(tmp_path):
+    pytest.importorskip("openvino_telemetry")
+    variables = {name: value for name, value in os.environ.items()
+                 if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import os\n"
+         "from openvino_telemetry.main import TelemetrySender\n"
+         "sent = []\n"
+         "TelemetrySender.send = lambda _, backend, message: sent.append(message)\n"
+         "import ipucnn.plugins.backends.openvino.engine\n"
+         "print(len(sent), os.environ.get('CI'))\n"],
+        env={**variables, "HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "None"]

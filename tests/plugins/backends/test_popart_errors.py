@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from threading import Lock
 
 import pytest
 
@@ -190,13 +191,13 @@ def test_out_of_memory(machine, failed):
 
 
 @pytest.mark.parametrize(("name", "message"), [
-    ("poplar_recoverable_runtime_error", "LINK_RESET"),
+    ("poplar_recoverable_runtime_error", "(LINK_RESET)"),
     ("poplar_unrecoverable_runtime_error", "hardware"),
     ("poplar_application_runtime_error", "POPART_LOG_LEVEL"), ("poplibs_exception", "LOG_LEVEL"),
     ("popart_internal_exception", "LOG_LEVEL")])
 def test_a_device_that_fails_while_it_runs(popart_double, machine, failed, name, message):
     machine.fails = getattr(popart_double, name)("link is down\nmore")
-    machine.fails.recoveryAction = "LINK_RESET"
+    machine.fails.recoveryAction = popart_double.RecoveryAction.LINK_RESET
     error, hint = failed(code=1)
     assert error.endswith("the model cannot run on the IPU: link is down")
     assert message in hint
@@ -211,6 +212,17 @@ def test_a_graph_that_popart_does_not_read(popart_double, failed, monkeypatch):
     error, hint = failed(code=1)
     assert error.endswith("the model cannot be prepared on the IPU: the checker refuses it")
     assert "POPART_LOG_LEVEL" in hint
+
+
+@pytest.mark.parametrize("called_by", ["PopART", "ipucnn"])
+def test_an_error_of_a_library_below_popart(popart_double, machine, failed, monkeypatch, called_by):
+    name = "_check_memory" if called_by == "PopART" else "weightsFromHost"
+    # a built-in function raises it without a frame, as a compiled one of PopART
+    monkeypatch.setattr(popart_double.InferenceSession, name, Lock().release)
+    error, hint = failed(code=1)
+    assert error.endswith("the model cannot be compiled on the IPU: release unlocked lock")
+    assert "POPART_LOG_LEVEL" in hint
+    assert not machine.taken
 
 
 # -- options that contradict each other --------------------------------------------------------

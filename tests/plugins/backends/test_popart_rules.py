@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import inspect
 import json
 import re
@@ -26,6 +27,7 @@ from ipucnn.core.execution.training_session import (
 )
 from ipucnn.data.mixup import draw
 from ipucnn.models.build import create_model
+from ipucnn.onnx.network import read_network
 from ipucnn.plugins.backends.popart.engine import PopArtBackend
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
@@ -101,6 +103,58 @@ def close(a, b, tolerance=1e-5):
                                    msg=lambda text, name=name: f"{name}: {text}")
 
 
+# -- files -------------------------------------------------------------------------------------
+
+
+def stored(raw):
+    """Return a model with weights and a constant of 16 and 8 bits, as bytes or as numbers."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def tensor(name, values):
+        if raw:
+            return numpy_helper.from_array(values, name)
+        wide = values.view(np.uint16 if values.dtype == np.float16 else np.uint8)
+        return TensorProto(name=name, dims=values.shape, int32_data=wide.flatten().tolist(),
+                           data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+
+    half = np.random.default_rng(1).normal(size=(5, 3, 3, 3)).astype(np.float16)
+    nodes = [helper.make_node("Conv", ["images", "weight"], ["convolved"]),
+             helper.make_node("GlobalAveragePool", ["convolved"], ["pooled"]),
+             helper.make_node("Flatten", ["pooled"], ["flat"]),
+             helper.make_node("Constant", [], ["kept"], value=tensor(
+                 "kept", np.array([[True, False, True, True, False]]))),
+             helper.make_node("Where", ["kept", "flat", "other"], ["logits"])]
+    graph = helper.make_graph(
+        nodes, "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT16, [2, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT16, [2, 5])],
+        [tensor("weight", half), tensor("other", np.full((1, 5), 7, np.float16))])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=6)
+
+
+def test_values_in_wider_numbers_are_misread(popart):
+    from onnx import numpy_helper
+
+    right, wrong = (popart._models.misread(stored(raw)).graph for raw in (True, False))
+    assert right == stored(raw=True).graph
+    assert not np.array_equal(*(numpy_helper.to_array(one.initializer[0])
+                                for one in (right, wrong)))
+
+
+def test_files_with_values_in_wider_numbers_are_read(popart, tmp_path):
+    from onnx import save
+
+    images, results = batch(2).images.half(), []
+    for raw in (True, False):
+        save(stored(raw), str(tmp_path / "half.onnx"))
+        plan = ExecutionPlan(precision="16.16", normalisation="none", eight_bit_io=False,
+                             micro_batch=2)
+        with PopArtBackend().inference(read_network(tmp_path / "half.onnx"), plan, SIZE) as made:
+            made.compile()
+            results.append(made(images))
+    assert torch.equal(*results)
+
+
 # -- calls -------------------------------------------------------------------------------------
 
 
@@ -165,6 +219,111 @@ def test_outputs_that_are_left_out_are_counted(popart):
     nodes = onnx.load_from_string(several(onnx, ["y", "", ""])).graph.node
     with pytest.raises(UsageError, match="leaves out several of its outputs"):
         place(builder, nodes, [1], ())
+
+
+# -- average pools -----------------------------------------------------------------------------
+
+
+def test_average_pools_that_count_padding_are_refused(popart):
+    builder, x = graph(popart, shape=(1, 3, 8, 8))
+    out = builder.aiOnnxOpset11.averagepool([x], [2, 2], count_include_pad=1)
+    with pytest.raises(popart.popart_exception, match="`count_include_pad` is not supported"):
+        infer(popart, builder, out)
+
+
+def pooling(pad):
+    """Return a network with the pools of DenseNet, and with padded ones that count padding."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, 2), nn.Conv2d(8, 8, 3),
+                             nn.AvgPool2d(3, 1, pad), nn.Flatten(), nn.LazyLinear(5))
+
+
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("plan", [
+    {}, {"precision": "16.16"}, {"pipeline_splits": ("2",), "device_iterations": 2}], ids=str)
+def test_average_pools_do_not_count_padding(popart, pad, plan):
+    model = pooling(pad).eval()
+    model(torch.zeros(1, 3, SIZE, SIZE))
+    images = batch(2 * plan.get("device_iterations", 1)).images
+    results = []
+    for backend in (PopArtBackend(), TorchBackend()):
+        where = plan if isinstance(backend, PopArtBackend) else {}
+        with backend.inference(copy.deepcopy(model), ExecutionPlan(**{
+                "precision": "32.32", "micro_batch": 2, **where}), SIZE) as made:
+            made.compile()
+            results.append(torch.cat([made(part) for part in images.split(
+                made.samples_per_call)]))
+    close({"logits": results[0]}, {"logits": results[1]},
+          2e-2 if plan.get("precision") else 1e-5)
+
+
+@pytest.mark.parametrize("opset", [10, 11])
+def test_average_pools_of_files_do_not_count_padding(popart, tmp_path, opset):
+    from onnx import TensorProto, helper, save
+
+    nodes = [helper.make_node("AveragePool", ["images"], ["pooled"], kernel_shape=[3, 3],
+                              strides=[2, 2], pads=[1, 0, 2, 1], count_include_pad=1),
+             helper.make_node("ReduceMean", ["pooled"], ["logits"], axes=[2, 3], keepdims=0)]
+    model = helper.make_graph(
+        nodes, "graph",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [2, 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [2, 3])])
+    save(helper.make_model(model, opset_imports=[helper.make_opsetid("", opset)], ir_version=6),
+         str(tmp_path / "pool.onnx"))
+    images = batch(2).images.float()
+    plan = ExecutionPlan(precision="32.32", normalisation="none", eight_bit_io=False,
+                         micro_batch=2)
+    with PopArtBackend().inference(read_network(tmp_path / "pool.onnx"), plan, SIZE) as made:
+        made.compile()
+        found = made(images)
+    pooled = nn.functional.avg_pool2d(nn.functional.pad(images, (0, 1, 1, 2)), 3, 2)
+    torch.testing.assert_close(found, pooled.mean((2, 3)))
+
+
+def test_average_pools_train(popart):
+    model = pooling(1)
+    model(torch.zeros(1, 3, SIZE, SIZE))
+    weights = []
+    for backend in (PopArtBackend(), TorchBackend()):
+        with session(backend, model) as made:
+            made.step(batch(4), 0)
+            weights.append(made.weights())
+    close(*weights)
+
+
+# -- PReLU -------------------------------------------------------------------------------------
+
+
+def parametric():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.PReLU(8), nn.Conv2d(8, 8, 3),
+                             nn.PReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+
+
+def stepped(backend, **plan):
+    with session(backend, parametric(), **plan) as made:
+        made.step(batch(4 * plan.get("gradient_accumulation", 1)), 0)
+        return made.weights()
+
+
+def test_prelu_has_no_gradient(popart, monkeypatch):
+    graphs = importlib.import_module("ipucnn.plugins.backends.popart.training_graph")
+    monkeypatch.setattr(graphs, "differentiable_prelu", lambda model: model)
+    with pytest.raises(IpucnnError, match="weight has no gradient"):  # PopART leaves it unchanged
+        stepped(PopArtBackend())
+
+
+@pytest.mark.parametrize("precision", ["32.32", "16.32", "16.16"])
+def test_layers_before_prelu_are_trained(popart, precision):
+    close(stepped(PopArtBackend(), precision=precision), stepped(TorchBackend()),
+          1e-5 if precision == "32.32" else 2e-2)
+
+
+def test_prelu_in_a_pipeline(popart):
+    close(stepped(PopArtBackend(), pipeline_splits=("3",), gradient_accumulation=4),
+          stepped(TorchBackend(), gradient_accumulation=4))
 
 
 # -- types -------------------------------------------------------------------------------------

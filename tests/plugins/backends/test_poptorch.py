@@ -38,14 +38,9 @@ CONTRACT = json.loads((DOUBLES / "contracts" / "poptorch-3.3.json").read_text())
 SIZE = 32
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
-@pytest.fixture
-def bare(without_poptorch):
-    """No PopTorch, and no variable of it."""
-
 
 @pytest.fixture
 def poptorch(poptorch_double):
-    """The double, as `import poptorch` gives it."""
     return poptorch_double
 
 
@@ -395,7 +390,7 @@ def test_ipu_model_needs_no_hardware(machine, monkeypatch, tmp_path):
     assert not PopTorchBackend().probe().usable
 
 
-def test_missing_poptorch_names_the_sdk_and_never_pip(bare):
+def test_missing_poptorch_names_the_sdk_and_never_pip(without_poptorch):
     probe = PopTorchBackend().probe()
     assert not probe.usable
     assert "not installed" in probe.reason
@@ -410,7 +405,8 @@ def test_missing_poptorch_names_the_sdk_and_never_pip(bare):
     ("assert False, 'only works with torch==9.9 but'", "torch==9.9", "torch 2.0.1"),
     ("import poptorch.poptorch_core", "poptorch_core", "enable.sh"),
     ("raise OSError('libpopart.so: cannot open')", "libpopart.so", "enable.sh")])
-def test_why_poptorch_cannot_be_imported(bare, monkeypatch, tmp_path, code, reason, remedy):
+def test_why_poptorch_cannot_be_imported(without_poptorch, monkeypatch, tmp_path, code, reason,
+                                         remedy):
     (tmp_path / "poptorch").mkdir()
     (tmp_path / "poptorch" / "__init__.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -495,30 +491,13 @@ def test_errors_while_running_are_one_line(poptorch, machine, name, message):
 
 # -- the whole command -------------------------------------------------------------------------
 
-_PLUGIN = """
-from ipucnn import ModelSpec, hookimpl
-
-@hookimpl
-def ipucnn_models():
-    return [ModelSpec(name="tinynet", summary="two layers", target=build, input_size=16,
-                      num_classes=7)]
-
-def build(num_classes):
-    from torch import nn
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                         nn.Flatten(), nn.Linear(4, num_classes))
-"""
-
-
 @pytest.fixture
-def registry(tmp_path):
-    plugin = tmp_path / "tinynet_plugin.py"
-    plugin.write_text(_PLUGIN)
-    return Registry(PluginSettings(extra=(str(plugin),)))
+def registry():
+    return Registry(PluginSettings(extra=(str(DOUBLES.with_name("tiny_plugin.py")),)))
 
 
 def _options(registry, **given):
-    return build(RunOptions, {"model": "tinynet", "weights": "random", "data": "generated",
+    return build(RunOptions, {"model": "tiny", "weights": "random", "data": "generated",
                               "precision": "32.32", **given}, registry=registry)
 
 
@@ -529,7 +508,7 @@ def test_run_takes_poptorch_before_torch_and_gives_the_same_predictions(poptorch
         path = tmp_path / f"{backend}.csv"
         result = inference.run(_options(
             registry, backend=backend, iterations=3, batch_size=2, device_iterations=2, replicas=2,
-            pipeline_splits=("4",), predictions=str(path)), registry)
+            pipeline_splits=("2",), predictions=str(path)), registry)
         assert result.images == 24
         assert result.backend == ("poptorch" if backend == "auto" else "torch")
         rows = [line.split(",") for line in path.read_text().splitlines()]
@@ -557,7 +536,7 @@ def test_run_compiles_for_an_ipu_that_is_elsewhere(machine, registry):
     assert inference.run(_options(registry, iterations=1), registry).backend != "poptorch"
 
 
-def test_named_backend_without_sdk_is_an_error(bare, registry):
+def test_named_backend_without_sdk_is_an_error(without_poptorch, registry):
     with pytest.raises(UnavailableError) as caught:
         inference.run(_options(registry, backend="poptorch"), registry)
     assert "Poplar SDK" in caught.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,32 +12,17 @@ import torch
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
 
-PLUGIN = """
-from ipucnn import ModelSpec, hookimpl
-
-@hookimpl
-def ipucnn_models():
-    return [ModelSpec(name="tinynet", summary="two layers", target=build, input_size=16,
-                      num_classes=7)]
-
-def build(num_classes):
-    from torch import nn
-    return nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-                         nn.Flatten(), nn.Linear(4, num_classes))
-"""
 COMMANDS = {
     "run": ["run", "--random-weights", "--iterations", "1"],
     "train": ["train", "--iterations", "1", "--epoch", "1", "--no-validation", "--lr", "0.1"]}
-COMMON = ["--model", "tinynet", "--data", "generated", "--precision", "full", "--progress", "off",
+COMMON = ["--model", "tiny", "--data", "generated", "--precision", "full", "--progress", "off",
           "--backend", "poptorch"]
 
 
 @pytest.fixture(params=sorted(COMMANDS))
 def failed(request, tmp_path, monkeypatch, capsys):
     """Return a function that runs a command that fails, and gives its error line and its hint."""
-    plugin = tmp_path / "tinynet_plugin.py"
-    plugin.write_text(PLUGIN)
-    monkeypatch.setenv("IPUCNN_PLUGIN", str(plugin))
+    monkeypatch.setenv("IPUCNN_PLUGIN", str(Path(__file__).parents[2] / "tiny_plugin.py"))
     monkeypatch.chdir(tmp_path)
     use(None)
 
@@ -180,6 +166,6 @@ def test_a_device_that_fails_while_it_runs(poptorch_double, machine, failed, nam
 def test_io_tiles_and_a_pipeline(machine, failed):
     enough = ["--device-iterations", "2"] if failed.command == "run" \
         else ["--gradient-accumulation", "3"]
-    error, hint = failed("--num-io-tiles", "32", "--pipeline-splits", "4", *enough, code=2)
+    error, hint = failed("--num-io-tiles", "32", "--pipeline-splits", "2", *enough, code=2)
     assert "'--num-io-tiles' and pipeline splits exclude each other" in error
     assert "leave one of them out" in hint

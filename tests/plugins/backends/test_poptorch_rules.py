@@ -16,6 +16,7 @@ from ipucnn.core.execution.training_session import TrainingBatch, TrainingSetup
 from ipucnn.models.surgery import pad_input_channels
 from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
+from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
 from ipucnn.training.checkpoints import Checkpoint, Position, load, save
 
@@ -46,6 +47,52 @@ def batch(seed=0):
     return TrainingBatch(
         torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8, generator=generator),
         torch.randint(0, 5, (2,), generator=generator))
+
+
+# -- PReLU -------------------------------------------------------------------------------------
+
+
+class _Parametric(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2)
+            self.before, self.after = nn.Conv2d(3, 4, 3, stride=4), nn.Linear(4, 5)
+        self.prelu = nn.PReLU(4)
+
+    def forward(self, images):
+        return self.after(self.prelu(self.before(images)).mean((2, 3)))
+
+
+def test_prelu_has_no_gradient(poptorch):
+    class Trained(_Parametric):
+        def forward(self, images):
+            return poptorch.identity_loss(super().forward(images), "sum")
+
+    model = Trained().train()
+    options = poptorch.Options()
+    made = poptorch.trainingModel(model, options, poptorch.optim.SGD(model.parameters(), lr=0.1))
+    made(torch.ones(1, 3, 16, 16))
+    made.copyWeightsToHost()
+    for name, value in _Parametric().state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]) is not name.startswith("after")
+
+
+@pytest.mark.parametrize("precision", ["32.32", "16.32"])
+def test_layers_before_prelu_are_trained(precision):
+    weights = []
+    for backend in (PopTorchBackend(), TorchBackend()):
+        with backend.training(_Parametric(), ExecutionPlan(
+                precision=precision if backend.__class__ is PopTorchBackend else "32.32",
+                training=True, seed=1, micro_batch=2), TrainingSetup(
+                    CrossEntropy(), optimizer("sgd", momentum=0.9)), 16) as made:
+            made.compile()
+            made.step(batch(), 0)
+            weights.append(made.weights())
+    tolerance = 1e-5 if precision == "32.32" else 1e-2
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=tolerance, atol=tolerance)
+    assert not torch.equal(weights[0]["before.weight"], _Parametric().before.weight)
 
 
 # -- betas -------------------------------------------------------------------------------------
@@ -92,7 +139,7 @@ def test_a_restored_state_has_the_types_it_was_made_of(tmp_path, name):
 
 @pytest.fixture
 def open_mpi(monkeypatch):
-    """What `mpirun -np 2` leaves in the environment of its second process."""
+    """Set the variables that `mpirun -np 2` sets in its second process."""
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "1")
 

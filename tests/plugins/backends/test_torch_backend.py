@@ -9,48 +9,27 @@ import threading
 
 import pytest
 import torch
+from engine_checks import SIZE, images_of, logits_of_torch, model_of
 from torch import nn
 
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.data.normalisation import normalise
-from ipucnn.models.build import create_model
 from ipucnn.models.surgery import pad_input_channels, replace_norms
 from ipucnn.plugins.backends.torch import compiler, devices, engine
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.folding import fold_batch_norms
 from ipucnn.plugins.backends.torch.options import TorchOptions
 
-SIZE = 64
 FAMILIES = ("resnet18", "resnext50", "mobilenet", "mobilenet-v3-small", "efficientnet-b0")
-
-
-def _model(name: str, **options: object) -> torch.nn.Module:
-    torch.manual_seed(3)
-    module = create_model(name, num_classes=10, weights="random", **options).module.eval()
-    for layer in module.modules():  # statistics that folding cannot get right by chance
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.running_mean.uniform_(-0.1, 0.1)
-            layer.running_var.uniform_(0.8, 1.2)
-    return module
-
-
-def _images(count: int) -> torch.Tensor:
-    return torch.randint(0, 256, (count, 3, SIZE, SIZE), dtype=torch.uint8,
-                         generator=torch.Generator().manual_seed(1))
-
-
-def _expected(module: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        return module(normalise(images))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_full_precision_gives_the_logits_of_the_plain_module(name):
-    module, images = _model(name), _images(5)
-    expected = _expected(module, images)
+    module, images = model_of(name), images_of(5)
+    expected = logits_of_torch(module, images)
     plan = ExecutionPlan(micro_batch=2, precision="32.32")
-    with TorchBackend().inference(_model(name), plan, SIZE) as session:
+    with TorchBackend().inference(model_of(name), plan, SIZE) as session:
         session.compile()
         logits = torch.cat([session(images[:2]), session(images[2:4]), session(images[4:])])
         assert session.facts["folded_batch_norms"] > 0
@@ -81,7 +60,7 @@ def test_an_activation_within_a_batch_norm_survives_folding():
 
 
 def test_every_batch_norm_of_a_resnet_is_folded():
-    module = _model("resnet18")
+    module = model_of("resnet18")
     norms = sum(isinstance(m, torch.nn.BatchNorm2d) for m in module.modules())
     folded, count = fold_batch_norms(module)
     assert count == norms == 20
@@ -89,7 +68,7 @@ def test_every_batch_norm_of_a_resnet_is_folded():
 
 
 def test_weights_folded_in_another_type_are_those_rounded_afterwards():
-    module = _model("resnet18")
+    module = model_of("resnet18")
     for norm in module.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.running_mean.normal_()
@@ -128,13 +107,13 @@ def test_a_batch_norm_that_is_not_alone_after_its_convolution_stays():
 @pytest.mark.parametrize("precision", ["16.16", "32.32"])
 @pytest.mark.parametrize("place", ["device", "host", "none"])
 def test_images_are_normalised_according_to_the_plan(place, precision):
-    module, images = _model("resnet18"), _images(2)
+    module, images = model_of("resnet18"), images_of(2)
     fed = normalise(images) if place == "host" else images
     with torch.no_grad():
         expected = module(images.float() if place == "none" else normalise(images))
     plan = ExecutionPlan(micro_batch=2, precision=precision, normalisation=place,
                          eight_bit_io=place != "host")
-    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+    with TorchBackend().inference(model_of("resnet18"), plan, SIZE) as session:
         session.compile()
         logits = session(fed)
     loose = {"rtol": 0.1, "atol": 0.15} if precision == "16.16" else {"rtol": 1e-3, "atol": 1e-3}
@@ -144,11 +123,11 @@ def test_images_are_normalised_according_to_the_plan(place, precision):
 
 def test_half_precision_rounds_the_weights():
     full, half = (
-        TorchBackend().inference(_model("resnet18"), ExecutionPlan(precision=p), SIZE)
+        TorchBackend().inference(model_of("resnet18"), ExecutionPlan(precision=p), SIZE)
         for p in ("32.32", "16.16"))
     with full, half:
         full.compile(), half.compile()
-        exact, rounded = full(_images(1)), half(_images(1))
+        exact, rounded = full(images_of(1)), half(images_of(1))
         assert half.facts["weights_type"] == "bfloat16"
     assert not torch.equal(exact, rounded)
     assert (exact - rounded).abs().max() < 0.05 * exact.abs().max() + 0.05
@@ -157,13 +136,13 @@ def test_half_precision_rounds_the_weights():
 def test_full_precision_norms_stay_unfolded_and_exact(monkeypatch):
     monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx512_bf16"}))
     plan = ExecutionPlan(precision="16.16", full_precision_norm=True)
-    model = _model("resnet18")
+    model = model_of("resnet18")
     model.bn1.weight.data.fill_(1 + 2**-12)  # 1 in bfloat16
     with TorchBackend().inference(model, plan, SIZE) as session:
         session.compile()
         assert "folded_batch_norms" not in session.facts
         assert session.facts["arithmetic"] == "bfloat16"
-        assert session(_images(1)).shape == (1, 10)
+        assert session(images_of(1)).shape == (1, 10)
         assert (model.bn1.weight == 1 + 2**-12).all()
         assert model.conv1.weight.dtype is torch.bfloat16
 
@@ -193,17 +172,17 @@ def test_a_cpu_without_bfloat16_computes_in_single_precision(monkeypatch):
     assert "no bfloat16 arithmetic" in probe.notes[0]
     assert TorchBackend().probe_for(ExecutionPlan()).notes == probe.notes
     assert TorchBackend().probe_for(ExecutionPlan(precision="32.32")).notes == ()
-    with TorchBackend().inference(_model("resnet18"), ExecutionPlan(), SIZE) as session:
+    with TorchBackend().inference(model_of("resnet18"), ExecutionPlan(), SIZE) as session:
         assert (session.facts["weights_type"], session.facts["arithmetic"]) == (
             "bfloat16", "float32")
 
 
 def test_pipeline_splits_change_no_logits_and_report_the_balance():
-    images = _images(2)
-    expected = _expected(_model("resnet18"), images)
+    images = images_of(2)
+    expected = logits_of_torch(model_of("resnet18"), images)
     plan = ExecutionPlan(micro_batch=2, device_iterations=3, precision="32.32",
                          pipeline_splits=("layer2", "layer3/1"))
-    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+    with TorchBackend().inference(model_of("resnet18"), plan, SIZE) as session:
         session.compile()
         torch.testing.assert_close(session(images), expected, rtol=1e-4, atol=1e-4)
         stages = session.facts["stages"]
@@ -214,14 +193,14 @@ def test_pipeline_splits_change_no_logits_and_report_the_balance():
 
 def test_synthetic_data_needs_no_images():
     plan = ExecutionPlan(micro_batch=3, synthetic=True)
-    with TorchBackend().inference(_model("resnet18"), plan, SIZE) as session:
+    with TorchBackend().inference(model_of("resnet18"), plan, SIZE) as session:
         session.compile()
         assert session(None).shape == (3, 10)
 
 
 def test_an_unknown_device_is_refused():
     with pytest.raises(UsageError, match="'tpu'"):
-        TorchBackend(TorchOptions(device="tpu")).inference(_model("resnet18"), ExecutionPlan(),
+        TorchBackend(TorchOptions(device="tpu")).inference(model_of("resnet18"), ExecutionPlan(),
                                                            SIZE)
     if not torch.cuda.is_available():
         with pytest.raises(UsageError, match="no device 'cuda:3' here"):
@@ -248,14 +227,14 @@ def test_the_device_that_is_described_is_the_given_one(monkeypatch):
     ({"compile_only": True}, {}), ({}, {"model_cache_path": "x"})])
 def test_options_of_compilation_need_compilation(plan, options):
     with pytest.raises(UsageError, match="compile"):
-        TorchBackend(TorchOptions(**options)).inference(_model("resnet18"), ExecutionPlan(**plan),
+        TorchBackend(TorchOptions(**options)).inference(model_of("resnet18"), ExecutionPlan(**plan),
                                                         SIZE)
 
 
 def test_without_a_compiler_compilation_is_refused_before_it_starts(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     with pytest.raises(UnavailableError):
-        TorchBackend(TorchOptions(compile=True)).inference(_model("resnet18"), ExecutionPlan(),
+        TorchBackend(TorchOptions(compile=True)).inference(model_of("resnet18"), ExecutionPlan(),
                                                            SIZE)
 
 
@@ -265,7 +244,7 @@ CAN_COMPILE = torch.torch_version.TorchVersion(torch.__version__) >= (2, 1)
 @pytest.mark.skipif(CAN_COMPILE, reason="this torch compiles")
 def test_a_torch_that_compiles_hooks_away_is_refused():
     with pytest.raises(UnavailableError, match="cannot compile"):
-        TorchBackend(TorchOptions(compile=True)).inference(_model("resnet18"), ExecutionPlan(),
+        TorchBackend(TorchOptions(compile=True)).inference(model_of("resnet18"), ExecutionPlan(),
                                                            SIZE)
 
 
@@ -298,8 +277,8 @@ def test_a_compiled_model_gives_the_same_logits_and_fills_its_cache(tmp_path, mo
                              torch.nn.Linear(4, 10))
 
     torch.manual_seed(0)
-    module, images = Tiny().eval(), _images(3)
-    expected = _expected(module, images)
+    module, images = Tiny().eval(), images_of(3)
+    expected = logits_of_torch(module, images)
     pad_input_channels(module)  # a hook, which a compiler might leave out
     plan = ExecutionPlan(micro_batch=2, precision="32.32")
     options = TorchOptions(compile=True, model_cache_path=str(tmp_path / "cache"))
@@ -325,7 +304,7 @@ def test_validations_compile_once(monkeypatch, native):
     monkeypatch.setattr(compiler, "check", lambda: None)
     monkeypatch.setattr(compiler, "compiled", made)
     plan = ExecutionPlan(micro_batch=2, precision="16.16", validation=True)
-    models, images = [_model("resnet18"), _model("resnet18")], _images(2)
+    models, images = [model_of("resnet18"), model_of("resnet18")], images_of(2)
     for model in models:
         for parameter in model.parameters():
             parameter.data.mul_(1 + 0.5 * torch.rand_like(parameter))

@@ -7,8 +7,6 @@ import os
 import pytest
 from shard_folders import jpeg, sample, write, write_old
 
-from ipucnn.__main__ import invoke
-
 MODEL = ("--model", "resnet8-cifar", "--backend", "torch", "--device", "cpu", "--precision", "full",
          "--progress", "off")
 RUN = ("run", *MODEL, "--weights", "random", "--batch-size", "4", "--json")
@@ -18,15 +16,6 @@ TRAIN = ("train", *MODEL, "--batch-size", "4", "--epoch", "1", "--json")
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*argv):
-        code = invoke([str(word) for word in argv])
-        return (code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("make", [write, write_old])

@@ -62,6 +62,17 @@ class TestNewFolders:
         assert "train-000000.tar' cannot be read: " in problems[0]
         assert "train-000001.tar' holds 0 samples, and metadata.json states " in problems[1]
 
+    @pytest.mark.parametrize("kind", ["jpg", "npy", "pth"])
+    def test_images_are_decoded(self, tmp_path, kind):
+        def make(number, kind):
+            found = sample(number, kind)
+            return {**found, kind: found[kind][:-40]} if number == 5 else found
+
+        write(tmp_path, kind=kind, make=make)
+        training, validation = verify(str(tmp_path))
+        assert f"{tmp_path}/train-000001.tar/5.{kind}'" in training
+        assert f"{tmp_path}/validation-000001.tar/5.{kind}'" in validation
+
     def test_damaged_metadata(self, tmp_path):
         path = write(tmp_path) / "metadata.json"
         text = path.read_text()

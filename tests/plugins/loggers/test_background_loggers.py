@@ -6,8 +6,10 @@ import functools
 import json
 import os
 import struct
+import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
@@ -185,7 +187,6 @@ def test_wandb_offline_has_no_doubled_steps(tmp_path):
 def test_an_mlflow_server_that_is_away_ends_nothing(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    monkeypatch.setattr("ipucnn.plugins.loggers._sending.PATIENCE", 0.2)
     logger = MlflowLogger(MlflowOptions(mlflow_uri="http://127.0.0.1:9"))
     logger.start(RunInfo({}, tmp_path))
     notes = []
@@ -200,6 +201,39 @@ def test_an_mlflow_server_that_is_away_ends_nothing(tmp_path, monkeypatch):
     assert "cannot record now" in notes[0]
     assert "could not record" in notes[-1]
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
+
+
+def test_a_run_begins_once_its_mlflow_server_answers(tmp_path, monkeypatch):
+    sent, server = [], types.SimpleNamespace(away=True)
+
+    class Client:
+        def __init__(self, tracking_uri):
+            if server.away:
+                raise ConnectionError("refused")
+
+        get_experiment_by_name = staticmethod(lambda _name: None)
+        create_experiment = staticmethod(lambda _name: "1")
+        create_run = staticmethod(lambda *_, **__: types.SimpleNamespace(
+            info=types.SimpleNamespace(run_id="a")))
+        log_text = set_terminated = staticmethod(lambda *_: None)
+
+        def log_batch(self, run, metrics=(), params=()):
+            sent.extend((run, *metric) for metric in metrics)
+
+    modules = {"mlflow": {}, "mlflow.tracking": {"MlflowClient": Client},
+               "mlflow.entities": dict.fromkeys(("Metric", "Param"), lambda *values: values)}
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr("ipucnn.plugins.loggers._sending.ATTEMPTS", 1)
+    logger = MlflowLogger(MlflowOptions(mlflow_uri="http://127.0.0.1:9"))
+    logger.start(RunInfo({}, tmp_path))
+    wait_until(lambda: logger._sender.lost)  # the first record is given up
+    server.away = False
+    logger.row(train(10, 1.0))
+    assert logger.finish(COMPLETED, {}) == "logger 'mlflow' could not record 1 records: refused"
+    assert ("a", "train/loss", 1.0) in [record[:3] for record in sent]
 
 
 def test_a_receiver_that_comes_back_gets_everything_in_order():

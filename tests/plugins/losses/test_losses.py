@@ -77,7 +77,7 @@ def mixed_target(target, mixed, micro_batch=4):
 
 
 def first_version(x, labels, smoothing, mixed, micro_batch):
-    """What the loss computed before losses were plugins, for its bits."""
+    """Return the loss as it was computed before losses were plugins, bit for bit."""
     log_p = torch.log_softmax(x.float(), dim=1)
     terms = []
     for target, share in mixed_labels(labels, mixed, micro_batch):

@@ -72,7 +72,7 @@ def layout(model):
 
 
 def norm_layer(name, **options):
-    """What makes a norm layer with these options for a site."""
+    """Return a function that makes a norm layer with these options for a site."""
     spec = registry().get_typed(NormLayerSpec, name)
     own = registry().options_class(spec)
     return functools.partial(registry().make, spec, options=own and own(**options))

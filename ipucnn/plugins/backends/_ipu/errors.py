@@ -13,13 +13,15 @@ HARDWARE_FAILED = "the IPU hardware failed: 'gc-monitor' and the system's log ha
 
 @contextmanager
 def translated(doing: str, raised: Tuple[Type[BaseException], ...],
-               remedy: Callable[[BaseException], str]) -> Iterator[None]:
+               remedy: Callable[[BaseException], str], callers: str = "") -> Iterator[None]:
     """Turn errors of an engine into an `IpucnnError`.
 
     Args:
         doing: the failed operation on the model: "be compiled", "run" ...
         raised: the engine's exceptions.
         remedy: returns the hint for one of them.
+        callers: package whose modules call compiled functions of the engine, which raise
+            `RuntimeError` and leave no frame; empty for none.
     """
     kinds: Tuple[Type[BaseException], ...] = (*raised, *_CHECKS)
     try:
@@ -27,14 +29,15 @@ def translated(doing: str, raised: Tuple[Type[BaseException], ...],
     except IpucnnError:
         raise
     except kinds as error:
-        if not isinstance(error, raised) and not _of_the_sdk(error):
+        if not isinstance(error, raised) and not _of_the_sdk(error, callers):
             raise
         raise IpucnnError(f"the model cannot {doing} on the IPU: {first_line(error)}",
                           remedy(error)) from error
 
 
-_CHECKS = (AssertionError, TypeError, ValueError, AttributeError)
-"""Exceptions of the SDK's Python layer for arguments that it does not accept."""
+_CHECKS = (AssertionError, TypeError, ValueError, AttributeError, RuntimeError)
+"""Exceptions of the SDK's Python layer for arguments that it does not accept, and of libraries that
+its compiled part uses: ONNX's checker, files."""
 
 _SDK = ("poptorch", "popart", "popdist")
 
@@ -42,7 +45,7 @@ _BINDING = ("incompatible function arguments", "incompatible constructor argumen
 """Text of the errors of compiled functions, which leave no frame of the SDK."""
 
 
-def _of_the_sdk(error: BaseException) -> bool:
+def _of_the_sdk(error: BaseException, callers: str) -> bool:
     """Return whether the SDK raised an error, and not code of ipucnn or torch."""
     trace = error.__traceback__
     if trace is None:
@@ -50,6 +53,8 @@ def _of_the_sdk(error: BaseException) -> bool:
     while trace.tb_next is not None:
         trace = trace.tb_next
     module = str(trace.tb_frame.f_globals.get("__name__", ""))
+    if callers and type(error) is RuntimeError and module.startswith(callers + "."):
+        return True
     return module.split(".")[0] in _SDK or any(text in str(error) for text in _BINDING)
 
 

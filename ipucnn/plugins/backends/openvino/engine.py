@@ -6,8 +6,6 @@ import importlib.util
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Mapping, Optional, Sequence, Tuple
 
-import openvino  # a backend's engine is loaded when it is used
-
 from ipucnn.core.errors import UnavailableError, UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.calibration import Calibration
@@ -20,6 +18,7 @@ from ipucnn.plugins.backends._threads import measured_threads, threads_of
 from ipucnn.plugins.backends.openvino import INSTALL
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
 from ipucnn.plugins.backends.openvino.inference import OpenVinoSession
+from ipucnn.plugins.backends.openvino.library import openvino
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.target import TARGET
 

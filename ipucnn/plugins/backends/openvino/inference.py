@@ -18,7 +18,6 @@ from typing import (
 )
 
 import numpy
-import openvino  # a backend's engine is loaded when it is used
 
 from ipucnn.core.errors import OutOfMemoryError, UnsupportedNetworkError
 from ipucnn.core.execution.calibration import Calibration
@@ -30,6 +29,7 @@ from ipucnn.onnx.float16 import in_bfloat16
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends._threads import refuse_threads, share_cores, threads_of
 from ipucnn.plugins.backends.openvino.devices import NAMES, half_type, picked
+from ipucnn.plugins.backends.openvino.library import openvino
 from ipucnn.plugins.backends.openvino.options import OpenVinoOptions
 from ipucnn.plugins.backends.openvino.quantisation import quantise
 from ipucnn.plugins.backends.openvino.quantised_cache import QuantisedCache

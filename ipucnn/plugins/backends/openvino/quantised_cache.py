@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 import numpy
-import openvino
 
 from ipucnn.data.remote.download import sha256
 from ipucnn.onnx.kept_folders import KeptFolder
+from ipucnn.plugins.backends.openvino.library import openvino
 from ipucnn.version import __version__
 
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import openvino
-
 from ipucnn.onnx.graph_facts import identity
 from ipucnn.onnx.kept_folders import KeptFolder
+from ipucnn.plugins.backends.openvino.library import openvino
 
 log = logging.getLogger("ipucnn.graphs")
 

@@ -20,7 +20,8 @@ def device_errors(doing: str, plan: ExecutionPlan) -> ContextManager[None]:
         doing: the failed operation on the model: "be compiled", "run" ...
         plan: the plan, whose values the hint names.
     """
-    return translated(doing, RAISED, lambda error: _remedy(error, plan))
+    return translated(doing, RAISED, lambda error: _remedy(error, plan),
+                      callers=__name__.rpartition(".")[0])
 
 
 def _remedy(error: BaseException, plan: ExecutionPlan) -> str:
@@ -34,7 +35,8 @@ def _remedy(error: BaseException, plan: ExecutionPlan) -> str:
     if "failed to acquire" in text or "failed to attach" in text:
         return "'gc-monitor' shows who uses the IPUs; run again when there are free ones"
     if isinstance(error, popart.poplar_recoverable_runtime_error):
-        return reset_needed(getattr(error, "recoveryAction", ""))
+        action = getattr(error, "recoveryAction", "")
+        return reset_needed(getattr(action, "name", action))
     if isinstance(error, popart.poplar_unrecoverable_runtime_error):
         return HARDWARE_FAILED
     return "POPART_LOG_LEVEL=INFO and POPLAR_LOG_LEVEL=INFO show what led to it"

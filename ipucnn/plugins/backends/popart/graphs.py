@@ -40,6 +40,27 @@ def own_weights(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
+def with_raw_values(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Store the values of weights and constants as bytes, which PopART reads correctly.
+
+    A file may also store them as a list of numbers of 32 bits, of which PopART takes the memory for
+    that of the tensor: its values of 8 and 16 bits would be others.
+
+    Source: PopART's `onnxutil::getConstData`.
+
+    Args:
+        proto: the model; changed in place.
+    """
+    from onnx import numpy_helper
+
+    tensors = [*proto.graph.initializer, *(
+        one.t for node in proto.graph.node for one in node.attribute if one.HasField("t"))]
+    for tensor in tensors:
+        if not tensor.HasField("raw_data"):
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+    return proto
+
+
 def with_batch(proto: onnx.ModelProto, images: int) -> onnx.ModelProto:
     """Set a fixed batch size in a graph with a dynamic one.
 

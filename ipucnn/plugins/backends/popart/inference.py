@@ -24,10 +24,12 @@ from ipucnn.plugins.backends.popart.graphs import (
     placed,
     with_batch,
     with_constants,
+    with_raw_values,
 )
 from ipucnn.plugins.backends.popart.norm_operators import group_norms
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.placing import stages_of
+from ipucnn.plugins.backends.popart.pool_padding import without_counted_padding
 from ipucnn.plugins.backends.popart.settings import inference_options
 from ipucnn.plugins.backends.popart.transfers import marked, returned
 
@@ -49,7 +51,7 @@ class PopArtInferenceSession(InferenceSession):
         self._type = ("float16" if self._convert and graph.input_type == "float32"
                       else graph.input_type)
         self._shape = (plan.local_batch, 3, graph.input_size, graph.input_size)
-        group_norms(graph.proto)
+        without_counted_padding(group_norms(graph.proto))
         self._stages = (stages_of(graph.proto.graph.node, graph.splits, graph.modules)
                         if graph.splits else None)
         self._model = self._made_ready(graph.proto)
@@ -101,7 +103,8 @@ class PopArtInferenceSession(InferenceSession):
         """Load other weights into the compiled program; see `InferenceSession.load`."""
         if self._graph.remade is None:
             raise NotImplementedError("the weights of an ONNX file are those in the file")
-        self._model = self._made_ready(group_norms(self._graph.remade(weights)))
+        self._model = self._made_ready(
+            without_counted_padding(group_norms(self._graph.remade(weights))))
         if self._session is not None and self._device.isAttached:
             with device_errors("take other weights", self._plan):
                 self._load_weights()
@@ -138,7 +141,7 @@ class PopArtInferenceSession(InferenceSession):
         self._session.weightsFromHost()
 
     def _made_ready(self, proto: onnx.ModelProto) -> bytes:
-        proto = own_weights(proto)
+        proto = own_weights(with_raw_values(proto))
         if self._graph.batch is None:
             proto = with_batch(proto, self._plan.micro_batch)
         with device_errors("be prepared", self._plan):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Dict, Tuple
 
 from ipucnn.onnx.target import OnnxTarget
+from ipucnn.plugins.backends.popart.pool_padding import without_counted_padding
 
 OPERATORS: Dict[str, Tuple[int, ...]] = {
     "Abs": (6,), "Acos": (), "Acosh": (), "Add": (6, 7), "And": (1, 7), "ArgMax": (1, 11),
@@ -39,4 +40,4 @@ OPERATORS: Dict[str, Tuple[int, ...]] = {
 """Operators of ai.onnx and the versions PopART has; none given for those it rewrites or folds."""
 
 TARGET = OnnxTarget(name="PopART", opsets=(6, 11), ir_version=6, operators=OPERATORS,
-                    domains=("ai.graphcore",))
+                    domains=("ai.graphcore",), rewrite=without_counted_padding)

@@ -22,6 +22,7 @@ from ipucnn.plugins.backends.popart.norm_operators import batch_norms, group_nor
 from ipucnn.plugins.backends.popart.operators import TARGET
 from ipucnn.plugins.backends.popart.options import PopArtOptions
 from ipucnn.plugins.backends.popart.placing import module_of, outputs_of, place, stages_of
+from ipucnn.plugins.backends.popart.prelu_gradient import differentiable_prelu
 from ipucnn.plugins.backends.popart.transfers import input_settings, mark_inputs
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def training_graph(model: torch.nn.Module, images: torch.Tensor, plan: Execution
     proto = _exported(model, images)
     model.load_state_dict(state)  # tracing changes the running statistics
     put_values(proto, tensors_of(model))
-    norms = batch_norms(group_norms(proto), learning)
+    norms = batch_norms(group_norms(differentiable_prelu(proto)), learning)
     moving = {name for node in norms for name in node.input[3:]}
     given = {one.name: one for one in proto.graph.initializer}
     fixed = [name for name in given if name not in learning | moving]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from hashlib import sha256
-from typing import Any, ContextManager, List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import poptorch
 import torch
@@ -46,22 +45,43 @@ class InferenceProgram(torch.nn.Module):
         return logits
 
 
-class _TypeOfInput(TorchFunctionMode):
-    """Casts the parameters of some operators to the type of their input, for precision 16.32.
+class _Trainable(TorchFunctionMode):
+    """Replaces calls that PopTorch does not train as torch does.
 
-    torch checks the types of these operators before PopTorch, which casts the same way, receives
-    them. Source: PopTorch 3.3, `RegisterOptionalAtenOps.cpp.inc`, which has `convolution`, and not
-    `conv2d` and `prelu`; torch 2.0.1, `Convolution.cpp` and `Activation.cpp`.
+    PopART has no gradient for PReLU, so that layers before it would not be trained; it is computed
+    from operators that have one. Source: PopART 3.3, `op/prelu.cpp` and
+    `Ir::growGradientVarUpdateOp`.
+
+    For precision 16.32, parameters of some operators are cast to the type of their input. torch
+    checks the types of these operators before PopTorch, which casts the same way, receives them.
+    Source: PopTorch 3.3, `RegisterOptionalAtenOps.cpp.inc`, which has `convolution`, and not
+    `conv2d`; torch 2.0.1, `Convolution.cpp`.
+
+    Args:
+        mixed: whether parameters are cast.
     """
 
-    _CHECKED = (torch.conv1d, torch.conv2d, torch.conv3d, torch.prelu)
+    _CHECKED = (torch.conv1d, torch.conv2d, torch.conv3d)
+
+    def __init__(self, mixed: bool) -> None:
+        super().__init__()
+        self._mixed = mixed
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (),
                            kwargs: Any = None) -> Any:
-        if func in self._CHECKED:
+        if func is torch.prelu:
+            return _prelu(*args, **(kwargs or {}))
+        if self._mixed and func in self._CHECKED:
             args = [value.to(args[0].dtype) if isinstance(value, torch.Tensor) else value
                     for value in args]
         return func(*args, **(kwargs or {}))
+
+
+def _prelu(images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    slope = weight.to(images.dtype)
+    if slope.numel() > 1:
+        slope = slope.reshape(-1, *[1] * (images.dim() - 2))
+    return torch.where(images > 0, images, slope * images)
 
 
 class TrainingProgram(torch.nn.Module):
@@ -116,8 +136,7 @@ class TrainingProgram(torch.nn.Module):
         if coefficients is not None or boxes is not None:
             mixing = Mixing(coefficients, boxes, kept)
             images = mix_images(images, mixing, self.micro_batch)
-        types: ContextManager[Any] = _TypeOfInput() if self.mixed else nullcontext()
-        with types:
+        with _Trainable(self.mixed):
             logits = self.model(images).float()
         # the device minimises what it recognises as the loss; without this mark it would be the
         # inner likelihood, and label smoothing and mixing would get no gradient

@@ -10,6 +10,7 @@ from typing import Dict, Iterable, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.machine import thread_count
+from ipucnn.data.images import MAX_BYTES, check
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
 from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     FILE,
@@ -21,8 +22,9 @@ from ipucnn.plugins.datasets._webdataset.shard_metadata import (
     read,
     shard_name,
 )
-from ipucnn.plugins.datasets._webdataset.shard_samples import read_records
+from ipucnn.plugins.datasets._webdataset.shard_samples import TENSORS, Record, read_records
 from ipucnn.plugins.datasets._webdataset.source import Folder
+from ipucnn.plugins.datasets._webdataset.tensors import pixels_of
 
 _OLD_PARTS = "distributed"  # copies of samples that the old application made for its instances
 
@@ -30,9 +32,9 @@ _OLD_PARTS = "distributed"  # copies of samples that the old application made fo
 def verify(folder: str) -> List[str]:
     """Return the problems of a folder of shards, one line each.
 
-    Missing, truncated, changed and extra shards are named, and so are unreadable shards and
-    samples, whatever their checksums. A folder of the old converter has one checksum for all
-    shards or, of the first converter, none.
+    Missing, truncated, changed and extra shards are named, and so are unreadable shards, samples
+    and damaged images, whatever their checksums. A folder of the old converter has one checksum for
+    all shards or, of the first converter, none.
     """
     source = Folder(folder)
     try:
@@ -122,14 +124,34 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
 
 
 def _read(source: Folder, name: str) -> Tuple[int, List[str]]:
-    """Return the number of samples in a shard, and its problems."""
+    """Return the number of samples in a shard, and its problems; images are decoded."""
     shown = source.shown(name)
     try:
-        records = read_records(File(source.path(name))).samples
+        file, records = read_records(File(source.path(name)))
     except Unreadable as error:
         return 0, [f"shard {shown!r} cannot be read: {error}"]
-    return len(records), [f"cannot read sample {f'{shown}/{record.name}'!r}: {record.fault}"
-                          for record in records if record.fault]
+    return len(records), [problem for record in records
+                          for problem in [_fault(file, record, f"{shown}/{record.name}")]
+                          if problem]
+
+
+def _fault(file: File, record: Record, name: str) -> str:
+    """Return the problem of a sample; empty if there is none."""
+    fault = record.fault
+    if not fault and record.image.size > MAX_BYTES:
+        fault = f"it is larger than {MAX_BYTES:,} bytes"
+    try:
+        if not fault:
+            content = file.read(record.image)
+            if record.extension in TENSORS:
+                pixels_of(content, name)
+            else:
+                check(content, lambda: name)
+    except Unreadable as error:
+        fault = str(error)
+    except DataError as error:
+        return error.message
+    return fault and f"cannot read sample {name!r}: {fault}"
 
 
 def _digests(folder: str) -> Dict[str, str]:
