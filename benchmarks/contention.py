@@ -31,12 +31,9 @@ TRAIN = ["train", "--data", "generated", "--no-validation", "--no-checkpoints", 
 JOBS = {
     "training, resnet18, 64 pixels, micro-batch 4": (
         [*TRAIN, "--model", "resnet18", "--input-size", "64", "--batch-size", "4",
-         "--iterations", "40"], TORCH),
-    "training, resnet18, 224 pixels, micro-batch 16": (
-        [*TRAIN, "--model", "resnet18", "--batch-size", "16", "--iterations", "4"], TORCH),
-    "training, resnet20-cifar, micro-batch 64": (
-        [*TRAIN, "--model", "resnet20-cifar", "--input-size", "32", "--batch-size", "64",
          "--iterations", "20"], TORCH),
+    "training, resnet18, 224 pixels, micro-batch 16": (
+        [*TRAIN, "--model", "resnet18", "--batch-size", "16", "--iterations", "3"], TORCH),
     "inference, resnet18, torch": (
         [*RUN, "--backend", "torch", "--model", "resnet18", "--iterations", "60"], TORCH),
     "inference, resnet18, onnxruntime": (

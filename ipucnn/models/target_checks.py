@@ -68,17 +68,17 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
-    """Return the shape of a network's outputs for two images, without computing them.
+    """Return the shape of a network's outputs for two images.
 
-    A string describes outputs that are no tensor. None for a network that needs values.
+    A string describes outputs that are no tensor. None for a network that fails here. They are
+    computed: on the meta device, torch would import its compiler, which takes seconds.
     """
     import torch
 
     with suppress(Exception):  # an error of the network is reported where it is used
-        twin = copy.deepcopy(model).to("meta").eval()
-        with torch.no_grad():
-            found = twin(torch.zeros(2, 3, input_size, input_size, dtype=torch.float32,
-                                     device="meta"))
+        twin = copy.deepcopy(model).eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            found = twin(torch.zeros(2, 3, input_size, input_size, dtype=torch.float32))
         return list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
     return None
 
