@@ -26,7 +26,7 @@ _CONFIGURED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
 
 def busy(root: Path = Path("/")) -> bool:
-    """Return whether other programs use at least half of the machine's processors now.
+    """Return whether other programs use all processors of the machine now.
 
     Systems that do not count runnable threads are regarded as idle.
 
@@ -37,7 +37,7 @@ def busy(root: Path = Path("/")) -> bool:
     for number in range(_SAMPLES):
         time.sleep(_PAUSE if number else 0.0)
         counts.append(_others(root))
-    return 2 * statistics.median(counts) >= (os.cpu_count() or 1)
+    return statistics.median(counts) >= (os.cpu_count() or 1)
 
 
 def _others(root: Path) -> int:
@@ -58,7 +58,7 @@ def _others(root: Path) -> int:
 
 
 def sleep_if_busy() -> None:
-    """Let OpenMP's threads sleep while they wait, if other programs use the processors.
+    """Let OpenMP's threads sleep while they wait, if other programs use all processors.
 
     This affects libraries that are loaded later, torch for example, until the process ends.
     Nothing changes if the environment configures it, or if engines have a single thread.
@@ -67,4 +67,5 @@ def sleep_if_busy() -> None:
     configured = any(os.environ.get(name) for name in _CONFIGURED)
     if not configured and compute_threads() > 1 and busy():
         os.environ["OMP_WAIT_POLICY"] = "passive"
-        log.debug("other programs use the processors: OpenMP's threads sleep while they wait")
+        log.info("other programs use all processors: threads that wait sleep "
+                 "(OMP_WAIT_POLICY=active prevents this)")

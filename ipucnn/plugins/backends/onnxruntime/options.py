@@ -18,6 +18,6 @@ class OnnxRuntimeOptions(RequestOptions, ThreadOptions, CallOptions, DeviceOptio
 
     spinning: Optional[bool] = option(
         None, "Let CPU threads wait actively for the next operator, which is faster on idle cores "
-        "and slower if other processes use them (default: the result of '--tune', or else whether "
-        "the cores are idle at the start).",
+        "and slower if other processes use them (default: the result of '--tune', or else yes, "
+        "unless other programs use all processors at the start).",
         only="inference", validation=True)
