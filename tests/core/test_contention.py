@@ -24,8 +24,8 @@ def machine(tmp_path, runnable, own="R"):
 
 
 @pytest.mark.parametrize(("runnable", "own", "busy"), [
-    (1, "R", False), (CPUS, "R", False), (1 + CPUS, "R", True), (1 + CPUS, "RS" + "R" * CPUS, False),
-    (3 * CPUS, "S", True), (0, "R", False)])
+    (1, "R", False), (CPUS, "R", False), (1 + CPUS, "R", True), (3 * CPUS, "S", True),
+    (1 + CPUS, "RS" + "R" * CPUS, False), (0, "R", False)])
 def test_threads_of_other_processes_count(tmp_path, runnable, own, busy):
     assert contention.busy(machine(tmp_path, runnable, own)) is busy
 
