@@ -181,7 +181,7 @@ class FilesLogger(Logger):
 
 @hookimpl
 def ipucnn_loggers() -> List[LoggerSpec]:
-    """Return files."""
+    """Return the record of the logger `files`."""
     return [LoggerSpec(name="files", summary="metrics.jsonl, metrics.csv and options.yaml",
                        target="ipucnn.plugins.loggers.files:FilesLogger")]
 

@@ -193,7 +193,7 @@ def _settings() -> Iterator[None]:
 
 @hookimpl
 def ipucnn_loggers() -> Iterable[LoggerSpec]:
-    """Return mlflow."""
+    """Return the record of the logger `mlflow`."""
     found: List[LoggerSpec] = [LoggerSpec(
         name="mlflow", summary="MLflow, in a folder or on a server",
         target="ipucnn.plugins.loggers.mlflow:MlflowLogger", options=MlflowOptions,

@@ -134,7 +134,7 @@ def _rows(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 @hookimpl
 def ipucnn_loggers() -> Iterable[LoggerSpec]:
-    """Return tensorboard."""
+    """Return the record of the logger `tensorboard`."""
     found: List[LoggerSpec] = [LoggerSpec(
         name="tensorboard", summary="event files for TensorBoard",
         target="ipucnn.plugins.loggers.tensorboard:TensorBoardLogger",

@@ -180,7 +180,7 @@ class WandbLogger(Logger):
 
 @hookimpl
 def ipucnn_loggers() -> Iterable[LoggerSpec]:
-    """Return wandb."""
+    """Return the record of the logger `wandb`."""
     found: List[LoggerSpec] = [LoggerSpec(
         name="wandb", summary="Weights & Biases, online or offline",
         target="ipucnn.plugins.loggers.wandb:WandbLogger", options=WandbOptions,

@@ -72,7 +72,7 @@ class BinaryCrossEntropy(WithClassWeights, PerImageLoss):
 
 @hookimpl
 def ipucnn_losses() -> List[LossSpec]:
-    """Return binary-cross-entropy."""
+    """Return the record of the loss `binary-cross-entropy`."""
     return [LossSpec(name="binary-cross-entropy", aliases=("bce",),
                      summary="sigmoid cross-entropy of each class, for several labels per image",
                      target="ipucnn.plugins.losses.binary_cross_entropy:BinaryCrossEntropy",

@@ -95,7 +95,7 @@ class CrossEntropy(WithClassWeights, Loss):
 
 @hookimpl
 def ipucnn_losses() -> List[LossSpec]:
-    """Return cross-entropy."""
+    """Return the record of the loss `cross-entropy`."""
     return [LossSpec(name="cross-entropy", aliases=("ce",),
                      summary="softmax cross-entropy, with label smoothing and class weights",
                      target="ipucnn.plugins.losses.cross_entropy:CrossEntropy",

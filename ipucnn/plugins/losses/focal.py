@@ -57,7 +57,7 @@ class Focal(WithClassWeights, PerImageLoss):
 
 @hookimpl
 def ipucnn_losses() -> List[LossSpec]:
-    """Return focal."""
+    """Return the record of the loss `focal`."""
     return [LossSpec(name="focal",
                      summary="cross-entropy with less weight on well-classified images",
                      target="ipucnn.plugins.losses.focal:Focal", options=FocalOptions,

@@ -115,7 +115,7 @@ def _group_depthwise(model: torch.nn.Module, group_dim: int) -> None:
 
 @hookimpl
 def ipucnn_models() -> List[ModelSpec]:
-    """EfficientNets of eight sizes."""
+    """Return the records of EfficientNets of eight sizes."""
     return [_record(variant) for variant in _VARIANTS]
 
 

@@ -11,7 +11,7 @@ from ipucnn.plugins.models._torchvision import Network, model
 
 @hookimpl
 def ipucnn_models() -> List[ModelSpec]:
-    """MobileNet-V2 and both sizes of MobileNet-V3."""
+    """Return the records of MobileNet-V2 and both sizes of MobileNet-V3."""
     return [
         model("mobilenet", "MobileNet-V2", "mobilenet",
               Network("mobilenet_v2", ("mobilenet_v2-b0353104.pth", 71.878, 90.286),

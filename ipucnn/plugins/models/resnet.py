@@ -30,5 +30,5 @@ def _record(depth: int, v1: Published) -> ModelSpec:
 
 @hookimpl
 def ipucnn_models() -> List[ModelSpec]:
-    """ResNets of five depths."""
+    """Return the records of ResNets of five depths."""
     return [_record(depth, v1) for depth, v1 in _V1.items()]

@@ -47,7 +47,11 @@ def build_larger(constructor: str, num_classes: int,
 
 @hookimpl
 def ipucnn_models() -> List[ModelSpec]:
-    """He et al., "Deep Residual Learning for Image Recognition" (2015), section 4.2, and more."""
+    """Return the records of ResNets for small images.
+
+    Source of the smallest ones: He et al., "Deep Residual Learning for Image Recognition" (2015),
+    section 4.2.
+    """
     return [
         *(_record(f"ResNet{layers}", partial(build_small, layers)) for layers in _LAYERS),
         *(_record(name, partial(build_larger, constructor))

@@ -38,7 +38,7 @@ def build_resnext101_32x4d(num_classes: int) -> torch.nn.Module:
 
 @hookimpl
 def ipucnn_models() -> List[ModelSpec]:
-    """ResNeXt-50 and two networks that are both called ResNeXt-101."""
+    """Return the records of ResNeXt-50 and two networks that are both called ResNeXt-101."""
     return [
         model("resnext50", "ResNeXt with 50 layers, 32 groups of width 4", "resnext",
               Network("resnext50_32x4d", ("resnext50_32x4d-7cdf4587.pth", 77.618, 93.698),

@@ -36,7 +36,7 @@ def batch(site: NormSite, options: BatchNormOptions) -> torch.nn.Module:
 
 @hookimpl
 def ipucnn_norm_layers() -> List[NormLayerSpec]:
-    """Return batch."""
+    """Return the record of the norm layer `batch`."""
     return [NormLayerSpec(
         name="batch", summary="batch norm, over the micro-batch of each replica",
         target="ipucnn.plugins.norm_layers.batch:batch", aliases=("batchnorm",),

@@ -47,7 +47,7 @@ def group(site: NormSite, options: GroupNormOptions) -> torch.nn.Module:
 
 @hookimpl
 def ipucnn_norm_layers() -> List[NormLayerSpec]:
-    """Return group."""
+    """Return the record of the norm layer `group`."""
     return [NormLayerSpec(
         name="group", summary="group norm, independent of the batch size",
         target="ipucnn.plugins.norm_layers.group:group", aliases=("groupnorm",),

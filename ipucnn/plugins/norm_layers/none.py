@@ -21,6 +21,6 @@ def none(site: NormSite) -> torch.nn.Module:  # noqa: ARG001 - the contract
 
 @hookimpl
 def ipucnn_norm_layers() -> List[NormLayerSpec]:
-    """Return none."""
+    """Return the record of the norm layer `none`."""
     return [NormLayerSpec(name="none", summary="no normalisation",
                           target="ipucnn.plugins.norm_layers.none:none", aliases=("identity",))]

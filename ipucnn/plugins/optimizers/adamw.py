@@ -48,7 +48,7 @@ def build_adamw(param_groups: List[Dict[str, Any]], lr: float,
 
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
-    """Return adam and adamw."""
+    """Return the records of the optimizers `adam` and `adamw`."""
     options = "ipucnn.plugins.optimizers._options:AdamOptions"
     return [
         # 0.001: "Adam" (Kingma and Ba, 2015), algorithm 1

@@ -51,7 +51,7 @@ def build(param_groups: List[Dict[str, Any]], lr: float,
 
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
-    """Return lamb."""
+    """Return the record of the optimizer `lamb`."""
     # 0.005 for 2048 images: "ResNet strikes back" (Wightman et al., 2021), table 2
     return [OptimizerSpec(name="lamb", lr=0.0018, lr_growth="root",
                           summary="LAMB: Adam with a learning rate per layer, for large batches",

@@ -57,7 +57,7 @@ def build_tf(param_groups: List[Dict[str, Any]], lr: float,
 
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
-    """Return rmsprop and rmsprop_tf."""
+    """Return the records of the optimizers `rmsprop` and `rmsprop_tf`."""
     return [
         # 0.016 for 256 images: "EfficientNet" (Tan and Le, 2019) as published in code
         OptimizerSpec(

@@ -50,7 +50,7 @@ def build(param_groups: List[Dict[str, Any]], lr: float,
 
 @hookimpl
 def ipucnn_optimizers() -> List[OptimizerSpec]:
-    """Return sgd and sgd_combined."""
+    """Return the records of the optimizers `sgd` and `sgd_combined`."""
     target = "ipucnn.plugins.optimizers.sgd:build"
     return [
         # 0.1 for 256 images: "Deep Residual Learning" (He et al., 2016), section 3.4

@@ -15,7 +15,7 @@ def factor(epoch: float) -> float:  # noqa: ARG001 - every schedule is a functio
 
 @hookimpl
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
-    """Return constant."""
+    """Return the record of the schedule `constant`."""
     return [ScheduleSpec(name="constant", aliases=("no", "none"),
                          summary="the base learning rate in all epochs",
                          target="ipucnn.plugins.schedulers.constant:factor",

@@ -31,7 +31,7 @@ def factor(epoch: float, epochs: float) -> float:
 
 @hookimpl
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
-    """Return cosine."""
+    """Return the record of the schedule `cosine`."""
     return [ScheduleSpec(name="cosine", summary="half a cosine from the base rate to zero",
                          target="ipucnn.plugins.schedulers.cosine:factor",
                          formula="f(e) = (1 + cos(pi min(e / epochs, 1))) / 2")]

@@ -33,7 +33,7 @@ def factor(epoch: float, frequency: float, options: ExponentialOptions) -> float
 
 @hookimpl
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
-    """Return exponential."""
+    """Return the record of the schedule `exponential`."""
     return [ScheduleSpec(name="exponential",
                          summary="multiplied by a factor at every update of the rate",
                          target="ipucnn.plugins.schedulers.exponential:factor",

@@ -38,7 +38,7 @@ def factor(epoch: float, epochs: float, options: PolynomialOptions) -> float:
 
 @hookimpl
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
-    """Return polynomial."""
+    """Return the record of the schedule `polynomial`."""
     return [ScheduleSpec(name="polynomial", aliases=("poly",),
                          summary="polynomial decay to zero",
                          target="ipucnn.plugins.schedulers.polynomial:factor",

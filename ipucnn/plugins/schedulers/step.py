@@ -63,7 +63,7 @@ def factor(epoch: float, options: StepOptions) -> float:
 
 @hookimpl
 def ipucnn_lr_schedules() -> List[ScheduleSpec]:
-    """Return step."""
+    """Return the record of the schedule `step`."""
     return [ScheduleSpec(name="step", aliases=("multi-step",),
                          summary="multiplied by a factor at each of some epochs",
                          target="ipucnn.plugins.schedulers.step:factor", options=StepOptions,
