@@ -1,4 +1,4 @@
-"""What sleeping threads are worth while other programs use the processors, and cost on idle ones.
+"""Compares threads that sleep while they wait with threads that wait actively.
 
 Each job is executed beside 0, 1, 2 ... other processes that only compute. Processes whose threads
 wait actively and whose threads sleep alternate; the environment or an option sets which they do

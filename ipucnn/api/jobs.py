@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -183,8 +183,15 @@ def validate(checkpoint_path: PathLike, *, progress: Progress = "auto",
 
         return validated(made, listener=listener)
 
-    found = trained(job, progress)
-    return _written(found, made.results.result, made.results.report, made.results.per_class)
+    outputs = (made.results.result, made.results.report, made.results.per_class)
+    try:
+        found = trained(job, progress)
+    except IpucnnError as error:
+        if error.partial:
+            with suppress(IpucnnError):  # the first error is reported
+                _written(error.partial, *outputs)
+        raise
+    return _written(found, *outputs)
 
 
 @takes_options(AverageOptions)

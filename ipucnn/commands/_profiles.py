@@ -23,7 +23,11 @@ def resolved(options_class: Type[OptionsT], given: Dict[str, Any], command: str)
 
         name = given.get("config")
         kinds = {command: options_class, **PROFILED}
-        if type(error) is not UsageError or not name or command_of(name, kinds) == command:
+        if type(error) is not UsageError or not name or str(name) not in error.message:
+            raise  # not an error in the profile
+        found = command_of(name, kinds)
+        if found == command:
             raise
-        raise UsageError(error.message, f"most options in '{name}' are those of 'ipucnn "
-                         f"{command_of(name, kinds)}'") from error
+        place = "plan --launch" if found == "launch" else found
+        raise UsageError(error.message,
+                         f"most options in '{name}' are those of 'ipucnn {place}'") from error

@@ -1,4 +1,4 @@
-"""Whether other programs use the processors, and what threads that wait for each other do then.
+"""Detects a busy machine, on which threads that wait for each other should sleep.
 
 Threads of an engine wait for each other after every operator. On idle processors they are fastest
 if they wait actively; on busy ones they take the time of the thread that they wait for.
@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ipucnn.core.machine import compute_threads
+from ipucnn.core.machine import compute_threads, usable_cores
 
 log = logging.getLogger("ipucnn.contention")
 
@@ -28,16 +28,29 @@ _CONFIGURED = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 def busy(root: Path = Path("/")) -> bool:
     """Return whether other programs use all processors of the machine now.
 
-    Systems that do not count runnable threads are regarded as idle.
+    They must have done so for a while, as the load average of the last minute shows: programs that
+    start at the same time do not count. A machine of which this process may use some processors
+    only is regarded as idle, as is a system that does not count runnable threads.
 
     Args:
-        root: folder in which `proc` is mounted.
+        root: folder in which `proc` and `sys` are mounted.
     """
+    processors = os.cpu_count() or 1
+    if usable_cores(root) < processors or _load(root) < processors:
+        return False
     counts = []
     for number in range(_SAMPLES):
         time.sleep(_PAUSE if number else 0.0)
         counts.append(_others(root))
-    return statistics.median(counts) >= (os.cpu_count() or 1)
+    return statistics.median(counts) >= processors
+
+
+def _load(root: Path) -> float:
+    """Return the average number of runnable threads in the last minute; 0 if it is not known."""
+    try:
+        return float((root / "proc" / "loadavg").read_bytes().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 def _others(root: Path) -> int:
@@ -47,13 +60,13 @@ def _others(root: Path) -> int:
     """
     proc = root / "proc"
     try:
-        found = re.search(r"^procs_running (\d+)", (proc / "stat").read_text(), re.MULTILINE)
+        found = re.search(rb"^procs_running (\d+)", (proc / "stat").read_bytes(), re.MULTILINE)
     except OSError:
         return 0
     own = 0
     for path in (proc / "self" / "task").glob("*/stat"):
         with suppress(OSError):  # the thread has ended
-            own += path.read_text().rpartition(")")[2].split()[:1] == ["R"]
+            own += path.read_bytes().rpartition(b")")[2].split()[:1] == [b"R"]
     return int(found.group(1)) - own if found else 0
 
 

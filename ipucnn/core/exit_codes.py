@@ -18,11 +18,11 @@ FAILED = 1
 USAGE = 2
 """Wrong usage, an unknown name or an unavailable backend."""
 
-_OF_SCHEDULERS = {
+OF_SCHEDULERS = {
     name: 128 + signal.Signals[name] for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 """Codes of the signals by which schedulers announce a time limit."""
 
-INTERRUPTED = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, **_OF_SCHEDULERS}
+INTERRUPTED = {"SIGHUP": 129, "SIGINT": 130, "SIGTERM": 143, **OF_SCHEDULERS}
 """128 + the number of the signal, as in shells"""
 
 BROKEN_PIPE = 141

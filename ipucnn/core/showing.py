@@ -83,7 +83,7 @@ class Shown(ABC):
 
 
 class ShownList(List[ItemT], Shown):
-    """A result that is a list; a slice of it is one of the same class."""
+    """A result that is a list; a slice is one of the same class, without further attributes."""
 
     __repr__ = Shown.__repr__
 

@@ -227,7 +227,7 @@ def _walk(root: str, left: LeftOut) -> Iterator[str]:
         folder, above = waiting.pop()
         try:
             identity = _identity(folder)
-            if identity in above:
+            if identity in above and folder is not root:
                 left.add(left_out.LOOP, folder)
                 continue
             entries = _entries(folder, left)

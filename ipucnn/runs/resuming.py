@@ -19,6 +19,7 @@ from ipucnn.models.store_paths import divided, place_of
 from ipucnn.reports.run_folder import LOGS
 from ipucnn.runs.found import DEPTH, searched
 from ipucnn.training.options import TrainOptions
+from ipucnn.training.precedence import without_overridden
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Listener
@@ -165,7 +166,7 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
         plain = _plain(name)
         if plain in _NOT_PASSED_ON:
             continue
-        if plain == "wandb":  # `restore` has `logger` only
+        if plain in ("wandb", "logger"):  # `restore` has `logger` only
             name, plain, value = "logger", "logger", options.results.logger
         if plain not in resolved or resolved[plain] != saved.get(plain) or plain == "result":
             changes[name] = value
@@ -181,7 +182,8 @@ def _with_profile(given: Mapping[str, Any]) -> Dict[str, Any]:
         values = {} if source.shipped else {
             name: value for name, value in source.values.items()
             if value is not None and _plain(name) not in own}
-    return {**values, **given}
+    profile, own_values = without_overridden([dict(values), dict(given)])
+    return {**profile, **own_values}
 
 
 def _plain(spelling: str) -> str:

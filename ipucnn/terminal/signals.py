@@ -28,7 +28,7 @@ _report: Callable[[Any], Any] = sys.__unraisablehook__
 
 
 def install() -> None:
-    """Make SIGINT, SIGTERM and SIGHUP raise a `KeyboardInterrupt` that carries their name."""
+    """Make the signals that end a command raise a `KeyboardInterrupt` that carries their name."""
     global _pending, _raised, _report
     _pending = _raised = ""
     for number in ending_signals():

@@ -198,6 +198,8 @@ def show_partial(show: Callable[[Any], None], result: Any) -> None:
         show(result)
     except IpucnnError as error:
         note(error.message)
+    except BrokenPipeError:  # the failure is reported on the other stream
+        pass
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -43,8 +43,8 @@ def without_overridden(sources: Sequence[Dict[str, Any]]) -> List[Dict[str, Any]
     `--no-checkpoints` a profile's folder; likewise `--validation-mode` and `--no-validation`.
 
     Args:
-        sources: option values by name; later sources override earlier ones. The first one may be a
-            saved training, which contains both options of each pair.
+        sources: option values by name; later sources override earlier ones. The first one may be
+            those of a saved training, which contain both options of each pair.
 
     Raises:
         UsageError: a later source contains `--no-validation` and a time of validation.

@@ -200,7 +200,7 @@ class FileRecords(Records):
                 report(f"'{self.log_dir}' contains the record of another training; renamed to "
                        f"'*{SUPERSEDED}': " + ", ".join(aside))
             elif rows and on_store(self.log_dir) is None \
-                    and not (self.log_dir / TRAINING).exists():
+                    and not any((self.log_dir / name).exists() for name in (TRAINING, METRICS)):
                 report(f"'{self.log_dir}' has no record of this training, and a new one begins; "
                        "'--log-dir DIR' continues that in another folder")
             self._live = LiveStatus(self.log_dir)

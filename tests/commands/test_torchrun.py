@@ -94,7 +94,10 @@ def test_processes_are_restarted_and_continue(photos, tmp_path, monkeypatch):
         assert torch.allclose(found["model"][name], value, atol=1e-6), name
 
 
-def test_an_interrupt_of_all_saves_once_and_a_hangup_is_ignored_with_nohup(photos, tmp_path):
+@pytest.mark.parametrize(("number", "expected"), [
+    (signal.SIGINT, 130), (signal.SIGUSR1, 128 + signal.SIGUSR1)])
+def test_a_signal_to_all_saves_once_and_a_hangup_is_ignored_with_nohup(photos, tmp_path, number,
+                                                                       expected):
     process = started(*words(photos, tmp_path / "saved", "--epoch", "2000", "--launcher",
                              "torchrun", "--nproc", "2"),
                       preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
@@ -108,10 +111,10 @@ def test_an_interrupt_of_all_saves_once_and_a_hangup_is_ignored_with_nohup(photo
     last = max(int(path.stem.rpartition("_")[2]) for path in tmp_path.glob("saved/*_*.pt"))
     os.killpg(process.pid, signal.SIGHUP)  # as a terminal that is closed does
     wait(last + 10)
-    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in their terminal does
+    os.killpg(process.pid, number)  # as Ctrl-C in their terminal does, and a scheduler
     code, out, err = ended(process)
-    assert code == 130, err
-    assert len(re.findall(r"^stopped by +SIGINT$", out, re.MULTILINE)) == 1
+    assert code == expected, err
+    assert len(re.findall(rf"^stopped by +{number.name}$", out, re.MULTILINE)) == 1
     assert "Traceback" not in err
 
 

@@ -13,13 +13,19 @@ from ipucnn.core import contention
 CPUS = os.cpu_count()
 
 
-def machine(tmp_path, runnable, own="R"):
+@pytest.fixture(autouse=True)
+def whole_machine(monkeypatch):
+    monkeypatch.setattr(contention, "usable_cores", lambda _: CPUS)
+
+
+def machine(tmp_path, runnable, own="R", load=99.0 * CPUS):
     """Return a root with this number of runnable threads, of which one per letter R is own."""
     tasks = tmp_path / "proc" / "self" / "task"
     for number, state in enumerate(own):
         (tasks / str(number)).mkdir(parents=True)
         (tasks / str(number) / "stat").write_text(f"{number} (a) b) {state} 1 1 0\n")
     (tmp_path / "proc" / "stat").write_text(f"cpu  1 2 3\nprocs_running {runnable}\n")
+    (tmp_path / "proc" / "loadavg").write_text(f"{load:.2f} 1.00 1.00 9/99 999\n")
     return tmp_path
 
 
@@ -30,10 +36,18 @@ def test_threads_of_other_processes_count(tmp_path, runnable, own, busy):
     assert contention.busy(machine(tmp_path, runnable, own)) is busy
 
 
+def test_programs_that_have_just_started_do_not_count(tmp_path):
+    assert not contention.busy(machine(tmp_path, 3 * CPUS, load=CPUS - 0.5))
+
+
+def test_a_share_of_the_machine_is_idle(tmp_path, monkeypatch):
+    monkeypatch.setattr(contention, "usable_cores", lambda _: CPUS - 1)
+    assert not contention.busy(machine(tmp_path, 3 * CPUS))
+
+
 def test_systems_without_the_number_are_idle(tmp_path):
     assert not contention.busy(tmp_path)
-    (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "stat").write_text("cpu  1 2 3\n")
+    (machine(tmp_path, 9 * CPUS) / "proc" / "stat").write_text("cpu  1 2 3\n")
     assert not contention.busy(tmp_path)
 
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Dict, Iterator, Sequence
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
+from ipucnn.core.exit_codes import INTERRUPTED, OF_SCHEDULERS, ending_signals
 from ipucnn.core.machine import compute_threads
 from ipucnn.core.orphans import PARENT
 from ipucnn.plugins.launchers._torchrun_options import TorchRunOptions
@@ -68,7 +69,8 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     try:
         # the agent would not remove a folder of its own
-        with TemporaryDirectory(prefix="ipucnn-") as folder, _silent(), _environment(inherited):
+        with TemporaryDirectory(prefix="ipucnn-") as folder, _silent(), _environment(inherited), \
+                _schedulers_heeded(SignalException):
             config = LaunchConfig(**settings, **_files_in(folder))
             elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
@@ -78,6 +80,24 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
     except (RendezvousError, TimeoutError, OSError) as error:
         raise _no_rendezvous(error, options) from error
     return 0
+
+
+@contextmanager
+def _schedulers_heeded(exception: Any) -> Iterator[None]:
+    """Pass on the signals by which schedulers announce a time limit, as the agent does others.
+
+    The scheduler sends them to the processes as well, where SIGTERM would be a second signal.
+    """
+    def passed_on(number: int, _frame: Any) -> None:
+        raise exception(f"received signal {number}", signal.Signals(number))
+
+    heeded = [number for number in ending_signals() if number.name in OF_SCHEDULERS]
+    before = [signal.signal(number, passed_on) for number in heeded]
+    try:
+        yield
+    finally:
+        for number, handler in zip(heeded, before):
+            signal.signal(number, handler)
 
 
 def _files_in(folder: str) -> Dict[str, Any]:
@@ -218,7 +238,7 @@ def _failed(error: Any) -> int:
     if failure.exitcode >= 0:
         return int(failure.exitcode)
     name = signal.Signals(-failure.exitcode).name
-    if name in ("SIGINT", "SIGTERM"):
+    if name in INTERRUPTED:
         return 128 - int(failure.exitcode)
     raise IpucnnError(f"instance {rank + 1} was killed by {name}",
                       "the system does so when memory runs out; 'ipucnn restore' continues from "

@@ -52,7 +52,7 @@ class OnnxRuntimeSession(ArraySession):
             # TensorFloat-32 has 10 bits of fraction, which is not single precision
             PROVIDERS[kind], {"device_id": index, "use_tf32": int(plan.half)}
             if kind == "cuda" else {})
-        self._spinning = kind == "cpu" and (
+        self._spinning = kind != "cpu" or (
             not busy() if options.spinning is None else options.spinning)
         self.in_flight = options.requests or 1
         self._threads = threads_of(options.threads)

@@ -69,7 +69,7 @@ class _Trainable(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (),
                            kwargs: Any = None) -> Any:
-        if func is torch.prelu:
+        if func in (torch.prelu, torch.Tensor.prelu):
             return _prelu(*args, **(kwargs or {}))
         if self._mixed and func in self._CHECKED:
             args = [value.to(args[0].dtype) if isinstance(value, torch.Tensor) else value
@@ -77,11 +77,11 @@ class _Trainable(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _prelu(images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    slope = weight.to(images.dtype)
+def _prelu(input: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    slope = weight.to(input.dtype)
     if slope.numel() > 1:
-        slope = slope.reshape(-1, *[1] * (images.dim() - 2))
-    return torch.where(images > 0, images, slope * images)
+        slope = slope.reshape(-1, *[1] * (input.dim() - 2))
+    return torch.where(input > 0, input, slope * input)
 
 
 class TrainingProgram(torch.nn.Module):

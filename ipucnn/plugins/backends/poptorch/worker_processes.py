@@ -22,6 +22,7 @@ from typing import (
     Dict,
     Generator,
     Iterator,
+    List,
     Optional,
     Tuple,
 )
@@ -32,6 +33,7 @@ import torch
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.feeding import Fed, FeedRequest
+from ipucnn.core.exit_codes import ending_signals
 from ipucnn.data.loader import Block, Entry, Loader
 from ipucnn.data.prepare import Preparation
 from ipucnn.plugins.backends.poptorch.options import (
@@ -81,7 +83,8 @@ class _Order:
     def __setstate__(self, state: Dict[str, Any]) -> None:
         self.__dict__.update(state)
         if os.getpid() != self._host:  # child processes of this one will ignore them, too
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for number in _left_to_the_host():
+                signal.signal(number, signal.SIG_IGN)
 
     def __iter__(self) -> Iterator[Tuple[int, int]]:
         epoch = int(self._state[1])
@@ -110,15 +113,20 @@ class _Samples(torch.utils.data.Dataset[Any]):
             return self._blank, True
 
 
+def _left_to_the_host() -> List[signal.Signals]:
+    """Return the signals that end a command, but for SIGTERM, with which the host ends workers."""
+    return [number for number in ending_signals() if number is not signal.SIGTERM]
+
+
 @contextmanager
 def _interrupts_left_to_the_host() -> Iterator[None]:
-    """Block Ctrl-C, which reaches every process of a terminal, in processes that start meanwhile.
+    """Block the signals that a terminal or a scheduler sends to every process, in new processes.
 
     The host handles it after the start: it may finish a step and save, and PopTorch waits
     indefinitely for a process that exited by itself.
     """
     resource_tracker.ensure_running()  # its start would end the blocking
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _left_to_the_host())
     try:
         yield
     finally:
