@@ -67,25 +67,18 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
                           f"copied for a validation: {cause_of(error)}", CHECK_PLUGIN) from error
 
 
-_SMALL = 256
-"""Largest height and width of images for which a network is computed to check its outputs."""
-
-
 def _output_shape(model: torch.nn.Module, input_size: int) -> Any:
-    """Return the shape of a network's outputs for two images.
+    """Return the shape of a network's outputs for two images, without computing them.
 
-    A string describes outputs that are no tensor. None for a network that fails here. Those
-    of small images are computed: for the meta device, torch imports its compiler, which takes
-    seconds.
+    A string describes outputs that are no tensor. None for a network that needs values.
     """
     import torch
 
     with suppress(Exception):  # an error of the network is reported where it is used
-        device = "cpu" if input_size <= _SMALL else "meta"
-        twin = copy.deepcopy(model).to(device).eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        twin = copy.deepcopy(model).to("meta").eval()
+        with torch.no_grad():
             found = twin(torch.zeros(2, 3, input_size, input_size, dtype=torch.float32,
-                                     device=device))
+                                     device="meta"))
         return list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
     return None
 
