@@ -333,17 +333,17 @@ def test_a_saved_result_repeats_the_run(cli, tmp_path):
     ("run", "model: resnet18\nepoch: 3\n", "train"),
     ("train", "model: resnet18\npredictions: p.csv\n", "run"),
     ("export", "model: resnet18\nepoch: 3\n", "train")])
-def test_a_profile_for_another_command_is_recognised(ipucnn_cli, tmp_path, command, lines, meant):
+def test_a_profile_for_another_command_is_recognised(cli, tmp_path, command, lines, meant):
     (tmp_path / "own.yaml").write_text(lines)
-    code, _, err = ipucnn_cli(command, "--config", str(tmp_path / "own.yaml"))
+    code, _, err = cli(command, "--config", str(tmp_path / "own.yaml"))
     assert code == 2
     assert "(own.yaml, line 2)" in err
     assert f"own.yaml' are those of 'ipucnn {meant}'" in err
 
 
-def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(ipucnn_cli, tmp_path):
+def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(cli, tmp_path):
     (tmp_path / "own.yaml").write_text("model: resnet18\nepochz: 3\nlr: 1\n")
-    code, _, err = ipucnn_cli("train", "--config", str(tmp_path / "own.yaml"))
+    code, _, err = cli("train", "--config", str(tmp_path / "own.yaml"))
     assert code == 2
     assert "did you mean 'epoch'" in err
 
@@ -351,8 +351,8 @@ def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(ipucnn_cli,
 @pytest.mark.parametrize(("command", "name", "meant"), [
     ("run", "train-py", "train"), ("train", "run-benchmark-py", "run"),
     ("train", "pod16", "launch")])
-def test_a_shipped_profile_of_another_command_is_recognised(ipucnn_cli, command, name, meant):
-    code, _, err = ipucnn_cli(command, "--config", name)
+def test_a_shipped_profile_of_another_command_is_recognised(cli, command, name, meant):
+    code, _, err = cli(command, "--config", name)
     assert code == 2
     assert f"the profile '{name}' is for '{meant}', not for '{command}'" in err
 

@@ -85,7 +85,8 @@ def outcome(command: str, given: dict, place: Path) -> Outcome:
     finally:
         os.chdir(before)
     described = repr((_plain(seen), _files(place), EVENTS))
-    return Outcome(_anywhere(described, place), "\n".join(notes) + err.getvalue())
+    return Outcome(_anywhere(described, place),
+                   _anywhere("\n".join(notes) + err.getvalue(), place))
 
 
 def _anywhere(text, place):

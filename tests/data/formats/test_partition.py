@@ -158,7 +158,7 @@ def test_broken_links_are_counted_and_other_files_are_read(source, tmp_path):
     assert sum(made.sizes) == 11
     assert made.notes == (
         f"left out of {str(source)!r}: 2 broken links: 05b.jpg, self",
-        f"left out of {str(source)!r}: 1 link to a folder that it is in: up/source")
+        f"left out of {str(source)!r}: 1 link to a folder that it is in: up")
     assert made.as_dict()["notes"] == list(made.notes)
 
 
