@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,9 @@ def redirect(output):
 
 def call(function, words, variables, output=None):
     """Call a function as the main program of this process, with its output in files if given."""
+    # another test may have started the fork server while it blocked or ignored signals
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(variables)
     sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
