@@ -1,5 +1,6 @@
 """Options of a command from its arguments and the profile of `--config`."""
 
+import os
 from typing import Any, Dict, Type, TypeVar
 
 from ipucnn.core.errors import UsageError
@@ -23,7 +24,8 @@ def resolved(options_class: Type[OptionsT], given: Dict[str, Any], command: str)
 
         name = given.get("config")
         kinds = {command: options_class, **PROFILED}
-        if type(error) is not UsageError or not name or str(name) not in error.message:
+        if type(error) is not UsageError or not name \
+                or f"({os.path.basename(name)}, line" not in error.message:
             raise  # not an error in the profile
         found = command_of(name, kinds)
         if found == command:

@@ -175,15 +175,22 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
 
 def _with_profile(given: Mapping[str, Any]) -> Dict[str, Any]:
     """Return the given options, and those of a profile of the user that they do not override."""
-    values: Mapping[str, Any] = {}
+    own = {_common(name): value for name, value in given.items()}
+    values: Dict[str, Any] = {}
     if given.get("config"):
         source = source_of(TrainOptions, str(given["config"]), "train")
-        own = set(map(_plain, given))
+        overridden = set(map(_plain, own))
         values = {} if source.shipped else {
-            name: value for name, value in source.values.items()
-            if value is not None and _plain(name) not in own}
-    profile, own_values = without_overridden([dict(values), dict(given)])
-    return {**profile, **own_values}
+            _common(name): value for name, value in source.values.items()
+            if value is not None and _plain(name) not in overridden}
+    profile, own = without_overridden([values, own])
+    return {**profile, **own}
+
+
+def _common(spelling: str) -> str:
+    """Return the name of an option of the command; the spelling of one of a plugin."""
+    item = common_option(TrainOptions, spelling)
+    return spelling if item is None else item.name
 
 
 def _plain(spelling: str) -> str:

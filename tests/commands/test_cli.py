@@ -341,6 +341,17 @@ def test_a_profile_for_another_command_is_recognised(cli, tmp_path, command, lin
     assert f"own.yaml' are those of 'ipucnn {meant}'" in err
 
 
+def test_only_errors_in_a_profile_name_another_command(cli, tmp_path):
+    (tmp_path / "own.yaml").write_text("model: resnet18\nepoch: 3\nlr: 1\n")
+    code, _, err = cli("run", "--config", str(tmp_path / "own.yaml"), "--batch-size", "-3")
+    assert code == 2
+    assert "the smallest value is 1" in err
+    (tmp_path / "own.yaml").write_text("hosts: a\nvipu-partition: p\n")
+    code, _, err = cli("run", "--config", str(tmp_path / "own.yaml"))
+    assert code == 2
+    assert "own.yaml' are those of 'ipucnn plan --launch'" in err
+
+
 def test_a_wrong_option_in_a_profile_for_this_command_keeps_its_hint(cli, tmp_path):
     (tmp_path / "own.yaml").write_text("model: resnet18\nepochz: 3\nlr: 1\n")
     code, _, err = cli("train", "--config", str(tmp_path / "own.yaml"))

@@ -387,6 +387,8 @@ def test_a_resumed_training_follows_a_changed_profile(tmp_path, monkeypatch):
     (tmp_path / "own.yaml").write_text(profile + "2\nnormlayer: group\n")
     with pytest.raises(UsageError, match="cannot be changed when restoring"):
         ipucnn.train(**again)
+    (tmp_path / "own.yaml").write_text(profile.replace("mode: none", "mode: after") + "2\n")
+    assert ipucnn.train(**again, epoch=4, no_validation=True).epochs == 4
 
 
 def test_wandb_is_added_to_a_resumed_training(tmp_path, monkeypatch):
@@ -394,7 +396,9 @@ def test_wandb_is_added_to_a_resumed_training(tmp_path, monkeypatch):
     options = {"model": "resnet8-cifar", "data": "shapes", "batch_size": 2, "iterations": 1,
                "validation_mode": "none", "epoch": 1}
     ipucnn.train(checkpoint_path="kept", **options)
-    for given, expected in (({"wandb": True}, {"logger": ("files", "wandb")}), ({}, {})):
+    for given, expected in (
+            ({"wandb": True}, {"logger": ("files", "wandb")}), ({}, {}),
+            ({"wandb": True, "logger": ("tensorboard",)}, {"logger": ("tensorboard", "wandb")})):
         given = {"resume": "kept", **given}
         changes = continued(given, resolve(TrainOptions, {**options, **given}, "train"), Listener())
         assert changes == {"checkpoint_path": "kept", **expected}
