@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,8 +75,10 @@ class Forked:
 
     def __init__(self, function, words, variables, forked=False):
         context = multiprocessing.get_context("fork") if forked else CONTEXT
-        self._folder = None if forked else tempfile.TemporaryDirectory()
-        self._output = None if forked else os.path.join(self._folder.name, "output")
+        folder = None if forked else tempfile.mkdtemp()
+        self._output = None if forked else os.path.join(folder, "output")
+        if not forked:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._process = context.Process(target=call, args=(
             function, list(map(str, words)), dict(variables), self._output))
         self._process.start()
@@ -95,9 +99,7 @@ class Forked:
     def communicate(self, timeout=None):
         self.wait(timeout)
         found = [Path(f"{self._output}.{name}") for name in ("out", "err")]
-        texts = tuple(file.read_text() if file.exists() else "" for file in found)
-        self._folder.cleanup()
-        return texts
+        return tuple(file.read_text() if file.exists() else "" for file in found)
 
     def send_signal(self, number):
         with suppress(ProcessLookupError):
