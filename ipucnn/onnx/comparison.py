@@ -8,6 +8,7 @@ import torch
 
 from ipucnn.core.errors import IpucnnError, UnavailableError
 from ipucnn.core.machine import compute_threads
+from ipucnn.onnx import runtime_faults
 from ipucnn.onnx.target import INSTALL
 from ipucnn.onnx.tracing_export import INPUT, export_errors
 
@@ -50,6 +51,7 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = compute_threads()
+    runtime_faults.avoid(options)
     with export_errors(what):
         session = onnxruntime.InferenceSession(proto.SerializeToString(), options,
                                                providers=["CPUExecutionProvider"])

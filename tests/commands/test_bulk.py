@@ -268,7 +268,7 @@ def test_an_image_that_cannot_be_read_is_named(run, unruly):
 
 def test_an_error_common_to_all_is_reported_once(run):
     with pytest.raises(UsageError) as caught:
-        run(instances=2, pipeline_splits=["9/9"], device_iterations=2)
+        run(instances=2, model="tiny", pipeline_splits=["9/9"], device_iterations=2)
     assert "instance" not in caught.value.message
     assert "'9/9'" in caught.value.message
 

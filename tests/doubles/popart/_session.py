@@ -415,5 +415,7 @@ def _runtime(model, weights, anchors):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
     options.log_severity_level = 3
+    # releases 1.19 and 1.20 merge padding into average pools, which then do not count it
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "Pad_Fusion")
     return onnxruntime.InferenceSession(made.SerializeToString(), options,
                                         providers=["CPUExecutionProvider"])

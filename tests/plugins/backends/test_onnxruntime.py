@@ -38,6 +38,17 @@ def test_probe_names_half_precision_on_a_cpu():
     assert probe.versions == {"onnxruntime": onnxruntime.__version__}
 
 
+def test_padding_counts_in_average_pools():
+    model = torch.nn.Sequential(torch.nn.AvgPool2d(3, 1, 1), torch.nn.Conv2d(3, 4, SIZE),
+                                torch.nn.Flatten()).eval()
+    images = images_of(2)
+    plan = ExecutionPlan(precision="32.32", normalisation="none", micro_batch=2)
+    with OnnxRuntimeBackend().inference(model, plan, SIZE) as session:
+        session.compile()
+        found = session(images)
+    torch.testing.assert_close(found, model(images.float()).detach(), rtol=1e-4, atol=1e-3)
+
+
 @pytest.fixture
 def listed(monkeypatch):
     """A build for CUDA, which lists the provider whether there is a card or not."""

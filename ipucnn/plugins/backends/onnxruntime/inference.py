@@ -18,6 +18,7 @@ from ipucnn.core.errors import (
     UsageError,
 )
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.onnx import runtime_faults
 from ipucnn.onnx.engine_base import ArraySession, filled
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.float16 import in_bfloat16, in_float16
@@ -102,6 +103,7 @@ class OnnxRuntimeSession(ArraySession):
         options.add_session_config_entry("session.intra_op.allow_spinning",
                                          str(int(self._spinning)))
         options.log_severity_level = 3  # errors only; other messages are for its developers
+        runtime_faults.avoid(options)
         return options
 
     def start(self, images: Any) -> Callable[[], Any]:

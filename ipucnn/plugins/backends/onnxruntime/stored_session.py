@@ -19,6 +19,9 @@ log = logging.getLogger("ipucnn.graphs")
 
 _MODEL, _WEIGHTS = "model.onnx", "weights.bin"
 
+_SETTINGS = 2
+"""The version of the settings that affect the optimised graph."""
+
 
 def session(path: str, options: Callable[[], onnxruntime.SessionOptions],
             provider: Any) -> onnxruntime.InferenceSession:
@@ -29,9 +32,9 @@ def session(path: str, options: Callable[[], onnxruntime.SessionOptions],
         options: returns new options of the session.
         provider: of the CPU.
     """
-    # the optimised graph depends on the file, the engine and the processor
+    # the optimised graph depends on the file, the engine, the processor and our settings
     kept = KeptFolder.of("onnxruntime", (identity(Path(path)), onnxruntime.__version__, processor(),
-                                         _instructions()), _MODEL)
+                                         _instructions(), _SETTINGS), _MODEL)
     found = _read(kept, options(), provider)
     return _made(kept, path, options, provider) if found is None else found
 
