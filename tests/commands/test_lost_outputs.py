@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 import ipucnn
-from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.registry.registry import use
 
@@ -18,16 +17,6 @@ def _own_registry(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     use(None)
-
-
-@pytest.fixture
-def cli(capsys):
-    def run(*argv: str):
-        code = invoke([str(word) for word in argv])
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence, Set
+from typing import TYPE_CHECKING, List, Optional, Sequence, Set
 
 import numpy
 import popart
 
+from ipucnn.plugins.backends.popart.graph_entries import replace_all
 from ipucnn.plugins.backends.popart.placing import place
 
 if TYPE_CHECKING:
@@ -148,23 +149,13 @@ def _with_nodes(proto: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx
     """Replace the nodes of a model, without constants and weights that nothing reads."""
     read = {name for node in nodes for name in node.input}
     read.update(output.name for output in proto.graph.output)
-    kept = [copied(node) for node in nodes
-            if node.op_type != "Constant" or node.output[0] in read]
-    weights = [copied(one) for one in proto.graph.initializer if one.name in read]
-    gone = {one.name for one in proto.graph.initializer} - read
-    inputs = [copied(one) for one in proto.graph.input if one.name not in gone]
-    for field, entries in ((proto.graph.node, kept), (proto.graph.initializer, weights),
-                           (proto.graph.input, inputs)):
-        del field[:]
-        field.extend(entries)
+    graph = proto.graph
+    gone = {one.name for one in graph.initializer} - read
+    replace_all(graph.node, [node for node in nodes
+                             if node.op_type != "Constant" or node.output[0] in read])
+    replace_all(graph.initializer, [one for one in graph.initializer if one.name in read])
+    replace_all(graph.input, [one for one in graph.input if one.name not in gone])
     return proto
-
-
-def copied(message: Any) -> Any:
-    """Return a copy of a protocol buffer, which is valid without the list that contained it."""
-    copy = type(message)()
-    copy.CopyFrom(message)
-    return copy
 
 
 def master_weights(proto: onnx.ModelProto, weights: Set[str]) -> onnx.ModelProto:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 import numpy
 
 from ipucnn.core.execution.mixing import MixOptions
+from ipucnn.plugins.backends.popart.graph_entries import replace_all
 from ipucnn.plugins.backends.popart.norm_operators import DOMAIN
 
 if TYPE_CHECKING:
@@ -63,10 +64,7 @@ def mix_images(proto: onnx.ModelProto, images: str, mix: MixOptions) -> None:
         for position, name in enumerate(node.input):
             if name == images:
                 node.input[position] = value
-    nodes = [*front.nodes, *proto.graph.node]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del proto.graph.node[:]
-    proto.graph.node.extend(copies)
+    replace_all(proto.graph.node, [*front.nodes, *proto.graph.node])
     if not any(one.domain == DOMAIN for one in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 

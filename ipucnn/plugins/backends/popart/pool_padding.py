@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, List
 import numpy
 
 from ipucnn.onnx.target import opset_of
+from ipucnn.plugins.backends.popart.graph_entries import replace_all
 
 if TYPE_CHECKING:
     import onnx
@@ -40,9 +41,7 @@ def without_counted_padding(model: onnx.ModelProto) -> onnx.ModelProto:
                     del node.attribute[place]
         nodes.append(node)
     if len(nodes) > len(model.graph.node):
-        copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(copies)
+        replace_all(model.graph.node, nodes)
     return model
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, List
 
 import numpy
 
+from ipucnn.plugins.backends.popart.graph_entries import replace_all
+
 if TYPE_CHECKING:
     import onnx
 
@@ -35,7 +37,5 @@ def differentiable_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
             helper.make_node("Greater", [x, zero], [positive], name=node.name),
             helper.make_node("Mul", [slope, x], [scaled], name=node.name),
             helper.make_node("Where", [positive, x, scaled], [out], name=node.name)]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    replace_all(model.graph.node, nodes)
     return model
