@@ -92,12 +92,12 @@ BENCH := $(BIN)/ipucnn bench --progress off --out benchmarks/results/performance
 
 bench: $(STAMP)  ## measure docs/performance.md again, against other programs, of which timm is installed
 	$(BIN)/python -m pip install --quiet timm
-	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --rounds 7 \
-	  --seconds 0.2 --backend auto --against torchvision onnxruntime openvino
-	$(BENCH)further.json --model resnet50 mobilenet resnext50 --batch-size 1 16 --rounds 7 \
-	  --seconds 0.2 --backend auto --against torch-compile timm onnxruntime openvino
-	$(BENCH)families.json --model $(BENCH_FAMILIES) --batch-size 1 16 --rounds 3 --seconds 0.2 \
-	  --backend auto --against onnxruntime openvino
+	$(BENCH)inference.json --model $(BENCH_MODELS) --batch-size $(BENCH_BATCHES) --rounds 3 \
+	  --processes 3 --seconds 0.2 --backend auto --against torchvision onnxruntime openvino
+	$(BENCH)further.json --model resnet50 mobilenet resnext50 --batch-size 1 16 --rounds 3 \
+	  --processes 3 --seconds 0.2 --backend auto --against torch-compile timm onnxruntime openvino
+	$(BENCH)families.json --model $(BENCH_FAMILIES) --batch-size 1 16 --rounds 2 \
+	  --processes 3 --seconds 0.2 --backend auto --against onnxruntime openvino
 	$(BENCH)training.json --train --model resnet18 mobilenet --batch-size 16 --seconds 2 \
 	  --against torchvision timm
 	rm -rf build/photos

@@ -34,8 +34,8 @@ NETWORKS = ("mobilenet", "efficientnet-b0", "resnet18", "resnet50")
 IMAGES, BATCH, DIFFERENT = 512, 16, 64
 
 PROCESSES = 3
-"""Processes of `ipucnn` in each round, of which the median is taken: differences of tenths of a
-second are of interest."""
+"""Processes of each command of `ipucnn` in a round, in turn, of which the median is taken:
+differences of tenths of a second are of interest, also on a machine whose speed varies."""
 
 LOOP = """
 import csv, sys, numpy, torch, torchvision
@@ -139,20 +139,20 @@ def of_network(network: str, rounds: int, photos: Path, folder: Path,
     todo = commands(network, photos, folder)
     found: Dict[str, List[Measured]] = {name: [] for name in todo}
     alone: Dict[str, List[float]] = {name: [] for name in todo if name.startswith("compute")}
-    for turn in range(rounds + 1):
-        for name, command in todo.items():
-            processes, seconds = [], []
-            own = name.startswith(("ipucnn", "compute"))
-            if own and not turn:
-                command = [*command, "--tune"]
-            for _ in range(PROCESSES if turn and own else 1):
-                processes.append(measured(command, environment))
-                if name in alone:
-                    seconds.append(computed(name, folder))
-            if turn:  # the first fills the caches and chooses backends
-                found[name].append(statistics.median_low(processes))
-                if name in alone:
-                    alone[name].append(statistics.median(seconds))
+    own = [name for name in todo if name.startswith(("ipucnn", "compute"))]
+    for name, command in todo.items():  # fills the caches, and chooses backends
+        measured([*command, "--tune"] if name in own else command, environment)
+    for _ in range(rounds):
+        processes: Dict[str, List[Measured]] = {name: [] for name in todo}
+        seconds: Dict[str, List[float]] = {name: [] for name in alone}
+        for name in [name for _ in range(PROCESSES) for name in own] + [*todo][len(own):]:
+            processes[name].append(measured(todo[name], environment))
+            if name in alone:
+                seconds[name].append(computed(name, folder))
+        for name, many in processes.items():
+            found[name].append(statistics.median_low(many))
+        for name, several in seconds.items():
+            alone[name].append(statistics.median(several))
     loops = [name for name in ("plain loop", "loop as timm's", "timm") if name in found]
     return {
         **{figure: {name: summary([getattr(one, figure) for one in many], 3)

@@ -186,16 +186,20 @@ class _Columns:
 
 
 def _complete(result: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """Return the cases that were measured to the end, when a contender reports its facts."""
-    return [case for case in result["cases"] if case["entries"] and (
-        not result.get("stopped_by") or all(entry["facts"] for entry in case["entries"]))]
+    """Return the cases that were measured to the end, in all rounds of all processes."""
+    extent = result["options"]
+    turns = extent["rounds"] * extent.get("processes", 1)
+    return [case for case in result["cases"] if case["entries"]
+            and all(len(entry["turns"]) == turns for entry in case["entries"])]
 
 
 def _networks(result: Dict[str, Any]) -> Iterable[str]:
     """Yield the section for a result of `ipucnn bench`."""
     cases = _complete(result)
     columns = _Columns.of(cases)
-    yield from _machine(result, result["date"], _rounds(result['options']['rounds']) + (
+    processes = result["options"].get("processes", 1)
+    several = f" in each of {processes} processes" if processes > 1 else ""
+    yield from _machine(result, result["date"], _rounds(result["options"]["rounds"]) + several + (
         ", stopped before the last case was complete" if result.get("stopped_by") else ""))
     ranges: Dict[str, List[int]] = {}
     for limit in (limit for case in cases for limit in case["limits"]):

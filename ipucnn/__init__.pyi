@@ -157,6 +157,7 @@ def bench(
     samples: int = 256,
     quick: bool = False,
     rounds: int = 3,
+    processes: int = 1,
     seconds: float = 1.0,
     result: os.PathLike[str] | str | None = None,
     **options: Any,

@@ -23,7 +23,7 @@ def rates(median):
 
 
 def entry(kind, name, median, limit):
-    return {"kind": kind, "name": name, "images_per_second": rates(median), "turns": [median],
+    return {"kind": kind, "name": name, "images_per_second": rates(median), "turns": 3 * [median],
             "to_best_peer": None, "of_limit": median / limit, "peak_memory": 123_000_000,
             "facts": {"backend": "openvino", "in_flight": 2, "session": {"images_per_call": 4}}}
 
@@ -64,7 +64,7 @@ def test_every_case_has_its_figures_limit_and_ratio(pages):
 
 def test_a_case_that_was_interrupted_is_left_out(pages):
     interrupted = case(70.0, 80.0, batch_size=64)
-    interrupted["entries"] = [{**one, "facts": {}} for one in interrupted["entries"]]
+    interrupted["entries"] = [{**one, "turns": one["turns"][:2]} for one in interrupted["entries"]]
     page = pages.page({"performance_inference": {
         **bench(case(100.0, 80.0), interrupted), "stopped_by": "SIGTERM"}})
     assert "3 rounds, stopped before the last case was complete." in page

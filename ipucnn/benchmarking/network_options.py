@@ -92,10 +92,19 @@ class BenchExtent:
         3, "Number of rounds in which the programs alternate; medians are reported.",
         minimum=1, maximum=1000,
         basic=True)
+    processes: int = option(
+        1, "Number of processes of each program, one after the other, for '--rounds' rounds each: "
+        "the speed of two processes of a program can differ by some percent.", minimum=1,
+        maximum=1000)
     seconds: float = option(
         1.0, "Approximate duration of a measurement of a program in a round.",
         exclusive_minimum=0.0,
         maximum=3600.0, metavar="SECONDS")
+
+    @property
+    def turns(self) -> int:
+        """The number of measurements of each program in a case."""
+        return self.processes * self.rounds
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,8 @@ class NetworkBench(Shown):
         """Return the machine and the extent, as names and values."""
         machine = self.environment
         rounds = "" if self.options.get("quick") else f"{self.options['rounds']} rounds "
+        if self.options.get("processes", 1) > 1:
+            rounds += f"in each of {self.options['processes']} processes "
         return [("processor", machine["processor"]), ("cores", machine["cores"]),
                 ("threads", machine["threads"]),
                 ("measured", f"{rounds}in {self.seconds:.0f} s"),

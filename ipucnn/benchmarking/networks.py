@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence
 
 from ipucnn.benchmarking import limits
 from ipucnn.benchmarking.bench_selection import cases_of, contenders_of
@@ -28,8 +28,9 @@ from ipucnn.benchmarking.case import (
 from ipucnn.benchmarking.contender_process import FAILURES, reason_of
 from ipucnn.benchmarking.contenders import Process
 from ipucnn.benchmarking.network_options import NetworkBenchOptions
-from ipucnn.benchmarking.network_result import CaseResult, Entry, Limit, NetworkBench, Rates
+from ipucnn.benchmarking.network_result import CaseResult, Entry, NetworkBench, Rates
 from ipucnn.benchmarking.own import run_options
+from ipucnn.benchmarking.turns import Turns
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.execution.launching import check_alone
@@ -61,9 +62,9 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
           progress: Optional[Progress] = None) -> NetworkBench:
     """Measure networks on this machine.
 
-    Every contender runs in a separate process for each network. In each round, they are measured
-    one after the other in a different order. An interrupt ends the measurement; the result contains
-    the measurements so far, and `stopped_by` names the reason.
+    Every contender runs in a separate process for each network, or in several, one after the other.
+    In each round, they are measured one after the other in a different order. An interrupt ends the
+    measurement; the result contains the measurements so far, and `stopped_by` names the reason.
 
     Args:
         options: what to measure.
@@ -83,7 +84,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
                           datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     begin = time.perf_counter()
     measured = _Measurement(options, registry, result, progress or (lambda *_: None))
-    measured.total = len(cases) * (1 if quick else len(contenders) * options.extent.rounds)
+    measured.total = len(cases) * (1 if quick else len(contenders) * options.extent.turns)
     try:
         if quick:
             measured.quick(cases)
@@ -151,7 +152,11 @@ class _Measurement:
         """
         facts = tuned(case, self._registry)
         found.precision = str(facts["precision"])
-        _fill_in(found, *_product(product, replace(case, precision=found.precision)))
+        turns = Turns(replace(case, precision=found.precision), found)
+        product.prepare(turns.case)
+        turns.add(product.contender, product.turn(PRODUCT_SECONDS))
+        turns.facts[product.contender] = product.end()
+        turns.fill_in([product.contender])
         found.entries += [Entry(OWN, name, Rates.of([rate]), [rate], of_limit=found.of_limit(rate))
                           for name, rate in facts["rates"]]
         for reason in facts["left_out"]:
@@ -184,18 +189,23 @@ class _Measurement:
             self._measure_for_auto(cases)
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            processes = []
-            for contender in contenders:
-                processes.append(Process(contender, self._registry.settings))
-                stack.callback(processes[-1].close)
             onnx = self._without_file = ""
             if first.job == INFERENCE and any(one in ONNX_PEERS for one in contenders):
                 try:
                     onnx = _exported(first.model, folder)
                 except FAILURES as error:
                     self._without_file = f"the network cannot be exported: {reason_of(error)}"
-            for case in cases:
-                self._case(replace(case, onnx=onnx), processes, self._new(case))
+            todo = [Turns(replace(case, onnx=onnx), self._new(case)) for case in cases]
+            for turns in todo:
+                stack.callback(turns.fill_in, contenders)  # what an interrupt leaves, too
+            for _ in range(self._options.extent.processes):
+                with ExitStack() as started:
+                    processes = []
+                    for contender in contenders:
+                        processes.append(Process(contender, self._registry.settings))
+                        started.callback(processes[-1].close)
+                    for turns in todo:
+                        self._case(turns, processes)
 
     def _measure_for_auto(self, cases: Sequence[Case]) -> None:
         """Measure the backends of cases for which no measurement is stored."""
@@ -207,59 +217,41 @@ class _Measurement:
                 with suppress(RefusedError):
                     tuned(case, self._registry)
 
-    def _case(self, case: Case, processes: Sequence[Process], found: CaseResult) -> None:
-        """Measure a case; what was measured before an interrupt is kept."""
+    def _case(self, turns: Turns, processes: Sequence[Process]) -> None:
+        """Measure a case in the rounds of these processes."""
+        extent = self._options.extent
         ready: List[Process] = []
-        turns: Dict[Process, List[float]] = {}
-        facts: Dict[Process, Facts] = {}
-        try:
-            for process in processes:
+        for process in processes:
+            self._report()
+            try:
+                if process.contender in turns.left_out:
+                    self._done += extent.rounds
+                    continue
+                if self._without_file and process.contender in ONNX_PEERS:
+                    raise RefusedError(self._without_file)
+                process.prepare(turns.case)
+                ready.append(process)
+            except RefusedError as reason:
+                turns.leave_out(process.contender, reason)
+                self._done += extent.rounds
+        for number in range(extent.rounds):
+            for process in _ordered(ready, number):
+                time.sleep(PAUSE)
+                try:
+                    turns.add(process.contender, process.turn(extent.seconds))
+                except RefusedError as reason:
+                    ready.remove(process)
+                    turns.leave_out(process.contender, reason)
+                self._done += 1
                 self._report()
-                try:
-                    if self._without_file and process.contender in ONNX_PEERS:
-                        raise RefusedError(self._without_file)
-                    process.prepare(case)
-                    ready.append(process)
-                except RefusedError as reason:
-                    self._left_out(found, process, reason, self._options.extent.rounds)
-            for number in range(self._options.extent.rounds):
-                for process in _ordered(ready, number):
-                    time.sleep(PAUSE)
-                    try:
-                        turns.setdefault(process, []).append(
-                            process.turn(self._options.extent.seconds))
-                    except RefusedError as reason:
-                        ready.remove(process)
-                        turns.pop(process, None)
-                        self._left_out(found, process, reason, 0)
-                    self._done += 1
-                    self._report()
-            for process in ready:
-                try:
-                    facts[process] = process.end()
-                except RefusedError as reason:
-                    turns.pop(process, None)
-                    self._left_out(found, process, reason, 0)
-        finally:
-            _fill_in(found, {process: turns[process] for process in processes if process in turns},
-                     facts)
-
-    def _left_out(self, found: CaseResult, process: Process, reason: RefusedError,
-                  skipped: int) -> None:
-        if process.contender.kind != LIMIT:
-            found.left_out[process.contender.label] = str(reason)
-        self._done += skipped
+        for process in ready:
+            try:
+                turns.facts[process.contender] = process.end()
+            except RefusedError as reason:
+                turns.leave_out(process.contender, reason)
 
     def _report(self) -> None:
         self._progress("measure", min(self._done, self.total), self.total)
-
-
-def _product(process: Process, case: Case) -> Tuple[Dict[Process, List[float]],
-                                                    Dict[Process, Facts]]:
-    """Return the rate of the matrix product, and the facts of its process."""
-    process.prepare(case)
-    rate = process.turn(PRODUCT_SECONDS)
-    return {process: [rate]}, {process: process.end()}
 
 
 def tuned(case: Case, registry: Registry) -> Facts:
@@ -294,33 +286,3 @@ def _exported(model: str, folder: str) -> str:
     export(build(ExportOptions, {"model": model, "weights": "random", "target": "onnxruntime",
                                  "dynamic_batch": True, "output": path}))
     return path
-
-
-def _fill_in(found: CaseResult, turns: Dict[Process, List[float]],
-             facts: Dict[Process, Facts]) -> None:
-    """Add the measurements to a case."""
-    operations = limits.OPERATIONS[found.job] * found.multiply_adds
-    for process, rates in turns.items():
-        if process.contender.kind != LIMIT:
-            continue
-        own = facts.get(process, {})
-        if process.contender.name == limits.PRODUCT:
-            if not operations:  # unknown for this network
-                continue
-            found.limits.append(Limit(
-                limits.PRODUCT, Rates.of([rate / operations for rate in rates]),
-                str(own.get("arithmetic", "")), Rates.of(rates).median))
-        else:
-            found.limits.append(Limit(limits.DECODING, Rates.of(rates)))
-    best = max((Rates.of(rates).median for process, rates in turns.items()
-                if process.contender.kind == PEER), default=None)
-    for process, rates in turns.items():
-        contender = process.contender
-        if contender.kind == LIMIT:
-            continue
-        median = Rates.of(rates).median
-        own = dict(facts.get(process, {}))
-        memory = own.pop("peak_memory", None)
-        found.entries.append(Entry(
-            contender.kind, contender.name, Rates.of(rates), rates,
-            median / best if best else None, found.of_limit(median), memory, own))

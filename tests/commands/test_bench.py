@@ -147,6 +147,24 @@ def test_an_interrupt_keeps_what_is_measured():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_turns_of_several_processes_are_of_one_case(cli, tmp_path, monkeypatch):
+    started = []
+    start = Process._start
+    monkeypatch.setattr(Process, "_start", lambda self: started.append(self) or start(self))
+    done = cli("bench", "--model", "resnet8-cifar", "--batch-size", "1", "2", "--rounds", "2",
+               "--processes", "2", "--seconds", "0.01", "--backend", "onnxruntime", "--out",
+               tmp_path / "bench.json")
+    assert done.code == 0, done.err
+    assert "2 rounds in each of 2 processes" in done.out
+    cases = json.loads((tmp_path / "bench.json").read_text())["cases"]
+    assert [case["batch_size"] for case in cases] == [1, 2]
+    for case in cases:
+        [entry], [limit] = case["entries"], case["limits"]
+        assert len(entry["turns"]) == 4
+        assert limit["operations_per_second"] > 0
+    assert len({process._process.pid for process in started}) == 4  # of which two are of the limit
+
+
 def test_a_contender_that_fails_is_left_out_with_its_last_output(monkeypatch):
     monkeypatch.setattr("ipucnn.benchmarking.contenders.START",
                         "import sys; print('out of luck'); sys.exit(3)")
