@@ -36,11 +36,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(pictures, tmp_path, monkeypatch):
+def _pictures_here(own_folder, pictures, tmp_path):
     (tmp_path / "pictures").symlink_to(pictures)
-    monkeypatch.chdir(tmp_path)
-    yield
-    use(None)
 
 
 @pytest.fixture(scope="module")
