@@ -18,6 +18,7 @@ import yaml
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
+from ipucnn.training.validation import Evaluator
 
 # the folder is linked into every test's working directory
 TINY = ["--model", "resnet8-cifar", "--data", "image_folder", "--data-dir", "pictures",
@@ -335,6 +336,23 @@ def test_validate_reports_classes_and_writes_the_matrix(cli, trained, tmp_path):
     assert matrix[0][1:] == ["bar", "circle", "crescent", "cross", "ring", "square", "star",
                              "triangle"]
     assert sum(int(cell) for row in matrix[1:] for cell in row[1:]) == 24
+
+
+def test_validations_before_an_interrupt_are_printed_and_written(cli, trained, tmp_path,
+                                                                 monkeypatch):
+    evaluate = Evaluator.__call__
+
+    def interrupted(self, weights, epoch, *more):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(self, weights, epoch, *more)
+
+    monkeypatch.setattr(Evaluator, "__call__", interrupted)
+    code, out, err = cli("validate", "--checkpoint-path", trained, "--no-ema", "--json",
+                         "--result", "r.json", "--progress", "off")
+    assert (code, "interrupted" in err) == (130, True), err
+    for found in (json.loads(out), json.loads(Path("r.json").read_text())):
+        assert [one["epoch"] for one in found["validations"]] == [1]
 
 
 def test_average_never_eats_its_own_output(cli, trained, tmp_path):
