@@ -18,6 +18,7 @@ import yaml
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
+from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 from ipucnn.training.validation import Evaluator
 
 # the folder is linked into every test's working directory
@@ -68,6 +69,18 @@ def test_training_prints_what_old_scripts_parse(cli, tmp_path):
         table = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in table] == [row["loss"] for row in rows(folder)]
     assert yaml.safe_load((folder / "options.yaml").read_text())["batch_size"] == 4
+
+
+def test_a_training_that_is_aborted_keeps_its_record(cli, tmp_path, monkeypatch):
+    def aborted(*_):
+        raise KeyboardInterrupt("SIGINT")  # as by a second Ctrl-C
+
+    monkeypatch.setattr(TorchTrainingSession, "step", aborted)
+    assert cli("train", *TINY, "--backend", "torch", "--log-dir", "a")[0] == 130
+    record = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert (record["status"], record["model"]) == ("failed", "resnet8-cifar")
+    assert record["options"]["batch_size"] == 4
+    assert "packages" in record["environment"]
 
 
 def test_the_saved_options_repeat_the_training(cli, tmp_path):
