@@ -19,6 +19,7 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+from ipucnn.training import keeper
 from ipucnn.training.validation import Evaluator
 
 # the folder is linked into every test's working directory
@@ -81,6 +82,22 @@ def test_a_training_that_is_aborted_keeps_its_record(cli, tmp_path, monkeypatch)
     assert (record["status"], record["model"]) == ("failed", "resnet8-cifar")
     assert record["options"]["batch_size"] == 4
     assert "packages" in record["environment"]
+
+
+def test_a_checkpoint_is_due_after_minutes_at_the_end_of_an_epoch_as_well(cli, monkeypatch):
+    saved = []
+
+    def save(checkpoint, folder):
+        saved.append(checkpoint.name)
+        return write(checkpoint, folder)
+
+    write = keeper.save
+    monkeypatch.setattr(keeper, "save", save)
+    code, _out, err = cli("train", *TINY, "--iterations", "1", "--epoch", "3", "--no-validation",
+                          "--checkpoint-save-freq", "3", "--checkpoint-save-minutes", "1e-9")
+    assert code == 0, err
+    names = [name.partition("image_folder_")[2] for name in saved]
+    assert names == ["2.step1.pt", "3.step2.pt", "3.pt"]
 
 
 def test_the_saved_options_repeat_the_training(cli, tmp_path):
