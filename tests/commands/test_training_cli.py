@@ -100,6 +100,17 @@ def test_a_checkpoint_is_due_after_minutes_at_the_end_of_an_epoch_as_well(cli, m
     assert names == ["2.step1.pt", "3.step2.pt", "3.pt"]
 
 
+def test_more_steps_than_an_epoch_has_are_noted(cli):
+    short = ["train", *TINY, "--epoch", "1", "--no-validation"]
+    code, _out, err = cli(*short, "--steps-per-log", "4", "--checkpoint-save-steps", "3")
+    assert code == 0, err
+    text = " ".join(err.split())
+    assert "'--steps-per-log 4' records no metrics of the training: an epoch has 3 host" in text
+    assert "'--checkpoint-save-steps 3' has no effect: an epoch has 3 host calls" in text
+    code, _out, err = cli(*short, "--steps-per-log", "3", "--checkpoint-save-steps", "2")
+    assert (code, "an epoch has" in err) == (0, False), err
+
+
 def test_the_saved_options_repeat_the_training(cli, tmp_path):
     first = cli("train", *TINY, "--no-validation", "--checkpoint-path", "c", "--log-dir", "a",
                 "--result", "r.json")
