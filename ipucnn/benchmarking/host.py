@@ -38,6 +38,7 @@ class Steps:
         seconds: by step, for all images.
         readable: indices of the images.
         skipped: name and reason of those that could not be read, the first `MAX_REPORTED`.
+        skipped_count: their number.
         files: the dataset gives encoded images; otherwise `decode` is its generation of pixels.
     """
 

@@ -176,9 +176,10 @@ def validate(given: Dict[str, Any]) -> int:
             if error.partial:
                 render.show_partial(show, error.partial)
             raise
+    if found or not found.stopped_by:
+        show(found)
     if found.stopped_by:
         raise KeyboardInterrupt(found.stopped_by)
-    show(found)
     listener.check_output()
     return 0
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Type
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Type
 
 import numpy
 
@@ -213,6 +214,13 @@ class _Parquet(PredictionWriter):
         except (pyarrow.ArrowException, OSError):
             return False
         return True
+
+
+def stored_entries(file: Iterable[str]) -> Iterator[Any]:
+    """Yield the entries of a file of JSON, one a line; an incomplete last line is left out."""
+    for line in file:
+        if line.endswith("\n"):
+            yield json.loads(line)
 
 
 _WRITERS: Dict[str, Type[PredictionWriter]] = {

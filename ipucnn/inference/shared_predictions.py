@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import deque
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -69,10 +70,7 @@ class SharedWriter(predictions.PredictionWriter):
         """
         instances = self._instances if together else ALONE
         failure: Optional[DataError] = None
-        with suppress(OSError):
-            self._file.seek(0)
-        own = map(json.loads, self._file)
-        for rows in _in_order(own, instances):
+        for rows in _in_order(self._stored(), instances):
             try:
                 if self._target is not None and failure is None:
                     self._target.write(rows)
@@ -82,8 +80,15 @@ class SharedWriter(predictions.PredictionWriter):
             self._stack.close()
         except DataError as error:
             failure = failure or error
-        self._file.close()
+        with suppress(OSError):  # after a failed write, which `write` has reported
+            self._file.close()
         return failure
+
+    def _stored(self) -> Iterator[Any]:
+        """Yield the positions and rows that were written to the temporary file."""
+        with open(os.dup(self._file.fileno()), encoding="ascii") as file:
+            file.seek(0)
+            yield from predictions.stored_entries(file)
 
     def _claim(self) -> None:
         """Do nothing: the first process has locked the file."""
@@ -93,6 +98,7 @@ class SharedWriter(predictions.PredictionWriter):
 
     def _write(self, rows: List[predictions.Row]) -> None:
         self._file.writelines(json.dumps(entry) + "\n" for entry in zip(self._indices, rows))
+        self._file.flush()
 
     def _close(self) -> None:
         """Do nothing; see `close`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, Iterator, List, Sequence,
 
 import numpy
 
+from ipucnn.onnx.graph_entries import replace_all
 from ipucnn.onnx.simplify import inferred
 from ipucnn.onnx.target import bodies_of, captured, defined, subgraphs
 
@@ -89,8 +90,7 @@ def in_float16(model: onnx.ModelProto) -> onnx.ModelProto:
         inner = f"{entry.name}_float16"
         _rename(entry.name, inner, [names for node in nodes for names in (node.input, node.output)])
         nodes.append(_cast(inner, entry.name, entry.name, TensorProto.FLOAT))
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
+    replace_all(model.graph.node, nodes)
     return model
 
 

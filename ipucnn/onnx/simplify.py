@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Set
 
+from ipucnn.onnx.graph_entries import replace_all
 from ipucnn.onnx.target import nodes, subgraphs
 
 if TYPE_CHECKING:
@@ -158,14 +159,12 @@ def _rebuild(model: onnx.ModelProto, kept: List[onnx.NodeProto],
         ordered.append(node)
     ordered += [node for name, node in computed.items()
                 if name in outputs and name not in placed]
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
-    used = {name for node in ordered for name in _reads(node)}
-    weights = [tensor for tensor in model.graph.initializer
-               if tensor.name in used or tensor.name in outputs]
-    if len(weights) != len(model.graph.initializer):
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(weights)
+    used = outputs.union(*map(_reads, ordered))
+    replace_all(model.graph.node, ordered)
+    weights = model.graph.initializer
+    for place in reversed(range(len(weights))):  # in place: they may be most of the memory
+        if weights[place].name not in used:
+            del weights[place]
 
 
 def _fixed(model: onnx.ModelProto) -> Set[str]:

@@ -51,6 +51,7 @@ class Metrics:
     """The rows of a file of metrics, which can be updated when it grows.
 
     Attributes:
+        path: the file.
         rows: the complete rows so far; if there are very many, some of the training are left out.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict
 
 from ipucnn.core.environment import describe
@@ -12,7 +13,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.training.options import TrainOptions
 
 _PATHS = ("DIR", "FILE")
-"""Placeholders of paths in help; paths may differ between hosts."""
+"""First placeholders of paths in help; paths may differ between hosts."""
 
 
 def check_options(instances: Instances, options: TrainOptions) -> None:
@@ -28,7 +29,7 @@ def check_options(instances: Instances, options: TrainOptions) -> None:
     saved = options.as_dict()
     own.update((item.flag, saved[name]) for name, (item, _) in settings(options).items()
                if name in saved and not item.option.machine and name != "seed"
-               and item.option.metavar.partition(".")[0] not in _PATHS)
+               and re.split("[.|]", item.option.metavar)[0] not in _PATHS)
     _compare(instances, own, "start the same command, with the same versions, on every host")
 
 

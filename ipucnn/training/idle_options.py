@@ -67,6 +67,13 @@ def notes_on_length(options: TrainOptions, rate: LearningRate, calls: int) -> Li
     if wanted is not None and wanted > calls:
         notes.append(f"'--iterations {wanted}' has no effect: the images fill {calls} host calls "
                      "per epoch")
+    calls = min(calls, wanted or calls)
+    epoch = f"an epoch has {calls} host call{'s' * (calls > 1)}"
+    rows, saves = options.results.steps_per_log, options.checkpoints.checkpoint_save_steps
+    if rows is not None and rows > calls:
+        notes.append(f"'--steps-per-log {rows}' records no metrics of the training: {epoch}")
+    if saves is not None and saves >= calls:
+        notes.append(f"'--checkpoint-save-steps {saves}' has no effect: {epoch}")
     epochs = max(1, options.optimisation.epochs)
     if rate.frequency and len({rate.factor(epochs * place / _PLACES)
                                for place in range(_PLACES)}) == 1:

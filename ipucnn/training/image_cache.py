@@ -167,7 +167,7 @@ class ImageCaches:
         All instances call it.
 
         Args:
-            images: what to cache; `no_cache` has returned None for them.
+            images: what to cache; `is_cached` is true for them.
             note: receives notes for the user.
             identity: a description of the images if others are cached in between; equal ones share
                 a cache.

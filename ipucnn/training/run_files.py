@@ -192,6 +192,7 @@ class FileRecords(Records):
         self._loggers = Loggers(prepared.loggers, report)
         self._live: Optional[LiveStatus] = None
         self._unwritten: Set[str] = set()
+        self._known: Dict[str, Any] = {}  # also of a training that ends without a result
         if prepared.loggers:
             self.log_dir = _log_dir(options, folder)
             continued = restored is not None and _is_record_of(self.log_dir, restored, options)
@@ -208,10 +209,11 @@ class FileRecords(Records):
                 options.as_dict(), self.log_dir, rows, restored.path if restored else None,
                 restored.position.update if restored else 0, prepared.built.card.as_plain(),
                 _validated(restored)))
-            self._document(TRAINING, {
-                "format": "ipucnn.train/1", "status": RUNNING, "model": options.network.model,
+            self._known = {
+                "format": "ipucnn.train/1", "model": options.network.model,
                 "dataset": options.dataset.data, "options": options.as_dict(),
-                "environment": describe()})
+                "environment": describe()}
+            self._document(TRAINING, {**self._known, "status": RUNNING})
 
     def due(self, minutes: Optional[float]) -> bool:
         """See `Records.due`."""
@@ -276,7 +278,7 @@ class FileRecords(Records):
             self._check_held()
         except IpucnnError as error:
             return error
-        self._document(TRAINING, {"status": status, **result})
+        self._document(TRAINING, {**self._known, "status": status, **result})
         return (self._keeper.finish() if self._keeper is not None else None) or unrecorded
 
     def _check_held(self) -> None:

@@ -170,8 +170,8 @@ class Trainer:
         if self.figures.skipped_updates >= self.update:
             raise IpucnnError(f"all {self.update} updates are skipped: their loss is not finite",
                               "use a lower '--lr' or a longer '--warmup-epoch', more precision")
-        self._stopping(now=True)
-        if self._is_scheduled() or self.stopped_by:
+        due = self._stopping(now=True)
+        if due or self._is_scheduled() or self.stopped_by:
             self._save()
         return not self.stopped_by
 

@@ -213,20 +213,9 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         caches: of decoded images.
         once: whether every image is used only once.
     """
-    options = validation_options(stored, given, registry)
-    if options.execution.measured:
-        check_measurable(options)
-    _check_backend_options(given, options.execution.backend, registry)
+    options = _checked_options(stored, given, registry, listener)
     data = registry.get_typed(DatasetSpec, options.dataset.data)
-    if data.on_device or not (data.labelled or data.name == stored.dataset):
-        raise _no_labels(data)
-    elsewhere = options.validation.validation_data_dir if data.reads_folder else None
-    place = elsewhere or options.dataset.data_dir
-    check_dataset_options(replace(options.dataset, data_dir=place), data, {
-        "--validation-data-dir": bool(given.dataset.validation_data_dir) and not data.reads_folder})
-    options, notes = fitted(options)
-    for note in (*notes, *notes_on_idle(options, data, registry, given.overrides())):
-        listener.note(note)
+    elsewhere = _elsewhere(options, data)
     plan = options.validation_plan(sharing(options.execution.pipeline_splits))
     chosen = choose_backend(options, plan, registry, trains=True)
     check_offer(options, plan, chosen.spec, registry)
@@ -237,7 +226,8 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         request_of(options.network, options.dataset, built.input_size,
                    None if data.finite else plan.combined_batch), num_classes=None,
         hold_out=options.validation.holds_out,
-        split=None if elsewhere else "validation", data_dir=place)
+        split=None if elsewhere else "validation",
+        data_dir=elsewhere or options.dataset.data_dir)
     dataset = _images(given, options, data, request, registry, listener)
     match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
                           options.dataset.match_classes, f"dataset {data.name!r}") \
@@ -266,6 +256,30 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         "device": chosen.probe.device, "options": options.as_dict(),
         "environment": {**describe(), "backend": chosen.probe.versions},
         "card": built.card.as_plain()}
+
+
+def _checked_options(stored: StoredModel, given: ValidateOptions, registry: Registry,
+                     listener: Listener) -> TrainOptions:
+    """Return the options of a validation, after a check against its dataset and backend."""
+    options = validation_options(stored, given, registry)
+    if options.execution.measured:
+        check_measurable(options)
+    _check_backend_options(given, options.execution.backend, registry)
+    data = registry.get_typed(DatasetSpec, options.dataset.data)
+    if data.on_device or not (data.labelled or data.name == stored.dataset):
+        raise _no_labels(data)
+    place = _elsewhere(options, data) or options.dataset.data_dir
+    check_dataset_options(replace(options.dataset, data_dir=place), data, {
+        "--validation-data-dir": bool(given.dataset.validation_data_dir) and not data.reads_folder})
+    options, notes = fitted(options)
+    for note in (*notes, *notes_on_idle(options, data, registry, given.overrides())):
+        listener.note(note)
+    return options
+
+
+def _elsewhere(options: TrainOptions, data: DatasetSpec) -> Optional[str]:
+    """Return the folder of the validation images if it is another than that of the dataset."""
+    return options.validation.validation_data_dir if data.reads_folder else None
 
 
 def _images(given: ValidateOptions, options: TrainOptions, data: DatasetSpec,

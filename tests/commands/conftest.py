@@ -16,5 +16,17 @@ def plan(capsys, monkeypatch):
         out, err = capsys.readouterr()
         return code, out, err
 
-    yield run
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _own_registry():
+    """Forget the plugins that the commands of a test have named."""
+    yield
     use(None)
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    """Work in a new folder."""
+    monkeypatch.chdir(tmp_path)

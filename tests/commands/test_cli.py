@@ -15,16 +15,9 @@ import typer
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.cli import COMMANDS, application
-from ipucnn.core.registry.registry import use
 from ipucnn.testing import reports
 
 FAST = ["--data", "synthetic", "--random-weights", "--iterations", "1", "--progress", "off"]
-
-
-@pytest.fixture(autouse=True)
-def _own_registry():
-    yield
-    use(None)
 
 
 def one_line_and_hint(err: str) -> None:

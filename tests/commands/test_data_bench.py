@@ -37,12 +37,7 @@ TINY = ["--plugin", str(TESTS / "tiny_plugin.py"), "--model", "tiny", "--precisi
         "--backend", "torch", "--compute-batch-size", "2"]
 COUNT = 16
 
-
-@pytest.fixture(autouse=True)
-def _own_registry(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    use(None)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,7 @@ TINY = ["--model", "tiny", "--weights", "random"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 TORCH_20 = torch.__version__ < "2.1"
 
-
-@pytest.fixture(autouse=True)
-def _own_registry(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    use(None)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

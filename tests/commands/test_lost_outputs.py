@@ -6,17 +6,11 @@ import pytest
 
 import ipucnn
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.registry.registry import use
 
 TRAINING = ["train", "--model", "resnet8-cifar", "--data", "shapes", "--batch-size", "8", "--epoch",
             "1", "--iterations", "1", "--lr", "0.1", "--progress", "off", "--seed", "2"]
 
-
-@pytest.fixture(autouse=True)
-def _own_registry(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    use(None)
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(autouse=True)

@@ -40,11 +40,8 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(photos, tmp_path, monkeypatch):
+def _photos_here(own_folder, photos, tmp_path):
     (tmp_path / "photos").symlink_to(photos)
-    monkeypatch.chdir(tmp_path)
-    yield
-    use(None)
 
 
 def train(cli, *more, data="photos"):

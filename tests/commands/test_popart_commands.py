@@ -37,8 +37,6 @@ def _machine(popart_double, monkeypatch, tmp_path):
         Image.new("RGB", (40, 36), (25 * number, 90, 9)).save(
             f"val2014/COCO_val2014_{number:012d}.jpg", "JPEG")
     use(None)
-    yield
-    use(None)
 
 
 @pytest.fixture

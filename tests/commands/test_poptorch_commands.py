@@ -32,8 +32,6 @@ SMALL = {"run": "--input-size 32 --device-iterations 2 --batch-size 2 --iteratio
 def _machine(poptorch_double, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     use(None)
-    yield
-    use(None)
 
 
 def _pictures(folder):

@@ -39,8 +39,6 @@ def work(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _inside(work, monkeypatch):
     monkeypatch.chdir(work)
-    yield
-    use(None)
 
 
 def test_a_training_writes_its_report(work):

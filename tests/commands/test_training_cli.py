@@ -18,6 +18,9 @@ import yaml
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
+from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+from ipucnn.training import keeper
+from ipucnn.training.validation import Evaluator
 
 # the folder is linked into every test's working directory
 TINY = ["--model", "resnet8-cifar", "--data", "image_folder", "--data-dir", "pictures",
@@ -36,11 +39,8 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(pictures, tmp_path, monkeypatch):
+def _pictures_here(own_folder, pictures, tmp_path):
     (tmp_path / "pictures").symlink_to(pictures)
-    monkeypatch.chdir(tmp_path)
-    yield
-    use(None)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,45 @@ def test_training_prints_what_old_scripts_parse(cli, tmp_path):
         table = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in table] == [row["loss"] for row in rows(folder)]
     assert yaml.safe_load((folder / "options.yaml").read_text())["batch_size"] == 4
+
+
+def test_a_training_that_is_aborted_keeps_its_record(cli, tmp_path, monkeypatch):
+    def aborted(*_):
+        raise KeyboardInterrupt("SIGINT")  # as by a second Ctrl-C
+
+    monkeypatch.setattr(TorchTrainingSession, "step", aborted)
+    assert cli("train", *TINY, "--backend", "torch", "--log-dir", "a")[0] == 130
+    record = json.loads((tmp_path / "a" / "training.json").read_text())
+    assert (record["status"], record["model"]) == ("failed", "resnet8-cifar")
+    assert record["options"]["batch_size"] == 4
+    assert "packages" in record["environment"]
+
+
+def test_a_checkpoint_is_due_after_minutes_at_the_end_of_an_epoch_as_well(cli, monkeypatch):
+    saved = []
+
+    def save(checkpoint, folder):
+        saved.append(checkpoint.name)
+        return write(checkpoint, folder)
+
+    write = keeper.save
+    monkeypatch.setattr(keeper, "save", save)
+    code, _out, err = cli("train", *TINY, "--iterations", "1", "--epoch", "3", "--no-validation",
+                          "--checkpoint-save-freq", "3", "--checkpoint-save-minutes", "1e-9")
+    assert code == 0, err
+    names = [name.partition("image_folder_")[2] for name in saved]
+    assert names == ["2.step1.pt", "3.step2.pt", "3.pt"]
+
+
+def test_more_steps_than_an_epoch_has_are_noted(cli):
+    short = ["train", *TINY, "--epoch", "1", "--no-validation"]
+    code, _out, err = cli(*short, "--steps-per-log", "4", "--checkpoint-save-steps", "3")
+    assert code == 0, err
+    text = " ".join(err.split())
+    assert "'--steps-per-log 4' records no metrics of the training: an epoch has 3 host" in text
+    assert "'--checkpoint-save-steps 3' has no effect: an epoch has 3 host calls" in text
+    code, _out, err = cli(*short, "--steps-per-log", "3", "--checkpoint-save-steps", "2")
+    assert (code, "an epoch has" in err) == (0, False), err
 
 
 def test_the_saved_options_repeat_the_training(cli, tmp_path):
@@ -338,6 +377,23 @@ def test_validate_reports_classes_and_writes_the_matrix(cli, trained, tmp_path):
     assert matrix[0][1:] == ["bar", "circle", "crescent", "cross", "ring", "square", "star",
                              "triangle"]
     assert sum(int(cell) for row in matrix[1:] for cell in row[1:]) == 24
+
+
+def test_validations_before_an_interrupt_are_printed_and_written(cli, trained, tmp_path,
+                                                                 monkeypatch):
+    evaluate = Evaluator.__call__
+
+    def interrupted(self, weights, epoch, *more):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(self, weights, epoch, *more)
+
+    monkeypatch.setattr(Evaluator, "__call__", interrupted)
+    code, out, err = cli("validate", "--checkpoint-path", trained, "--no-ema", "--json",
+                         "--result", "r.json", "--progress", "off")
+    assert (code, "interrupted" in err) == (130, True), err
+    for found in (json.loads(out), json.loads(Path("r.json").read_text())):
+        assert [one["epoch"] for one in found["validations"]] == [1]
 
 
 def test_average_never_eats_its_own_output(cli, trained, tmp_path):

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
+from ipucnn.core.execution.instances import ALONE
 from ipucnn.inference import predictions
+from ipucnn.inference.shared_predictions import SharedWriter
 
 NAMES = ["cat", "dog, big", 'a "fish"']
 
@@ -163,6 +165,30 @@ def test_a_parquet_file_that_cannot_be_finished_has_no_name(tmp_path, limit):
         write()
     assert path.read_bytes() == b"of before" or len(_read(path)) > 0
     assert [p.name for p in tmp_path.iterdir()] == ["p.parquet"]
+
+
+def test_rows_before_a_full_disk_are_shared(tmp_path):
+    path = tmp_path / "p.csv"
+    writer = SharedWriter(str(path), predictions.columns(2, True), ALONE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    written = []
+
+    def write():
+        for index in range(0, 200, 2):
+            writer.write(_rows(), [index, index + 1])  # to a temporary file
+            written.extend(_rows())
+
+    try:
+        with pytest.raises(DataError, match="cannot write predictions"):
+            write()
+        assert writer.share(together=False) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    rows = _read(path)
+    # of the rows that did not fit, one may be complete
+    assert len(written) <= len(rows) <= len(written) + 1
+    assert [row["path"] for row in rows[:3]] == ["a/é,1.jpg", "b.jpg", "a/é,1.jpg"]
 
 
 def test_a_pipe_or_a_device_is_refused(tmp_path):

@@ -106,6 +106,13 @@ def test_ranks_with_other_options_are_refused(tmp_path, change, message):
     assert not (tmp_path / "saved").exists()
 
 
+def test_ranks_may_have_their_images_in_other_folders(photos, tmp_path):
+    (tmp_path / "elsewhere").symlink_to(photos)
+    words = [*TRAINING, "--epoch", "1", "--checkpoint-path", tmp_path / "saved"]
+    ranks = Ranks(tmp_path, [words, [*words, "--data-dir", tmp_path / "elsewhere"]])
+    assert ranks.codes() == [0, 0], ranks.err()
+
+
 def test_replicas_that_ranks_do_not_divide_are_refused(tmp_path):
     ranks = Ranks(tmp_path, [[*TRAINING, "--replicas", "3"]] * 2)
     assert ranks.codes() == [2, 2]

@@ -69,8 +69,9 @@ class Writer(ABC):
         Args:
             target: the folder: new, empty, or of an earlier call.
             samples: by split.
-            options: `samples_per_shard`, `byte_limit`, `workers` and those that a writer records
-                as metadata.
+            options: of the conversion. `destination.samples_per_shard`,
+                `destination.bytes_per_shard` and `execution.workers` are for the writer, and it
+                records others as metadata.
             origin: source and settings of the conversion, in JSON's types. The writer stores it
                 with the files and compares it with `difference` when it finds existing ones.
             progress: called periodically from the calling thread.

@@ -13,7 +13,7 @@ import os
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, List, Sequence
+from typing import Any, Iterable, Iterator, List, Sequence
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.staging import lock
@@ -109,7 +109,7 @@ def merge(target: Path, count: int) -> None:
         DataError: it cannot be written; the parts are kept.
     """
     with ExitStack() as stack:
-        parts = [_entries(stack.enter_context(open(path, encoding="ascii")))
+        parts = [predictions.stored_entries(stack.enter_context(open(path, encoding="ascii")))
                  for path in (_part(target, index) for index in range(count)) if path.exists()]
         headers = [columns for columns in (next(part, None) for part in parts) if columns]
         if headers:
@@ -133,9 +133,3 @@ def _write(target: Path, columns: Sequence[str], entries: Iterator[Any]) -> None
 
 def _part(target: Path, index: int) -> Path:
     return target.with_name(f".{target.name}.part-{index}")
-
-
-def _entries(file: IO[str]) -> Iterator[Any]:
-    for line in file:
-        if line.endswith("\n"):
-            yield json.loads(line)

@@ -43,6 +43,7 @@ class Form:
         binary: folder of the binary files, likewise.
         labels: key of the labels in pickled files.
         meta, names: pickled file and key of the class names.
+        text: file of the class names beside the binary files.
         label_bytes: bytes before the pixels of a binary record; the last is the label.
         md5: of the published pickled files.
     """

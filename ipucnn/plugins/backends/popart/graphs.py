@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, List, Optional, Sequence, Set
 import numpy
 import popart
 
-from ipucnn.plugins.backends.popart.graph_entries import replace_all
+from ipucnn.onnx.graph_entries import replace_all
 from ipucnn.plugins.backends.popart.placing import place
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 import numpy
 
 from ipucnn.core.execution.mixing import MixOptions
-from ipucnn.plugins.backends.popart.graph_entries import replace_all
+from ipucnn.onnx.graph_entries import replace_all
 from ipucnn.plugins.backends.popart.norm_operators import DOMAIN
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, List
 
 import numpy
 
+from ipucnn.onnx.graph_entries import replace_all
 from ipucnn.onnx.target import opset_of
-from ipucnn.plugins.backends.popart.graph_entries import replace_all
 
 if TYPE_CHECKING:
     import onnx

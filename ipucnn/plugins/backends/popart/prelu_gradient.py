@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, List
 
 import numpy
 
-from ipucnn.plugins.backends.popart.graph_entries import replace_all
+from ipucnn.onnx.graph_entries import replace_all
 
 if TYPE_CHECKING:
     import onnx

@@ -15,8 +15,8 @@ from ipucnn.core.execution.mixing import MixOptions
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.models.tracing import execution_order, recompute_points, resolve_splits
+from ipucnn.onnx.graph_entries import copied
 from ipucnn.onnx.tracing_export import INPUT, OUTPUT, Tracing, exported
-from ipucnn.plugins.backends.popart.graph_entries import copied
 from ipucnn.plugins.backends.popart.graphs import in_half, in_type, master_weights
 from ipucnn.plugins.backends.popart.mixing_graph import mix_images, mixed_shares
 from ipucnn.plugins.backends.popart.norm_operators import batch_norms, group_norms
