@@ -36,6 +36,7 @@ from ipucnn.core.files import (
     write_text,
 )
 from ipucnn.core.loggers import RunInfo
+from ipucnn.core.names import without_secrets
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
@@ -205,12 +206,13 @@ class FileRecords(Records):
                        "'--log-dir DIR' continues that in another folder")
             self._live = LiveStatus(self.log_dir)
             self._loggers.start(RunInfo(
-                options.as_dict(), self.log_dir, rows, restored.path if restored else None,
+                without_secrets(options.as_dict()), self.log_dir, rows,
+                restored.path if restored else None,
                 restored.position.update if restored else 0, prepared.built.card.as_plain(),
                 _validated(restored)))
             self._document(TRAINING, {
                 "format": "ipucnn.train/1", "status": RUNNING, "model": options.network.model,
-                "dataset": options.dataset.data, "options": options.as_dict(),
+                "dataset": options.dataset.data, "options": without_secrets(options.as_dict()),
                 "environment": describe()})
 
     def due(self, minutes: Optional[float]) -> bool:
@@ -330,7 +332,7 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
         return True
     place = record.get("checkpoint_path")
     if not place and not restored.options.get("checkpoint_path"):
-        return bool(record == parsed_json(json_text(restored.options).encode()))
+        return bool(record == parsed_json(json_text(without_secrets(restored.options)).encode()))
     now, before = options.checkpoints.checkpoint_path, restored.options.get("checkpoint_path")
     # a record elsewhere is that of the training from which this one was copied, or branches off
     own = f"{_resolved(str(log_dir))}/".startswith(f"{_resolved(now)}/") \
