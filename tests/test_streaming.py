@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -97,6 +98,19 @@ def test_a_training_and_validation_are_those_of_the_folder(cli, server, folder, 
     assert code == 0, err
     assert re.findall("Accuracy on test set.*", out)[0] in found[0]
     assert server.count("validation-000000.tar") == 1, "it was in the cache"
+
+
+def test_only_checkpoints_contain_credentials(cli, server):
+    url = server.url.replace("//", "//me:s3cr@") + "/?sig=s3cr"
+    code, out, err = cli("train", *TRAINING, "--data-dir", url, "--checkpoint-path", "trained",
+                         "--json")
+    assert code == 0, err
+    assert "s3cr" not in out + err
+    found = [path for path in Path("trained").iterdir() if b"s3cr" in path.read_bytes()]
+    assert {path.suffix for path in found} == {".pt"}
+    code, out, err = cli("restore", "--checkpoint-path", "trained", "--epoch", "2")
+    assert code == 0, err
+    assert "s3cr" not in out + err
 
 
 def test_whatever_passes_changes_nothing(cli, server, tmp_path):

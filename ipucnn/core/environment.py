@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.machine import compute_threads, usable_cores
+from ipucnn.core.names import without_secrets
 
 _FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
 _FURTHER = ("ipucnn", "Pillow-SIMD")
@@ -31,8 +32,13 @@ def describe() -> Dict[str, Any]:
         "cores": usable_cores(),
         "threads": compute_threads(),
         "packages": versions,
-        "command": [str(part) for part in sys.argv],
+        "command": command(),
     }
+
+
+def command() -> List[str]:
+    """Return the arguments of this process, URLs in them without user, password and query."""
+    return [without_secrets(str(part)) for part in sys.argv]
 
 
 def version_of(package: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Optional, Union
 
-from ipucnn.core.names import printable
+from ipucnn.core.names import printable, without_secrets
 
 _LONGEST = 2000
 """Maximum number of characters of a message; the middle of a longer one is left out."""
@@ -19,7 +19,7 @@ class IpucnnError(Exception):
 
     Args:
         message: one line, lower case, naming the offending value; control characters are escaped,
-            because names and texts can come from outside.
+            because names and texts can come from outside, and URLs have no password and query.
         hint: how to fix the problem, one line or several; may be empty.
         exit_code: overrides the class's exit code.
 
@@ -32,11 +32,11 @@ class IpucnnError(Exception):
 
     def __init__(self, message: str, hint: Union[str, Iterable[str]] = "",
                  exit_code: Optional[int] = None) -> None:
-        shown = printable(message)
+        shown = printable(without_secrets(message))
         # a value from outside may have any length
         self.message = shown if len(shown) <= _LONGEST else f"{shown[:1500]} ... {shown[-400:]}"
         lines = [hint] if isinstance(hint, str) else hint
-        self.hint = "\n".join(map(printable, filter(None, lines)))
+        self.hint = "\n".join(printable(without_secrets(line)) for line in lines if line)
         super().__init__(self.message)
         if exit_code is not None:
             self.exit_code = exit_code

@@ -24,6 +24,11 @@ LARGEST_JSON = 1 << 24
 _DIGITS = 40
 """Maximum number of digits of a number in a JSON text."""
 
+_DEEPEST = 100
+"""Maximum depth of lists and mappings in a JSON or YAML text: other functions recurse into them."""
+
+_TOO_DEEP = "it is nested too deeply"
+
 
 def expanded_path(path: Union[str, Path]) -> Path:
     """Return a path with `~` at its beginning expanded; `~name` stays if there is no such user.
@@ -116,9 +121,40 @@ def parsed_json(text: Union[str, bytes]) -> Any:
             has too many digits; the message states the reason.
     """
     try:
-        return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_no_number)
+        value = json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_no_number)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+        raise ValueError(_TOO_DEEP) from None
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [item for part in level if isinstance(part, (dict, list))
+                 for item in (part.values() if isinstance(part, dict) else part)]
+        if not level:
+            return value
+    raise ValueError(_TOO_DEEP)
+
+
+def parsed_yaml(text: str) -> Any:
+    """Return the value of a YAML text that a program has written: plain types, without references.
+
+    Raises:
+        ValueError: it is not YAML, is nested too deeply, has references (a few lines of them can
+            stand for more values than fit into memory), or has a value that is not of its tag.
+    """
+    import yaml
+
+    # libyaml reads the options of a thousand trainings ten times as fast
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    depth = 0
+    try:
+        for event in yaml.parse(text, loader):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
+                raise ValueError(_TOO_DEEP if depth > _DEEPEST else "it has references")
+        return yaml.load(text, loader)
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"it is not YAML: {(str(error) or type(error).__name__).splitlines()[0]}"
+                         ) from error
 
 
 def _whole(digits: str) -> int:
@@ -148,7 +184,7 @@ def private_folder(path: Union[str, Path]) -> None:
     status = os.lstat(str(path))
     if not stat.S_ISDIR(status.st_mode):
         raise OSError(errno.ENOTDIR, f"'{path}' is not a folder")
-    if not _own(status):
+    if not is_own(status):
         raise OSError(errno.EPERM, f"'{path}' belongs to another user")
     if stat.S_IMODE(status.st_mode) & 0o077:
         os.chmod(str(path), 0o700)
@@ -176,7 +212,7 @@ def trusted_folder(path: str, option: str) -> str:
             private_folder(os.path.abspath(path))
     folder = make_folder(path, option)
     for place, status in _with_contents(folder):
-        owner = "" if _own(status) else "belongs to another user"
+        owner = "" if is_own(status) else "belongs to another user"
         writable = status.st_mode & (0o022 if place == folder else 0o002)
         if owner or (writable and not stat.S_ISLNK(status.st_mode)):
             raise UsageError(
@@ -195,7 +231,7 @@ def _with_contents(folder: str) -> Iterator[Tuple[str, os.stat_result]]:
                 yield os.path.join(place, name), os.lstat(os.path.join(place, name))
 
 
-def _own(status: os.stat_result) -> bool:
+def is_own(status: os.stat_result) -> bool:
     """Return whether a file belongs to this user, or to root, who may do anything anyway."""
     return not hasattr(os, "geteuid") or status.st_uid in (os.geteuid(), 0)
 

@@ -11,6 +11,10 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
                           "\ud800-\udfff\ufdd0]")
 
 
+_SECRETS = re.compile(r"((?<![A-Za-z0-9+.-])(?:[A-Za-z][A-Za-z0-9+.-]*://|https?:/))(?:[^\s/?#]*@)?"
+                      r"([^\s?'\"]*)(?:\?[^\s'\"]*)?")
+"""A URL: scheme, user and password, host and path, query; a path has a single slash in it."""
+
 _BRIEF = 80
 
 GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
@@ -69,6 +73,17 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return `text` with its line breaks kept and all else escaped that `printable` escapes."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def without_secrets(value: Any) -> Any:
+    """Return plain types with every URL in their texts without user, password and query."""
+    if isinstance(value, str):
+        return _SECRETS.sub(r"\1\2", value)
+    if isinstance(value, dict):
+        return {name: without_secrets(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_secrets(item) for item in value]
+    return value
 
 
 def brief(value: Any) -> str:

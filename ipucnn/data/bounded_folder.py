@@ -6,6 +6,7 @@ in use by other processes are never removed, even if they exceed the limit.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from ipucnn.core.files import private_folder
+from ipucnn.core.files import LARGEST_JSON, is_own, parsed_json, private_folder, read_limited
 from ipucnn.core.staging import is_at, lock, staged
 
 KEPT_RECORDS = 1000
@@ -149,14 +150,16 @@ def use(file: Path) -> bool:
         file: that stands for the entry.
 
     Returns:
-        Whether the entry is there.
+        Whether the entry is there, and is the user's.
     """
     descriptor = _own(file)
     try:
         if descriptor is None:
             descriptor = _opened(file)
-            if lock(descriptor, shared=True) is False or not is_at(descriptor, file):
-                os.close(descriptor)  # another process removes it
+            # another process removes it; or another user has put it into a shared cache
+            if lock(descriptor, shared=True) is False or not is_at(descriptor, file) \
+                    or not is_own(os.fstat(descriptor)):
+                os.close(descriptor)
                 return False
     except OSError:
         return False
@@ -165,7 +168,7 @@ def use(file: Path) -> bool:
         unused = _held.pop(other, None)
         if unused is not None:
             os.close(unused)
-    with suppress(OSError):  # another user's cache may be read
+    with suppress(OSError):  # the cache may be read-only
         if time.time() - os.fstat(descriptor).st_mtime > _FINE:
             os.utime(str(file))
     return True
@@ -181,6 +184,18 @@ def keep_record(path: Path, value: Any) -> None:
         with staged(path) as partial:
             partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         BoundedFolder(path.parent, ("*.json",), most_entries=KEPT_RECORDS).make_room()
+
+
+def kept_record(path: Path) -> Any:
+    """Return a value that `keep_record` has written.
+
+    Raises:
+        OSError: there is none, or another user has written it.
+        ValueError: it is damaged.
+    """
+    if not is_own(os.stat(str(path))):
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+    return parsed_json(read_limited(path, LARGEST_JSON))
 
 
 def share_of_disk(path: Path, used: int) -> int:

@@ -20,14 +20,14 @@ from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import nvidia_cards, processor
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import cache_dir, parsed_json
+from ipucnn.core.files import cache_dir
 from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.attributes import CACHE
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data.bounded_folder import keep_record
+from ipucnn.data.bounded_folder import keep_record, kept_record
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.network import find_file, read_network
@@ -159,7 +159,7 @@ class Record:
     def read(self, registry: Registry) -> Optional[Measured]:
         """Return the stored measurement; None if there is none, or if it cannot be used."""
         with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
-            stored = parsed_json(self.path.read_text())
+            stored = kept_record(self.path)
             if stored["conditions"] != self.conditions:
                 return None
             rates = tuple(Rate(str(one["backend"]), dict(one["options"]),

@@ -159,7 +159,26 @@ class ModelCard:
             kept["preprocessing"] = Preprocessing.from_plain(kept["preprocessing"])
         if not {"model", "num_outputs"} <= set(kept):
             raise PluginError("bad model card: it does not state which model it is of")
+        for name in ("options", "provenance", "metrics"):
+            if not is_plain(kept.get(name, {})):
+                raise PluginError(f"bad model card: {name} is {brief(kept[name])}, expected plain "
+                                  "types by name")
         return cls(**kept)
+
+
+def is_plain(value: Any, deepest: int = 10) -> bool:
+    """Return whether a value from a file has built-in types only, and mappings have texts as keys.
+
+    Args:
+        value: the value.
+        deepest: maximum depth of lists and mappings in it.
+    """
+    if isinstance(value, Mapping):
+        return deepest > 0 and all(isinstance(name, str) and is_plain(item, deepest - 1)
+                                   for name, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return deepest > 0 and all(is_plain(item, deepest - 1) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

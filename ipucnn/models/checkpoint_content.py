@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import kind_of
+from ipucnn.models.card import is_plain
 from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries
 from ipucnn.models.store_paths import present, shown_path
 
@@ -124,6 +125,10 @@ def _is_position(value: Any) -> bool:
         type(item) is int and item >= 0 for item in value.values())
 
 
+def _are_options(value: Any) -> bool:
+    return _is_named(value) and is_plain(value, 2)
+
+
 def _is_description(value: Any) -> bool:
     if not _is_named(value) or not _are_counts(value.get(CLASS_COUNTS, [])):
         return False
@@ -144,5 +149,5 @@ _ENTRIES: Dict[str, Callable[[Any], bool]] = {
     "model": _is_state, "model_name": _is_text, "dataset": _is_text, "position": _is_position,
     "ema": lambda value: value is None or _is_state(value),
     "session": lambda value: isinstance(value, dict), "progress": _is_named,
-    "options": _is_named, "versions": _is_named, "data": _is_description,
+    "options": _are_options, "versions": _is_named, "data": _is_description,
     "class_names": lambda value: isinstance(value, (list, tuple)) and all(map(_is_text, value))}

@@ -135,11 +135,11 @@ def _quietly(path: Path) -> Any:
 
 
 def _silence_torch() -> None:
-    """Suppress torch 2.0's warning about its own loader.
+    """Suppress torch's warnings about its own loader, and about how a file was written.
 
     The filter is permanent because `warnings.catch_warnings` is not thread-safe.
     """
-    remark = re.compile("TypedStorage is deprecated", re.IGNORECASE)
+    remark = re.compile("TypedStorage is deprecated|Detected pickle protocol", re.IGNORECASE)
     if not any(rule[1] == remark for rule in warnings.filters):
         warnings.filterwarnings("ignore", message=remark.pattern)
 

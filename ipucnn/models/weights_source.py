@@ -29,7 +29,7 @@ _UNIQUE = 8
 
 
 def published_file(published: PublishedWeights, spec: ModelSpec) -> Tuple[str, Path]:
-    """Return the URL of published weights and the local file, after verifying its digest.
+    """Return the URL of published weights, without credentials, and the verified local file.
 
     Downloads are stored in the cache by URL and digest. Files of an older cache, which are named
     by the last part of the URL, are used if their digest matches.
@@ -54,9 +54,9 @@ def published_file(published: PublishedWeights, spec: ModelSpec) -> Tuple[str, P
     folder = cache_dir() / "weights"
     old = folder / file_name(published.url)
     if len(published.sha256) >= _UNIQUE and _is(old, published.sha256):
-        return address, old
+        return shown(address), old
     try:
-        return address, fetch(address, folder, published.sha256, _cached_name(published))
+        return shown(address), fetch(address, folder, published.sha256, _cached_name(published))
     except DataError as error:
         raise WeightsError(
             error.message, f"{error.hint}; or use '--weights random', or download {address} by "

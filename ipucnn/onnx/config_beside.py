@@ -72,7 +72,7 @@ def preprocessing_beside(path: Path, input_size: int) -> Optional[Preprocessing]
             tuple(values["image_mean"]) if normalised else (0.0, 0.0, 0.0),
             tuple(values["image_std"]) if normalised else (1.0, 1.0, 1.0),
             value_range=(0.0, 255 * factor))
-    except (KeyError, TypeError, ValueError, ZeroDivisionError, IpucnnError):
+    except (KeyError, TypeError, ValueError, ArithmeticError, IpucnnError):
         return None
 
 

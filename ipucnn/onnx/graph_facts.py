@@ -25,9 +25,9 @@ from typing import (
 )
 
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import cache_dir, parsed_json
+from ipucnn.core.files import cache_dir
 from ipucnn.core.names import printable
-from ipucnn.data.bounded_folder import keep_record
+from ipucnn.data.bounded_folder import keep_record, kept_record
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.card import LOGITS, PROBABILITIES
 from ipucnn.onnx.target import opset_of
@@ -127,7 +127,7 @@ def kept(path: Path) -> Optional[GraphFacts]:
     """Return the cached facts of a file, or None."""
     place = _place(path)
     try:
-        values = parsed_json(place.read_text())
+        values = kept_record(place)
         if set(values) == {field.name for field in fields(GraphFacts)}:
             return GraphFacts(**values)
     except (OSError, ValueError, TypeError) as error:

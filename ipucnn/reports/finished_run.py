@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited, require_file
+from ipucnn.core.files import (
+    LARGEST_JSON,
+    kind_of,
+    parsed_json,
+    parsed_yaml,
+    read_limited,
+    require_file,
+)
 from ipucnn.data.remote.mirror import local_path, on_disk
 from ipucnn.data.remote.stores import is_store
 from ipucnn.data.remote.transfer import shown as shown_url
@@ -188,11 +195,9 @@ def _is_list(path: Path) -> bool:
 
 
 def _options(path: Path) -> Dict[str, Any]:
-    import yaml
-
     try:
-        value = yaml.safe_load(read_limited(path, LARGEST_JSON))
-    except (OSError, yaml.YAMLError, RecursionError, ValueError):
+        value = parsed_yaml(read_limited(path, LARGEST_JSON).decode("utf-8"))
+    except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -43,9 +43,10 @@ class View:
 
 def drawn(view: View, width: int, height: int) -> str:
     """Return a view as text without colours, of at most the given columns and lines."""
-    room = width - len(view.state) - 3
-    title = view.title if len(view.title) <= room else "…" + view.title[1 - room:]
-    lines = [_fitted(f"{title}   {view.state}", width), *_figures(view, width)]
+    title, state = printable(view.title), printable(view.state)
+    room = width - len(state) - 3
+    title = title if len(title) <= room else "…" + title[1 - room:]
+    lines = [_fitted(f"{title}   {state}", width), *_figures(view, width)]
     classes = _classes(view)
     below = classes + [printable(note) for note in view.notes[-2:]]
     space = height - len(lines) - min(len(below), max(0, height // 4))
@@ -84,7 +85,8 @@ def _figures(view: View, width: int) -> List[str]:
     best = best_validation(view.rows)
     if isinstance(best.get("top1"), (int, float)):
         parts.insert(4, ("best top-1", f"{best['top1']:.2f} % (epoch {best.get('epoch')})"))
-    return list(_wrapped([f"{name} {value}" for name, value in parts if value], width))[:4]
+    shown = [printable(f"{name} {value}") for name, value in parts if value]
+    return list(_wrapped(shown, width))[:4]
 
 
 def _wrapped(parts: Iterable[str], width: int) -> Iterable[str]:
@@ -173,7 +175,7 @@ def _number(value: Any, form: str) -> str:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else printable(str(value))
+    return "" if value is None else str(value)
 
 
 def _fitted(line: str, width: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import read_limited
+from ipucnn.core.files import parsed_json, parsed_yaml, read_limited
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
 from ipucnn.reports.metric_rows import MetricRows
@@ -80,7 +79,7 @@ class Metrics:
         self._place += len(whole)
         for line in whole.splitlines():
             try:
-                row = json.loads(line)
+                row = parsed_json(line)
             except ValueError:
                 continue
             if isinstance(row, dict):
@@ -156,8 +155,8 @@ def changed(folder: Path) -> float:
 def read_json(path: Path) -> Dict[str, Any]:
     """Return the mapping in a JSON file; empty if there is none."""
     try:
-        found = json.loads(read_limited(path, LARGEST).decode(errors="replace"))
-    except (OSError, ValueError, RecursionError):
+        found = parsed_json(read_limited(path, LARGEST).decode(errors="replace"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -280,13 +279,9 @@ def _top1(row: Mapping[str, Any]) -> float:
 
 
 def _options(path: Path) -> Dict[str, Any]:
-    import yaml
-
-    # libyaml reads a thousand runs ten times as fast
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        found = yaml.load(read_limited(path, LARGEST).decode(errors="replace"), loader)
-    except (OSError, yaml.YAMLError, RecursionError):
+        found = parsed_yaml(read_limited(path, LARGEST).decode(errors="replace"))
+    except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 

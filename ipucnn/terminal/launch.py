@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from time import sleep
 from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional, Sequence, Tuple
@@ -138,7 +139,21 @@ def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
                          f"{other.launcher} started", "leave one of the two out")
     if launcher.hosts() == 1:
         check_shared(name)
-    return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
+    return launcher.start([*_program(), *arguments])
+
+
+def _program() -> List[str]:
+    """Return the words that start this program again: the script that started it, if it was one.
+
+    `python -m` imports modules of the working folder instead of installed ones, and the folder may
+    have data from others.
+    """
+    script = os.path.abspath(sys.argv[0])
+    if os.path.basename(script) == "ipucnn":
+        with suppress(OSError), open(script, "rb") as file:
+            if b"python" in file.readline(1024):  # and not a script of a shell around it
+                return [sys.executable, script]
+    return [sys.executable, "-m", "ipucnn"]
 
 
 def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:

@@ -23,7 +23,7 @@ from typing import (
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import is_first, own_name
 from ipucnn.core.files import json_text
-from ipucnn.core.names import printable, printable_lines
+from ipucnn.core.names import printable, printable_lines, without_secrets
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.showing import kept, plain, plain_table
 from ipucnn.terminal.layout import coloured_lines, columns, terminal_width, wrapped
@@ -82,13 +82,14 @@ def only_data(as_json: bool) -> ContextManager[None]:
 def say(text: str) -> None:
     """Print a message to standard error; on a terminal, long lines are broken between words."""
     if sys.stderr is not None:  # `print` would use standard output instead
-        _print_message(wrapped(printable_lines(text), terminal_width(sys.stderr)) + "\n")
+        shown = printable_lines(without_secrets(text))
+        _print_message(wrapped(shown, terminal_width(sys.stderr)) + "\n")
 
 
 def say_traceback() -> None:
     """Print the traceback of the exception that is being handled to standard error."""
     if sys.stderr is not None:
-        _print_message(printable_lines(traceback.format_exc()))
+        _print_message(printable_lines(without_secrets(traceback.format_exc())))
 
 
 def _print_message(text: str) -> None:
@@ -145,7 +146,7 @@ class LogFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of the base class
         """Return a record's message as one line."""
-        record.message = printable(record.message)
+        record.message = printable(without_secrets(record.message))
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Optional, Tuple
 
+from ipucnn.core.environment import command
 from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.files import parsed_json
 from ipucnn.core.staging import is_at, lock
 from ipucnn.models.store_paths import on_store, shown_path
 from ipucnn.training.store_lease import leased
@@ -137,7 +138,7 @@ def _acquired(path: Path) -> Tuple[int, Optional[bool]]:
 
 def _sign(descriptor: int) -> None:
     holder = {"process": os.getpid(), "host": socket.gethostname(),
-              "command": " ".join(["ipucnn", *sys.argv[1:]])[:200]}
+              "command": " ".join(["ipucnn", *command()[1:]])[:200]}
     with suppress(OSError):  # the disk may be full
         os.ftruncate(descriptor, 0)
         os.write(descriptor, json.dumps(holder).encode())
@@ -145,7 +146,7 @@ def _sign(descriptor: int) -> None:
 
 def _holder(descriptor: int) -> str:
     try:
-        holder = json.loads(os.read(descriptor, 4096))
+        holder = parsed_json(os.read(descriptor, 4096))
         where = "" if holder["host"] == socket.gethostname() else f" on {holder['host']!r}"
         return f"another training, process {int(holder['process'])}{where}: " \
                f"{str(holder['command'])!r}"

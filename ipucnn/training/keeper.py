@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Mapping, Optional
 import torch
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.files import make_folder, write_json
+from ipucnn.core.files import make_folder, new_file, write_json
 from ipucnn.models.checkpoint_files import CheckpointError, Entry, best_of, entries, names_in
 from ipucnn.models.checkpoint_names import BEST
 from ipucnn.models.store_folder import free_name
@@ -41,7 +41,7 @@ def _require_room(folder: Path, size: int, option: str) -> None:
     if stored is not None:
         stored.store.probe()
     try:
-        with probe.open("wb") as file:
+        with new_file(probe) as file:
             file.write(b"x")
             file.flush()
             os.fsync(file.fileno())

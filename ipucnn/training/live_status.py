@@ -99,8 +99,11 @@ class LiveStatus:
         content = {**(asdict(status) if status else {}), **facts, **further, "state": state,
                    "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
-        # a fixed name, so that files of killed processes are overwritten
+        # a fixed name, so that files of killed processes are replaced; a link is not followed
         part = self._path.with_name(f".{FILE}.part")
         with suppress(OSError):  # it need not survive a power failure
-            part.write_text(json_text(content), encoding="utf-8")
+            with suppress(FileNotFoundError):
+                part.unlink()
+            with open(part, "x", encoding="utf-8") as file:
+                file.write(json_text(content))
             os.replace(part, self._path)

@@ -36,6 +36,7 @@ from ipucnn.core.files import (
     write_text,
 )
 from ipucnn.core.loggers import RunInfo
+from ipucnn.core.names import without_secrets
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError
@@ -205,13 +206,14 @@ class FileRecords(Records):
                 report(f"'{self.log_dir}' has no record of this training, and a new one begins; "
                        "'--log-dir DIR' continues that in another folder")
             self._live = LiveStatus(self.log_dir)
+            known = without_secrets(options.as_dict())
             self._loggers.start(RunInfo(
-                options.as_dict(), self.log_dir, rows, restored.path if restored else None,
+                known, self.log_dir, rows, restored.path if restored else None,
                 restored.position.update if restored else 0, prepared.built.card.as_plain(),
                 _validated(restored)))
             self._known = {
                 "format": "ipucnn.train/1", "model": options.network.model,
-                "dataset": options.dataset.data, "options": options.as_dict(),
+                "dataset": options.dataset.data, "options": known,
                 "environment": describe()}
             self._document(TRAINING, {**self._known, "status": RUNNING})
 
@@ -332,7 +334,7 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
         return True
     place = record.get("checkpoint_path")
     if not place and not restored.options.get("checkpoint_path"):
-        return bool(record == parsed_json(json_text(restored.options).encode()))
+        return bool(record == parsed_json(json_text(without_secrets(restored.options)).encode()))
     now, before = options.checkpoints.checkpoint_path, restored.options.get("checkpoint_path")
     # a record elsewhere is that of the training from which this one was copied, or branches off
     own = f"{_resolved(str(log_dir))}/".startswith(f"{_resolved(now)}/") \

@@ -11,12 +11,12 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
+from ipucnn.core.environment import command
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.launching import launched
 from ipucnn.core.files import json_text, parsed_json
@@ -127,7 +127,7 @@ def _is_renewed(store: Store, found: Mapping[str, Any], report: Callable[[str], 
 
 def _write(store: Store, token: str) -> None:
     lease = {"token": token, "process": os.getpid(), "host": socket.gethostname(),
-             "time": time.time(), "command": " ".join(["ipucnn", *sys.argv[1:]])[:200]}
+             "time": time.time(), "command": " ".join(["ipucnn", *command()[1:]])[:200]}
     store.write(FILE, json_text(lease).encode())
 
 

@@ -38,7 +38,8 @@ def test_only_regular_files_of_a_limited_size_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("text", [
-    "[" * 100_000, '{"a":' * 100_000, "9" * 5000, "-" + "9" * 41, "1e400", "-1e400", "NaN",
+    "[" * 100_000, '{"a":' * 100_000, "[" * 200 + "]" * 200, "9" * 5000,
+    "-" + "9" * 41, "1e400", "-1e400", "NaN",
     "Infinity", "[1, -Infinity]", "", "{"])
 def test_json_that_python_alone_would_read_wrongly(text):
     with pytest.raises(ValueError, match=r"deep|too large|finite|Expecting") as caught:
@@ -87,7 +88,7 @@ class TestTrustedFolder:
         (tmp_path / "cache").mkdir(0o755)
         (tmp_path / "cache/kernel.py").write_text("pass")
         theirs = os.stat(tmp_path / "cache/kernel.py").st_ino
-        monkeypatch.setattr(files, "_own", lambda status: status.st_ino != theirs)
+        monkeypatch.setattr(files, "is_own", lambda status: status.st_ino != theirs)
         with pytest.raises(UsageError, match=r"kernel.py' belongs to another user"):
             trusted_folder(str(tmp_path / "cache"), FLAG)
 

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from ipucnn.data import bounded_folder
-from ipucnn.data.bounded_folder import BoundedFolder, keep_record, use
+from ipucnn.data.bounded_folder import BoundedFolder, keep_record, kept_record, use
 
 USER = """
 import sys
@@ -185,3 +185,25 @@ def test_the_newest_records_are_kept_and_unwritable_ones_are_lost(tmp_path, monk
     assert json.loads((tmp_path / "kept" / "4.json").read_text()) == {"number": 4}
     keep_record(tmp_path / "kept" / "4.json" / "5.json", {"number": 5})
     assert names(tmp_path / "kept") == ["3.json", "4.json"]
+
+
+def test_entries_of_another_user_are_not_used(tmp_path, monkeypatch):
+    file = tmp_path / "kept" / "0.json"
+    keep_record(file, {"a": 1})
+    assert kept_record(file) == {"a": 1}
+    assert use(file)
+    if os.geteuid():
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    else:
+        os.chown(str(file), 12345, -1)
+    with pytest.raises(PermissionError, match="another user"):
+        kept_record(file)
+    monkeypatch.setattr(bounded_folder, "_held", {})
+    assert not use(file)
+
+
+@pytest.mark.timeout(60)
+def test_a_record_that_is_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "0.json")
+    with pytest.raises(OSError, match="FIFO"):
+        kept_record(tmp_path / "0.json")

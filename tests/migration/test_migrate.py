@@ -651,6 +651,7 @@ def test_profiles_of_one_file_name_are_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize(("content", "message"), [
     ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), ("a: 2026-13-01", "is not YAML"),
+    ("a: !!timestamp x", "is not YAML"), ("a: !!bool x", "is not YAML"),
     (None, "cannot read")])
 def test_configurations_that_are_none(tmp_path, capsys, content, message):
     place = tmp_path / "configs.yml"

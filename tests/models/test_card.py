@@ -61,6 +61,8 @@ def test_a_card_survives_json():
     ({"preprocessing": {"std": [1, 0, 1]}}, "std"),
     ({"preprocessing": 5}, "preprocessing"),
     ({"model": None}, "model"),
+    ({"options": {1: 2}}, "options"), ({"metrics": {"top1": b"1"}}, "metrics"),
+    ({"provenance": {"a": [[[[[[[[[[1]]]]]]]]]]}}, "provenance"),
 ])
 def test_damage_is_named(change, reason):
     stored = {**ModelCard(model="m", num_outputs=2).as_plain(), **change}

@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 import tarfile
+import warnings
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
@@ -537,3 +538,13 @@ def test_a_tensor_that_claims_to_be_enormous_is_no_image():
     torch.save(torch.zeros(1, dtype=torch.uint8).expand(3, 10 ** 6, 10 ** 6), buffer)
     with pytest.raises(DataError, match="is more than 178,956,970 pixels"):
         pixels_of(buffer.getvalue(), "0.pth")
+
+
+@pytest.mark.skipif(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6),
+                    reason="this version of torch reads no such file")
+def test_a_tensor_of_another_pickle_protocol_is_read_without_a_warning():
+    buffer = io.BytesIO()
+    torch.save(torch.ones(3, 2, 2, dtype=torch.uint8), buffer, pickle_protocol=3)
+    with warnings.catch_warnings(record=True) as found:
+        pixels_of(buffer.getvalue(), "0.pth")
+    assert found == []

@@ -98,6 +98,18 @@ def test_a_download_without_digest_is_refused(cache, file_server):
     assert file_server.requests == []
 
 
+def test_the_credentials_of_a_mirror_stay_there(cache, file_server, monkeypatch):
+    file_server.files["/net.safetensors"] = content(1.0)
+    mirror = file_server.url.replace("//", "//me:s3cr@")
+    monkeypatch.setenv("IPUCNN_WEIGHTS_URL", mirror)
+    spec = spec_of("http://no.invalid/net.safetensors", digest(content(1.0)))
+    assert load_weights(small(), spec, "pretrained").source == f"{file_server.url}/net.safetensors"
+    with pytest.raises(WeightsError) as caught:
+        load_weights(small(), spec_of("http://no.invalid/other.pt", digest(b"")), "pretrained")
+    assert "s3cr" not in f"{caught.value}"
+    assert f"{file_server.url}/other.pt" in caught.value.hint
+
+
 # -- file:// -------------------------------------------------------------------------------------
 
 def test_a_file_url(cache, tmp_path, monkeypatch):

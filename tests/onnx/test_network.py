@@ -150,6 +150,7 @@ VIT = {"size": {"height": 8, "width": 8}, "image_mean": [0.5] * 3, "image_std": 
      Preprocessing(8, 0.8, "shortest", "bilinear", (0.5,) * 3, (0.5,) * 3)),
     ({**VIT, "do_normalize": False, "do_rescale": False},
      Preprocessing(8, 1, "squash", "bilinear", (0.0,) * 3, (1.0,) * 3, value_range=(0.0, 255.0))),
+    ({**VIT, "size": {"shortest_edge": 8}, "crop_pct": 1e-308}, None),
     ({**VIT, "size": {"height": 9, "width": 9}}, None), ({**VIT, "resample": "x"}, None),
     ({**VIT, "size": {"shortest_edge": 8}}, None), ({**VIT, "include_top": True}, None),
     ({**VIT, "size": {"height": 8, "width": 9}}, None), ({**VIT, "image_std": [0, 1, 2]}, None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -211,6 +212,39 @@ def test_values_that_cannot_be_drawn_are_left_out(tmp_path, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) < 160 + len(str(folder))
 
 
+@pytest.mark.parametrize("row", ["[" * 100_000, '{"kind": "train", "a": ' + "[" * 100_000,
+                                 "1" + "0" * 400, "[]"])
+def test_rows_that_are_none_are_left_out(tmp_path, capsys, row):
+    folder = written(tmp_path / "a")
+    with open(folder / "metrics.jsonl", "a") as file:
+        huge = "1" + "0" * 400
+        file.write(f'{row}\n{{"kind": "train", "epoch": {huge}, "update": 9, "loss": {huge}}}\n'
+                   f'{{"kind": "validation", "epoch": 4, "top1": {huge}}}\n')
+    (folder / "status.json").write_text(f'{{"state": "running", "seconds_left": {huge}}}')
+    assert invoke(["runs", str(folder)]) == 0
+    assert "64.00" in capsys.readouterr().out
+    assert "top-1 64.00 %" in drawn(Watched(folder).view(), 80, 24)
+
+
+BOMB = "a: &a [x]\n" + "".join(
+    f"{after}: &{after} [{', '.join(['*' + before] * 40)}]\n"
+    for before, after in zip("abcdefgh", "bcdefghi")) + "model: *i\n"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("options", [
+    BOMB, "model: &m [*m]", "<<: &m {<<: *m}", "model: !!timestamp x", "model: !!int ''",
+    "model: !!bool x", "model: 2001-99-99", "model: " + "[" * 100_000, "model: " + "[a, " * 100_000,
+    "? " * 9000, "- " * 9000], ids=range(11))
+def test_options_that_no_training_wrote_are_left_out(tmp_path, capsys, options):
+    folder = written(tmp_path / "a")
+    (folder / "options.yaml").write_text(options)
+    assert read(folder).options == {}
+    assert invoke(["runs", str(folder)]) == 0
+    assert invoke(["report", str(folder), "--out", str(tmp_path / "r.html")]) == 0
+    assert "this is a bug" not in capsys.readouterr().err
+
+
 def test_a_run_that_failed_states_why(tmp_path):
     folder = written(tmp_path / "a", count=0, state="failed", error="the loss is nan")
     picture = drawn(Watched(folder).view(), 80, 24)
@@ -242,9 +276,32 @@ def test_a_terminal_without_these_characters_gets_others(tmp_path):
     assert "*" in plain
 
 
+def test_the_status_replaces_a_link_and_does_not_wait_for_a_pipe(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    for name, make in (("link", lambda path: path.symlink_to(other)), ("pipe", os.mkfifo)):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / ".status.json.part")
+        LiveStatus(tmp_path / name).end("completed")
+        assert json.loads((tmp_path / name / "status.json").read_text())["state"] == "completed"
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["status.json"]
+    assert other.read_text() == "mine"
+
+
+
 def test_names_that_would_control_the_terminal_are_escaped():
     view = View("x", status={"model": "a\x1b[2Jb"}, classes=[{"class": "\x1b]0;c", "top1": 1.0}])
     assert "\x1b" not in drawn(view, 80, 24)
+
+
+def test_no_text_of_a_run_controls_the_terminal(tmp_path):
+    folder = written(tmp_path / "a\x1b[2J", state="\x1b]0;x\x07", epoch="\x1b[31m",
+                     epochs="\x1b[2J", done="\x1b", error="\x1b[8m")
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps({"kind": "validation", "epoch": "\x1b[2J", "top1": 99.0}) + "\n")
+    picture = drawn(Watched(folder).view(), 200, 24)
+    assert "\\x1b]0;x" in picture
+    assert not re.search("[\x00-\x09\x0b-\x1f]", picture)
 
 
 def test_the_status_is_written_once_per_second(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.names import without_secrets
 from ipucnn.core.registry.registry import registry, use
 from ipucnn.data.remote import transfer
 from ipucnn.terminal import layout, tables
@@ -158,6 +159,43 @@ def test_names_of_files_are_shown_escaped(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr()
     assert not CONTROL.findall(shown.out + shown.err)
     assert "\\x1b[31m.jpg" in shown.out
+
+
+URL = "https://me:s3cr@et@host.invalid/x.pt?sig=s3cr"
+
+SECRETS = [
+    (URL, "https://host.invalid/x.pt"), (f"a '{URL}', b", "a 'https://host.invalid/x.pt', b"),
+    ("memory://me:s3cr@/x?s3cr", "memory:///x"),
+    (f"--x={URL}", "--x=https://host.invalid/x.pt"), ("https:/me:s3cr@h/x?y", "https:/h/x"),
+    ("C:/a@b/c?", "C:/a@b/c?"),
+    ("is it so? a", "is it so? a"), ("a" * 10 ** 6, "a" * 10 ** 6)]
+
+
+@pytest.mark.parametrize(("text", "shown"), SECRETS, ids=range(len(SECRETS)))
+def test_urls_are_shown_without_user_password_and_query(text, shown):
+    assert without_secrets(text) == shown
+    assert without_secrets({"a": [text, (text, 1)]}) == {"a": [shown, [shown, 1]]}
+
+
+@pytest.mark.parametrize("arguments", [
+    ["run", "--model", URL], ["run", "--weights", URL], ["run", "--onnx", URL], ["run", URL],
+    ["run", "--weights", "s3://me:s3cr@/x.pt"], ["run", "--config", URL], ["show", URL],
+    ["run", "--predictions", f"{URL}.csv"], ["runs", URL], ["watch", "--once", URL],
+    ["report", URL],
+    ["train", "--checkpoint-path", URL], ["restore", "--checkpoint-path", URL],
+    ["validate", "--checkpoint-path", URL], ["average", "--checkpoint-path", URL],
+    ["data", "verify", URL], ["plan", "--data-dir", URL, "--weights", URL],
+], ids=range(17))
+def test_messages_have_no_credentials(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    invoke(arguments)
+    shown = capsys.readouterr()
+    assert "s3cr" not in shown.out + shown.err
+
+
+def test_a_log_has_no_credentials():
+    record = logging.LogRecord("x", logging.WARNING, "file", 1, "cannot fetch %s", (URL,), None)
+    assert "s3cr" not in tables.LogFormatter().format(record)
 
 
 def test_the_error_of_a_failed_plugin_is_escaped(tmp_path, monkeypatch, capsys):

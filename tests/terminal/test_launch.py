@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution import launching
 from ipucnn.core.registry.registry import registry
+from ipucnn.terminal import launch
 from ipucnn.terminal.flags import flag_table
 from ipucnn.terminal.launch import LaunchOptions, launcher_of, started
 from ipucnn.training.options import TrainOptions
@@ -107,3 +110,16 @@ def test_a_started_process_has_the_options_of_its_launcher(isolated_registry, tm
         assert launching.joined().count == 7
     finally:
         launching.select(None)
+
+
+def test_started_processes_import_nothing_from_the_working_folder(tmp_path, monkeypatch):
+    module = [sys.executable, "-m", "ipucnn"]
+    script = tmp_path / "ipucnn"
+    for argument, content, words in (
+            (script, "#!/usr/bin/python3\n", [sys.executable, str(script)]),
+            (script, "#!/bin/sh\n", module), (tmp_path / "__main__.py", "", module),
+            (tmp_path / "missing" / "ipucnn", None, module)):
+        if content is not None:
+            argument.write_text(content)
+        monkeypatch.setattr("sys.argv", [str(argument), "train"])
+        assert launch._program() == words

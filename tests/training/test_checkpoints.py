@@ -275,6 +275,8 @@ def wrong(content):
     yield "call", {**content, "position": {**position, "call": True}}
     yield "more", {**content, "position": {**position, "more": 1}}
     yield "unknown", {**content, "progress": {**progress, "unknown": 1}}
+    yield "tensor", {**content, "options": {"lr": torch.zeros(2)}}
+    yield "list", {**content, "options": {"lr": [[1]]}}
     yield "standing", {**content, "progress": {**progress, "standing": {"a": 1}}}
     for name, value in changes.items():
         yield name, {**content, name: value}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from ipucnn.core.errors import UsageError
+from ipucnn.training.checkpoint_folder import PROBE
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.keeper import Keeper, continue_in, prepare
 
@@ -249,3 +251,16 @@ def test_a_folder_without_room_for_the_next_checkpoint_is_refused(tmp_path, monk
         continue_in(tmp_path, tmp_path / "m_d_1.pt", Position(1))
     assert "--checkpoint-output-dir" in str(caught.value)
     assert names(tmp_path) == ["m_d_1.pt"]
+
+
+@pytest.mark.timeout(60)
+def test_the_probe_of_a_folder_follows_no_link_and_waits_for_no_pipe(tmp_path):
+    other = tmp_path / "other"
+    other.write_text("mine")
+    for name, make in (("link", lambda path: path.symlink_to(other)), ("pipe", os.mkfifo)):
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / PROBE)
+        restored = save(made(1), tmp_path / name)
+        assert continue_in(tmp_path / name, restored, Position(1)) == []
+        assert names(tmp_path / name) == ["m_d_1.pt"]
+    assert other.read_text() == "mine"

@@ -14,7 +14,7 @@ from typing import IO, Any, Callable, Dict, List, Optional, Tuple, TypeVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
-from ipucnn.core.names import printable
+from ipucnn.core.names import printable, without_secrets
 from ipucnn.data.remote.attempts import Failed, Local, Pulse, within
 from ipucnn.data.remote.stored_files import ANYTHING, BLOCK, Content, Stored, fresh, stored_file
 from ipucnn.data.remote.transfer import Expected, Patience, shown, transfer
@@ -353,5 +353,4 @@ def _reason(error: BaseException) -> str:
     """Return the first line of an error, without credentials in URLs."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
-    text = re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"]+", lambda url: shown(url[0]), text)
-    return printable(text[:200])
+    return printable(without_secrets(text)[:200])

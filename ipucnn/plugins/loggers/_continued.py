@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from ipucnn.core.files import json_text, write_text
+from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, read_limited, write_text
 from ipucnn.core.loggers import RunInfo
 
 
@@ -41,14 +40,15 @@ class Continued:
     def __init__(self, name: str, run: RunInfo) -> None:
         self._path = Path(run.folder) / f"{name}-run.json"
         known: Dict[str, Any] = {}
+        last: Dict[str, int] = {}
         if run.restored is not None:
             try:
-                known = json.loads(self._path.read_text(encoding="utf-8"))
-            except (OSError, ValueError):  # another folder, or one that an older version wrote
-                known = {}
+                known = parsed_json(read_limited(self._path, LARGEST_JSON))
+                last = {str(kind): int(update) for kind, update in known.get("last", {}).items()}
+            except (OSError, ValueError, AttributeError, TypeError):  # another folder, or damaged
+                known, last = {}, {}
         self.run_id: str = str(known.get("run", ""))
-        self._last: Dict[str, int] = {str(kind): int(update) for kind, update in
-                                      dict(known.get("last", {})).items()}
+        self._last = last
 
     def back_to(self, update: int) -> None:
         """Discard the state after an update, whose records the logger has removed."""

@@ -210,7 +210,10 @@ def _read(path: Path) -> List[Dict[str, Any]]:
         return rows
     for line in text.splitlines():
         try:
-            rows.append(json.loads(line))
-        except ValueError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(row, dict):
+            break
+        rows.append(row)
     return rows

@@ -414,7 +414,7 @@ class TestWhoCanTouchIt:
         assert not list((tmp_path / "else").iterdir())
         (tmp_path / "cache" / "streams").unlink()
         (tmp_path / "cache" / "streams").mkdir()
-        monkeypatch.setattr(files, "_own", lambda _: False)
+        monkeypatch.setattr(files, "is_own", lambda _: False)
         with pytest.raises(DataError, match="belongs to another user"):
             remote(server, tmp_path).path(*described(1))
 
