@@ -21,9 +21,22 @@ def ordinary_modes() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast("cpu", enabled=False))
-        if torch.is_autocast_enabled():  # on a CUDA device
-            stack.enter_context(torch.autocast("cuda", enabled=False))
+        # only if needed: within any context of autocast, that of a backend uses the rounded weights
+        # of an earlier update again
+        for device in ("cpu", "cuda"):
+            if _autocasts(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         if torch.empty(0).device.type != "cpu":  # a default device slows down all functions
             stack.enter_context(torch.device("cpu"))
         yield
+
+
+def _autocasts(device: str) -> bool:
+    """Return whether autocast is enabled in this thread, on devices of a type."""
+    import torch
+
+    try:
+        return bool(torch.is_autocast_enabled(device))
+    except TypeError:  # torch 2.3 and older
+        return bool(torch.is_autocast_cpu_enabled() if device == "cpu"
+                    else torch.is_autocast_enabled())

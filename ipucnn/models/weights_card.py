@@ -6,16 +6,17 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
 
 from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
 from ipucnn.core.names import key
 from ipucnn.core.options.building import build
-from ipucnn.core.options.composition import PluginOptions, common_option
+from ipucnn.core.options.composition import PluginOptions, common_option, default_of
 from ipucnn.core.options.declaration import declared, spellings
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart
 from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -287,6 +288,11 @@ def translated(options: Mapping[str, Any], options_class: type,
     plugins = {spelling: item for owner in builtin_owners(kinds, registry)
                for spelling, item in spellings(owner.options).items()}
     values: Dict[str, Any] = {}
+    given = {key(str(spelling)) for spelling in options}
+    if "efficientnet-expand-ratio" in given and "norm-eps" not in given:
+        # releases 2.0 to 2.2 replaced the norm layers of every network by torch's usual ones; the
+        # epsilon of EfficientNet's own is larger
+        values["norm_eps"] = 1e-5
     for spelling, value in options.items():
         found = common_option(options_class, str(spelling)) or plugins.get(key(str(spelling)))
         if found is None or found.option.feature or found.option.switch \
@@ -296,4 +302,21 @@ def translated(options: Mapping[str, Any], options_class: type,
             continue
         with suppress(UsageError):
             values[found.name] = found.coerce(value)
-    return values
+    return _of_selected(values, options_class, kinds, registry)
+
+
+def _of_selected(values: Mapping[str, Any], options_class: type, kinds: Sequence[str],
+                 registry: Registry) -> Dict[str, Any]:
+    """Return options without those of plugins that are not selected, which had no effect."""
+    idle: Set[str] = set()
+    used: Set[str] = set()
+    for kind in kinds:
+        selector = KINDS[kind].selector
+        selected = values.get(selector, default_of(options_class, selector))
+        with suppress(IpucnnError):  # an unknown name is reported when it is used
+            name = registry.get(kind, selected).name
+            for owner in builtin_owners([kind], registry):
+                names = used if owner.spec.name == name else idle
+                names.update(item.name for item in declared(owner.options))
+    return {name: value for name, value in values.items()
+            if name in used or name not in idle or common_option(options_class, name) is not None}

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import ipucnn
+from ipucnn.api.modes import ordinary_modes
 from ipucnn.models import weights_file
 
 
@@ -59,6 +60,23 @@ def test_modes_and_defaults_of_the_caller_have_no_effect(training, photos, train
     parameter = next(built.parameters())
     assert (parameter.dtype, parameter.device.type) == (torch.float32, "cpu")
     assert not parameter.is_inference()
+
+
+def test_autocast_within_the_interface_ends_with_its_own_context():
+    """Otherwise a backend that computes with autocast would train with weights of before."""
+    weight = torch.ones(2, 2, requires_grad=True)
+
+    def product():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return float((torch.ones(2, 2) @ weight).sum().detach())
+
+    with ordinary_modes():
+        assert product() == 8
+        with torch.no_grad():
+            weight.mul_(2)
+        assert product() == 16
+    with torch.autocast("cpu", dtype=torch.bfloat16), ordinary_modes():
+        assert (torch.ones(2, 2) @ weight).dtype == torch.float32
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")

@@ -216,6 +216,34 @@ def test_the_folder_of_imagenet_is_not_that_of_other_data(tmp_path, data, place)
     assert load_stored(path).options.get("data_dir") == place
 
 
+def test_options_of_plugins_that_an_old_application_did_not_use_are_left_out(tmp_path):
+    path = tmp_path / "resnet18_cifar10_3.pt"
+    torch.save(old(args=argparse.Namespace(
+        model="resnet18", data="cifar10", norm_type="batch", norm_num_groups=4, optimizer="sgd",
+        momentum=0.8, optimizer_eps=0.001, lr_schedule="cosine", lr_decay=0.97)), str(path))
+    stored = load_stored(path)
+    assert stored.options["momentum"] == 0.8
+    assert not {"groupnorm_group_num", "optimizer_eps", "lr_decay"} & set(stored.options)
+    build_stored(stored, registry())
+
+
+@pytest.mark.parametrize(("given", "eps"), [
+    ({}, 1e-3), ({"efficientnet_expand_ratio": 6}, 1e-5),
+    ({"efficientnet_expand_ratio": 6, "norm_eps": 1e-4}, 1e-4)])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+def test_norms_of_an_old_efficientnet_have_the_epsilon_of_its_release(tmp_path, given, eps, norm):
+    path = tmp_path / "efficientnet-b0_cifar10_3.pt"
+    torch.save(old(args=argparse.Namespace(
+        model="efficientnet-b0", data="cifar10", norm_type=norm, norm_num_groups=4, **given)),
+        str(path))
+    stored = load_stored(path)
+    norms = [module for module in build_stored(stored, registry()).module.modules()
+             if hasattr(module, "eps")]
+    assert {module.eps for module in norms} == (set() if norm == "none" else {eps})
+    assert stored.card.options.get("norm_eps") == (
+        None if norm == "none" or not given else eps)
+
+
 class Evil:
     def __init__(self, path):
         self.path = str(path)

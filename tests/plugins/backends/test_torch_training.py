@@ -184,6 +184,17 @@ def test_master_weights_collect_small_updates(arithmetic):
     assert moved["16.32"] > moved["16.16"]
 
 
+@pytest.mark.parametrize("precision", ["16.16", "16.32"])
+def test_autocast_of_the_caller_keeps_no_rounded_weights(precision):
+    device = Device(torch.device("cpu"), "CPU", torch.bfloat16, torch.bfloat16)
+    expected = run(session(network(), device=device, precision=precision, micro_batch=4),
+                   batches(3, 4))
+    with torch.autocast("cpu", enabled=False):
+        weights = run(session(network(), device=device, precision=precision, micro_batch=4),
+                      batches(3, 4))
+    assert_close(weights, expected, 0)
+
+
 def test_the_moving_average_follows_its_formula():
     made = session(network(norm=True), {"ema_decay": 0.6}, micro_batch=4)
     made.set_rates(0.1, 1.0)

@@ -40,8 +40,10 @@ class Precision:
         """Return the context of the forward pass."""
         if not self._autocast:
             return nullcontext()
+        # torch keeps the rounded weights until the outermost context of the thread ends; within a
+        # context of the caller, all updates would be computed with those of the first
         context: ContextManager[Any] = torch.autocast(
-            self._device.place.type, dtype=self._device.half)
+            self._device.place.type, dtype=self._device.half, cache_enabled=False)
         return context
 
     @torch.no_grad()
