@@ -27,6 +27,10 @@ _KINDS = ("images are of Pillow, uint8 arrays of numpy (height, width, 3), uint8
 
 _ONE_PIXEL = "an image has at least one pixel"
 
+_LOCKS = tuple(Lock() for _ in range(61))
+"""Held while an image of Pillow is read, by its address: it is decoded at its first use, and may be
+in several places of a list, which threads read."""
+
 
 def given_images(images: Any) -> Tuple[ImageDataset, bool]:
     """Return images given in Python as a dataset, and whether it is a single image.
@@ -215,7 +219,8 @@ def _pixels(image: Any, name: str) -> Pixels:
 
     if _is_pillow(image):
         try:
-            pixels = pixels_of(image)
+            with _LOCKS[id(image) // 16 % len(_LOCKS)]:
+                pixels = pixels_of(image)
         except (OSError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {error}", _KINDS) from error
         if not pixels.size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -240,6 +241,18 @@ def test_html_escapes_what_a_file_name_may_be(trained, photos, tmp_path):
     html = ipucnn.run(weights=trained, backend="torch", data_dir=tmp_path)._repr_html_()
     assert "&lt;b&gt;bold.jpg" in html
     assert "<b>" not in html
+
+
+def test_paths_may_begin_with_the_home_folder(trained, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert ipucnn.shapes("~/photos", per_class=1, size=16) == 8
+    assert ipucnn.verify("~/photos").ok
+    assert len(ipucnn.load_dataset("image_folder", "~/photos")) == 8
+    assert ipucnn.partition("~/photos", 2, "~/parts").sizes == [4, 4]
+    shutil.copytree(trained, tmp_path / "home" / "trained")
+    assert ipucnn.report("~/trained", "~/page.html") == tmp_path / "home" / "page.html"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_the_tools_for_data_return_what_they_did(photos, tmp_path):

@@ -200,6 +200,42 @@ def test_a_pickled_model_is_loaded_again(model, photo):
     assert pickle.loads(moved).classes == ("class 0", "class 1")
 
 
+@pytest.mark.parametrize(("source", "backend"), [
+    ("copied", "torch"), ("copied", "onnxruntime"), ("copied/net.onnx", "onnxruntime")])
+def test_a_model_needs_neither_the_working_folder_nor_files_read_before(
+        source, backend, trained, photo, tmp_path, monkeypatch):
+    expected = ipucnn.load(trained, backend=backend).predict(photo)
+    shutil.copytree(trained, "copied")
+    if source.endswith(".onnx"):
+        ipucnn.export(weights="copied", output=source, dynamic_batch=True)
+    (tmp_path / "elsewhere").mkdir()
+    with ipucnn.load(source, backend=backend) as loaded:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert loaded.predict(photo).names == expected.names
+        loaded.close()
+        assert loaded.predict(photo).names == expected.names
+        assert pickle.loads(pickle.dumps(loaded)).predict(photo).names == expected.names
+        assert source != "copied" or not loaded.module.training
+    with ipucnn.load(tmp_path / source, backend=backend) as loaded:
+        shutil.rmtree(tmp_path / "copied")
+        if source == "copied":
+            assert loaded.predict(photo).names == expected.names
+        else:
+            with pytest.raises(ipucnn.IpucnnError, match=r"there is no ONNX file .*net\.onnx"):
+                loaded.predict(photo)
+
+
+def test_an_image_of_pillow_may_be_in_a_list_several_times(trained, tmp_path):
+    noise = numpy.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=numpy.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.jpg")
+    with ipucnn.load(trained, backend="torch", dataloader_worker=4) as loaded:
+        expected = loaded.predict(tmp_path / "noise.jpg").classes
+        for _ in range(3):
+            image = Image.open(tmp_path / "noise.jpg")  # decoded when its pixels are needed
+            found = loaded.predict([image] * 16)
+            assert [one.classes for one in found] == [expected] * 16
+
+
 def test_a_model_is_not_used_after_a_fork(trained, photo, monkeypatch):
     with ipucnn.load(trained, backend="torch") as loaded:
         loaded.predict(photo)
