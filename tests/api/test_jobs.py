@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import threading
+from pathlib import Path
 
 import numpy
 import pytest
@@ -241,6 +242,16 @@ def test_html_escapes_what_a_file_name_may_be(trained, photos, tmp_path):
     html = ipucnn.run(weights=trained, backend="torch", data_dir=tmp_path)._repr_html_()
     assert "&lt;b&gt;bold.jpg" in html
     assert "<b>" not in html
+
+
+def test_a_result_names_its_own_weights_though_a_copy_was_exported_before(trained, photos):
+    pytest.importorskip("onnxruntime")
+    for place in ("first", "second"):  # the second run uses the graph that the first one stored
+        shutil.copytree(trained, place)
+        result = ipucnn.run(weights=place, data_dir=photos, backend="onnxruntime", progress=False)
+        (file,) = (str(path) for path in Path(place).glob("*.pt"))
+        assert (result.weights["source"], result.weights["path"]) == (file, file)
+        assert result.card["provenance"]["weights"] == file
 
 
 def test_paths_may_begin_with_the_home_folder(trained, tmp_path, monkeypatch):
