@@ -142,8 +142,7 @@ def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
     ([object()], "image 0 is of type 'object'"),
     (numpy.zeros((8, 8, 3)), "image 0 has numbers of type float64, expected uint8"),
     (torch.zeros(4, 8, 8, dtype=torch.uint8), "image 0 has shape 4x8x8, expected 3 x height"),
-    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label"),
-    ([(numpy.zeros((8, 8, 3), "uint8"), numpy.zeros(2, int))], "the label of image 0 is array"),
+    ([(Image.new("RGB", (8, 8)),) * 2], "image 0 is of type 'tuple', and no image"),
     (torch.zeros(3, 8, 8, dtype=torch.uint8, device="meta"), "image 0 cannot be read: .*meta"),
     (torch.zeros(3, 8, 8, dtype=torch.uint8).to_sparse(), "image 0 cannot be read: .*Sparse"),
     (Image.new("RGB", (0, 4)), "image 0 has 0 x 4 pixels"),
@@ -151,6 +150,14 @@ def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
 def test_what_is_no_image_is_named(model, images, message):
     with pytest.raises(ipucnn.IpucnnError, match=message):
         model.predict(images)
+
+
+@pytest.mark.parametrize(("labelled", "message"), [
+    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label"),
+    ([(numpy.zeros((8, 8, 3), "uint8"), numpy.zeros(2, int))], "the label of image 0 is array")])
+def test_what_is_no_label_is_named(labelled, message, trained):
+    with pytest.raises(ipucnn.IpucnnError, match=message):
+        ipucnn.run(images=labelled, weights=trained)
 
 
 @pytest.mark.parametrize(("images", "hint"), [
@@ -374,6 +381,30 @@ class _Asking:
         pixels = numpy.full((32, 32, 3), 40 * index, numpy.uint8)
         self.other.predict(pixels)
         return pixels
+
+
+class _Counted(torch.utils.data.Dataset):
+    """Images with labels that have no class, which counts how often an item is loaded."""
+
+    def __init__(self, photo):
+        self.photo, self.loaded = photo, 0
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        self.loaded += 1
+        return self.photo, {"boxes": index}
+
+
+def test_labels_are_not_read_for_predictions(model, photo, photos):
+    dataset, expected = _Counted(photo), model.predict(photo).classes
+    assert [one.classes for one in model.predict(dataset)] == [expected] * 3
+    assert dataset.loaded == 4  # and the first one, to see what the items are
+    for pairs in ([(photo, None)], [(photo, 3), (photo, "ring")], [(photo, None), photo]):
+        assert {one.classes for one in model.predict(pairs)} == {expected}
+    item = ipucnn.load_dataset("real", photos / "validation")[0]
+    assert model.predict(item).classes == model.predict(item.name).classes
 
 
 @pytest.mark.parametrize("workers", [0, 2])
