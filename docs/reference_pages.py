@@ -269,6 +269,8 @@ def _signature(function: Callable[..., Any]) -> str:
         if parameter.name != "self" and not generated and parameter.kind is not \
                 parameter.VAR_KEYWORD:
             default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+            if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parameters:
+                parameters.append("*")
             parameters.append(f"{parameter.name}{default}")
         elif parameter.kind is parameter.VAR_KEYWORD:
             others = parameter.name

@@ -232,7 +232,6 @@ def create_model(
     weights: os.PathLike[str] | str = 'pretrained',
     num_classes: int | None = None,
     *,
-    model: str = 'resnet18',
     ema: bool | None = None,
     weights_partial: bool = False,
     input_size: int | None = None,

@@ -222,6 +222,12 @@ def test_modules_on_the_map_and_on_other_pages_exist(page):
                     f"{found.__name__}.{name}")
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_functions_on_the_pages_are_called_as_written(page):
+    for name in re.findall(r"`ipucnn\.(\w+)[\w.]*\(", page.read_text()):
+        assert name == "plugin" or name in ipucnn.__all__, f"ipucnn.{name} is no public name"
+
+
 def test_make_targets_that_the_readme_names_exist():
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:

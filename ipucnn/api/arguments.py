@@ -11,7 +11,7 @@ from ipucnn.core.options.conversion import LARGEST, TooLargeError, as_type, buil
 
 
 def path_of(name: str, value: Any) -> str:
-    """Return a path as text.
+    """Return a path as text, with `~` at its beginning expanded.
 
     Args:
         name: of the argument, for the error.
@@ -26,7 +26,7 @@ def path_of(name: str, value: Any) -> str:
                          "it is text, or an object of 'pathlib'")
     if not path:
         raise UsageError(f"option {name!r} is empty", "name a file or folder")
-    return path
+    return os.path.expanduser(path)
 
 
 def whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> int:

@@ -53,7 +53,7 @@ class LoadedModel(Shown):
         Args:
             images: an image of Pillow, numpy (uint8, `(height, width, 3)`) or torch (uint8,
                 `(3, height, width)`), the path of one or of a folder, or several in a list, an
-                iterable or a dataset; labels beside them are not used.
+                iterable or a dataset; or an item of a dataset of ipucnn. Labels are not used.
             top_k: classes per image, at most those of the model.
 
         Returns:
@@ -72,7 +72,7 @@ class LoadedModel(Shown):
             raise UsageError(f"option 'top_k' is {top_k!r}", "it is a whole number") from None
         if classes < 1:
             raise UsageError(f"option 'top_k' is {top_k}", "the smallest value is 1")
-        dataset, single = given_images(images)
+        dataset, single = given_images(images, labels=False)
         with ordinary_modes():
             found = self._answering(dataset, classes)
         return found[0] if single and found else found

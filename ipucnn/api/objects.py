@@ -54,7 +54,7 @@ def list_models(pattern: str = "*") -> List[str]:
     return names
 
 
-@takes_options(ModelOptions)
+@takes_options(ModelOptions, without=("model",))
 def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optional[int] = None,
                  **options: Any) -> nn.Module:
     """Return a model ready for inference or training.
@@ -75,6 +75,9 @@ def create_model(name: str, weights: PathLike = "pretrained", num_classes: Optio
     """
     from ipucnn.models.build import create_model as build_by_name
 
+    if "model" in options:
+        raise UsageError(f"option 'model' and the name {name!r} both name the model",
+                         "leave the option out")
     if num_classes is not None:
         options["num_classes"] = num_classes
     with ordinary_modes():
@@ -114,7 +117,17 @@ def load(source: PathLike, **options: Any) -> LoadedModel:
         raise UsageError("a loaded model is not quantised: 8-bit integers need images to calibrate",
                          "use 'ipucnn.run' with precision='int8'")
     with ordinary_modes():
-        return LoadedModel(Answering(made, registry()))
+        return LoadedModel(Answering(_found_anywhere(made), registry()))
+
+
+def _found_anywhere(options: RunOptions) -> RunOptions:
+    """Return options whose model is found from any working folder, also by other processes."""
+    weights, onnx = options.network.source, options.network.onnx
+    if onnx:
+        return options.with_values(onnx=os.path.abspath(onnx))
+    if weights.partition(":")[0] in ("pretrained", "random") or not os.path.isfile(weights):
+        return options
+    return options.with_values(weights=os.path.abspath(weights))
 
 
 def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]:

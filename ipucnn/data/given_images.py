@@ -15,7 +15,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
 from ipucnn.data.images import decode, pixels_of, read_file
 from ipucnn.data.left_out import LeftOut, printable
-from ipucnn.data.views import Part
+from ipucnn.data.views import Part, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -27,14 +27,19 @@ _KINDS = ("images are of Pillow, uint8 arrays of numpy (height, width, 3), uint8
 
 _ONE_PIXEL = "an image has at least one pixel"
 
+_LOCKS = tuple(Lock() for _ in range(61))
+"""Held while an image of Pillow is read, by its address: it is decoded at its first use, and may be
+in several places of a list, which threads read."""
 
-def given_images(images: Any) -> Tuple[ImageDataset, bool]:
+
+def given_images(images: Any, labels: bool = True) -> Tuple[ImageDataset, bool]:
     """Return images given in Python as a dataset, and whether it is a single image.
 
     Args:
         images: an image; a path of one, or of a folder of them; several images, or pairs of an
             image and its label, in a list, an array or column of paths, an iterable or anything
-            with a length and items (a dataset of torch); or a dataset of ipucnn.
+            with a length and items (a dataset of torch); or a dataset of ipucnn or an item of it.
+        labels: whether labels beside the images are read.
 
     Raises:
         DataError: a path does not exist, or holds no images.
@@ -42,19 +47,21 @@ def given_images(images: Any) -> Tuple[ImageDataset, bool]:
     """
     if isinstance(images, ImageDataset):
         return images, False
+    if isinstance(images, Sample):
+        return GivenImages([images], labels), True
     if isinstance(images, (str, os.PathLike)):
         return _at(os.fspath(images))
     if _is_array(images):
         if images.ndim == 4 or (images.ndim == 1 and _are_objects(images)):
-            return GivenImages(list(images)), False
-        return GivenImages([images]), True
+            return GivenImages(list(images), labels), False
+        return GivenImages([images], labels), True
     if _is_pillow(images):
-        return GivenImages([images]), True
+        return GivenImages([images], labels), True
     if not _is_encoded(images) and not _is_mapping(images):
         if hasattr(images, "__len__") and hasattr(images, "__getitem__"):
-            return GivenImages(images), False
+            return GivenImages(images, labels), False
         if isinstance(images, Iterable):
-            return GivenImages(list(images)), False
+            return GivenImages(list(images), labels), False
     raise UsageError(f"{type(images).__name__!r} is neither an image nor a collection of images",
                      _remedy(images))
 
@@ -105,18 +112,19 @@ class GivenImages(ImageDataset):
 
     Args:
         items: images, or pairs of an image and its label.
+        labels: whether the labels are read.
 
     Raises:
         UsageError: some items have labels and others have none, or a label has no class.
     """
 
-    def __init__(self, items: Sequence[Any]) -> None:
+    def __init__(self, items: Sequence[Any], labels: bool = True) -> None:
         self._items = items
         self._turn = Lock()
         self._paired = len(items) > 0 and _is_pair(items[0])
         self._labels: Optional[List[int]] = None
         self.labels_in_memory = True
-        if self._paired:
+        if self._paired and labels:
             self._labels, self.class_names = _numbered(_labels(items), _class_names(items))
 
     def __getstate__(self) -> Dict[str, Any]:
@@ -166,7 +174,7 @@ class GivenImages(ImageDataset):
         else:  # code of the user, such as a dataset that reads from one open file
             with self._turn:
                 item = self._items[index]
-        return item[0] if self._paired else item
+        return item[0] if self._paired and _is_pair(item) else item
 
 
 def _content(path: Union[str, os.PathLike[str]]) -> bytes:
@@ -190,7 +198,7 @@ def _are_objects(array: Any) -> bool:
 
 
 def _is_pair(item: Any) -> bool:
-    return isinstance(item, (tuple, list)) and len(item) == 2
+    return isinstance(item, (tuple, list)) and len(item) == 2 and not _is_pillow(item[1])
 
 
 def _is_array(item: Any) -> bool:
@@ -215,7 +223,8 @@ def _pixels(image: Any, name: str) -> Pixels:
 
     if _is_pillow(image):
         try:
-            pixels = pixels_of(image)
+            with _LOCKS[id(image) // 16 % len(_LOCKS)]:
+                pixels = pixels_of(image)
         except (OSError, ValueError) as error:
             raise DataError(f"{name} cannot be read: {error}", _KINDS) from error
         if not pixels.size:

@@ -126,6 +126,8 @@ class Answering:
         # stored measurements are for continuous runs
         self.job: Job = prepare(options.with_values(tune=False), registry, images=_NOTHING)
         self._given = options
+        # until a session changes its network; engines read ONNX files again
+        self._prepared = None if options.network.onnx else self.job
         self._session: Optional[InferenceSession] = None
         self._process = os.getpid()
         self._turn = threading.Lock()
@@ -200,8 +202,9 @@ class Answering:
         if self._session is None:
             from ipucnn.inference.job import attempted
 
+            prepared, self._prepared = self._prepared, None
             self.job, self._session = attempted(
-                self.job.options, self.job.registry, _NOTHING, _opened)
+                self.job.options, self.job.registry, _NOTHING, _opened, prepared=prepared)
             self._process = os.getpid()
         return self._session
 

@@ -72,8 +72,8 @@ def run(options: RunOptions, registry: Optional[Registry] = None,
 
 
 def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDataset],
-              execute: Callable[[Job], ResultT],
-              measured: Optional[Measured] = None) -> ResultT:
+              execute: Callable[[Job], ResultT], measured: Optional[Measured] = None,
+              prepared: Optional[Job] = None) -> ResultT:
     """Prepare a run and execute it; where `auto` chose a backend that cannot, try the next one.
 
     Args:
@@ -82,13 +82,15 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
         images: see `run`.
         execute: what to do with the prepared run.
         measured: see `prepare`.
+        prepared: the run, if it is prepared already.
 
     Raises:
         IpucnnError: anything the user can act on.
     """
     refusals: Dict[str, str] = {}
     while True:
-        job = prepare(options, registry, refusals, images, measured)
+        job = prepared or prepare(options, registry, refusals, images, measured)
+        prepared = None
         try:
             return execute(job)
         except UnsupportedNetworkError as error:

@@ -76,7 +76,12 @@ class StoredGraph:
             log.info("graph '%s' is not used: %s", self.path, error)
             return None
         spec = registry.get_typed(ModelSpec, self.network.model)
-        return BuiltModel(stored, spec, report, stored.card)
+        card, source = stored.card, self.network.source
+        if source != "random" and published_weights(spec, source) is None:
+            place = str(expanded_path(source))  # not that of the run that stored the graph
+            report = replace(report, source=place, path=place)
+            card = replace(card, provenance={**card.provenance, "weights": place})
+        return BuiltModel(stored, spec, report, card)
 
     def discard(self, built: BuiltModel) -> bool:
         """Remove the file, which may be damaged, if the network was read from it.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import threading
+from pathlib import Path
 
 import numpy
 import pytest
@@ -240,6 +242,28 @@ def test_html_escapes_what_a_file_name_may_be(trained, photos, tmp_path):
     html = ipucnn.run(weights=trained, backend="torch", data_dir=tmp_path)._repr_html_()
     assert "&lt;b&gt;bold.jpg" in html
     assert "<b>" not in html
+
+
+def test_a_result_names_its_own_weights_though_a_copy_was_exported_before(trained, photos):
+    pytest.importorskip("onnxruntime")
+    for place in ("first", "second"):  # the second run uses the graph that the first one stored
+        shutil.copytree(trained, place)
+        result = ipucnn.run(weights=place, data_dir=photos, backend="onnxruntime", progress=False)
+        (file,) = (str(path) for path in Path(place).glob("*.pt"))
+        assert (result.weights["source"], result.weights["path"]) == (file, file)
+        assert result.card["provenance"]["weights"] == file
+
+
+def test_paths_may_begin_with_the_home_folder(trained, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert ipucnn.shapes("~/photos", per_class=1, size=16) == 8
+    assert ipucnn.verify("~/photos").ok
+    assert len(ipucnn.load_dataset("image_folder", "~/photos")) == 8
+    assert ipucnn.partition("~/photos", 2, "~/parts").sizes == [4, 4]
+    shutil.copytree(trained, tmp_path / "home" / "trained")
+    assert ipucnn.report("~/trained", "~/page.html") == tmp_path / "home" / "page.html"
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 def test_the_tools_for_data_return_what_they_did(photos, tmp_path):

@@ -142,8 +142,7 @@ def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
     ([object()], "image 0 is of type 'object'"),
     (numpy.zeros((8, 8, 3)), "image 0 has numbers of type float64, expected uint8"),
     (torch.zeros(4, 8, 8, dtype=torch.uint8), "image 0 has shape 4x8x8, expected 3 x height"),
-    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label"),
-    ([(numpy.zeros((8, 8, 3), "uint8"), numpy.zeros(2, int))], "the label of image 0 is array"),
+    ([(Image.new("RGB", (8, 8)),) * 2], "image 0 is of type 'tuple', and no image"),
     (torch.zeros(3, 8, 8, dtype=torch.uint8, device="meta"), "image 0 cannot be read: .*meta"),
     (torch.zeros(3, 8, 8, dtype=torch.uint8).to_sparse(), "image 0 cannot be read: .*Sparse"),
     (Image.new("RGB", (0, 4)), "image 0 has 0 x 4 pixels"),
@@ -151,6 +150,14 @@ def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
 def test_what_is_no_image_is_named(model, images, message):
     with pytest.raises(ipucnn.IpucnnError, match=message):
         model.predict(images)
+
+
+@pytest.mark.parametrize(("labelled", "message"), [
+    ([(numpy.zeros((8, 8, 3), "uint8"), "a"), 1], "image 1 has no label"),
+    ([(numpy.zeros((8, 8, 3), "uint8"), numpy.zeros(2, int))], "the label of image 0 is array")])
+def test_what_is_no_label_is_named(labelled, message, trained):
+    with pytest.raises(ipucnn.IpucnnError, match=message):
+        ipucnn.run(images=labelled, weights=trained)
 
 
 @pytest.mark.parametrize(("images", "hint"), [
@@ -198,6 +205,42 @@ def test_a_pickled_model_is_loaded_again(model, photo):
         assert (again.backend, again.classes) == (model.backend, model.classes)
     moved = pickle.dumps(ipucnn.load("resnet8-cifar", weights="random", num_classes=2))
     assert pickle.loads(moved).classes == ("class 0", "class 1")
+
+
+@pytest.mark.parametrize(("source", "backend"), [
+    ("copied", "torch"), ("copied", "onnxruntime"), ("copied/net.onnx", "onnxruntime")])
+def test_a_model_needs_neither_the_working_folder_nor_files_read_before(
+        source, backend, trained, photo, tmp_path, monkeypatch):
+    expected = ipucnn.load(trained, backend=backend).predict(photo)
+    shutil.copytree(trained, "copied")
+    if source.endswith(".onnx"):
+        ipucnn.export(weights="copied", output=source, dynamic_batch=True)
+    (tmp_path / "elsewhere").mkdir()
+    with ipucnn.load(source, backend=backend) as loaded:
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        assert loaded.predict(photo).names == expected.names
+        loaded.close()
+        assert loaded.predict(photo).names == expected.names
+        assert pickle.loads(pickle.dumps(loaded)).predict(photo).names == expected.names
+        assert source != "copied" or not loaded.module.training
+    with ipucnn.load(tmp_path / source, backend=backend) as loaded:
+        shutil.rmtree(tmp_path / "copied")
+        if source == "copied":
+            assert loaded.predict(photo).names == expected.names
+        else:
+            with pytest.raises(ipucnn.IpucnnError, match=r"there is no ONNX file .*net\.onnx"):
+                loaded.predict(photo)
+
+
+def test_an_image_of_pillow_may_be_in_a_list_several_times(trained, tmp_path):
+    noise = numpy.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=numpy.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.jpg")
+    with ipucnn.load(trained, backend="torch", dataloader_worker=4) as loaded:
+        expected = loaded.predict(tmp_path / "noise.jpg").classes
+        for _ in range(3):
+            image = Image.open(tmp_path / "noise.jpg")  # decoded when its pixels are needed
+            found = loaded.predict([image] * 16)
+            assert [one.classes for one in found] == [expected] * 16
 
 
 def test_a_model_is_not_used_after_a_fork(trained, photo, monkeypatch):
@@ -338,6 +381,30 @@ class _Asking:
         pixels = numpy.full((32, 32, 3), 40 * index, numpy.uint8)
         self.other.predict(pixels)
         return pixels
+
+
+class _Counted(torch.utils.data.Dataset):
+    """Images with labels that have no class, which counts how often an item is loaded."""
+
+    def __init__(self, photo):
+        self.photo, self.loaded = photo, 0
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        self.loaded += 1
+        return self.photo, {"boxes": index}
+
+
+def test_labels_are_not_read_for_predictions(model, photo, photos):
+    dataset, expected = _Counted(photo), model.predict(photo).classes
+    assert [one.classes for one in model.predict(dataset)] == [expected] * 3
+    assert dataset.loaded == 4  # and the first one, to see what the items are
+    for pairs in ([(photo, None)], [(photo, 3), (photo, "ring")], [(photo, None), photo]):
+        assert {one.classes for one in model.predict(pairs)} == {expected}
+    item = ipucnn.load_dataset("real", photos / "validation")[0]
+    assert model.predict(item).classes == model.predict(item.name).classes
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -102,6 +102,8 @@ def test_signatures_import_neither_torch_nor_the_command_line():
     (lambda: ipucnn.list_models(None), "option 'pattern': None is not text"),
     (lambda: ipucnn.average(None), "option 'checkpoint_path': None is no path"),
     (lambda: ipucnn.load("resnet18", data_dir="x"), "option 'data_dir' applies to runs"),
+    (lambda: ipucnn.create_model("resnet18", weights="random", model="resnet34"),
+     "option 'model' and the name 'resnet18' both name the model"),
     (lambda: ipucnn.load("resnet18", precision="int8", backend="openvino"),
      "a loaded model is not quantised")])
 def test_what_has_no_effect_in_python_is_refused_by_name(call, message):
