@@ -138,7 +138,19 @@ def _start(name: str, options: Any, arguments: Sequence[str]) -> Optional[int]:
                          f"{other.launcher} started", "leave one of the two out")
     if launcher.hosts() == 1:
         check_shared(name)
-    return launcher.start([sys.executable, "-m", "ipucnn", *arguments])
+    return launcher.start([*_program(), *arguments])
+
+
+def _program() -> List[str]:
+    """Return the beginning of the command that started this process.
+
+    `python -m` imports files in the working folder instead of modules of the same name, such as
+    the user's own `queue.py`; the script `ipucnn` does not.
+    """
+    script = sys.argv[0]
+    if os.path.basename(script) == "ipucnn" and os.path.isfile(script):
+        return [sys.executable, script]
+    return [sys.executable, "-m", "ipucnn"]
 
 
 def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
