@@ -52,3 +52,19 @@ def test_an_interrupt_that_python_wraps_is_one(monkeypatch, capsys):
     monkeypatch.setattr(signals, "install", lambda: None)
     assert edge.invoke([], application) == 143
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(("module", "code", "line"), [
+    ("numpy", 2, "error: a required package cannot be imported: ModuleNotFoundError: no numpy"),
+    ("ipucnn.lost", 1, "error: this is a bug in ipucnn or a plugin; please report it with the "
+     "traceback above")])
+def test_only_packages_that_cannot_be_imported_are_no_bugs(module, code, line, capsys):
+    from ipucnn.terminal import edge
+
+    def application(command):
+        raise ModuleNotFoundError(f"no {module}", name=module)
+
+    assert edge.invoke([], application) == code
+    found = capsys.readouterr().err
+    assert line in found.splitlines()
+    assert ("Traceback" in found) is (code == 1)
