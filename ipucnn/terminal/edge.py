@@ -29,6 +29,9 @@ _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory",
 
 _PERMISSION = "grant permission there, or choose another place"
 _SPACE = "free disk space, or choose another place"
+_NO_TEMPORARY = "No usable temporary directory"
+"""Text in the error of `tempfile`, for example in a container whose file system is read-only."""
+
 _DISK = "check the disk or the network file system"
 _OPEN = "allow more open files with 'ulimit -n', or use fewer workers"
 _OF_SYSTEM = {
@@ -138,6 +141,10 @@ def _unexpected(error: BaseException, show_traceback: bool = False) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         render.report_error(name_too_long(str(error.filename)))
         return exit_codes.USAGE
+    if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
+        render.report_error(IpucnnError(f"no temporary folder can be written: {error.strerror}",
+                                        "export TMPDIR=FOLDER, with a folder that can be written"))
+        return exit_codes.FAILED
     plugin = _plugin_of(error)
     if plugin is None and isinstance(error, OSError) and error.errno in _OF_SYSTEM:
         place = f"cannot use {os.fsdecode(error.filename)!r}: " if error.filename else ""

@@ -1,5 +1,6 @@
-"""Tests of interrupts that arrive where Python cannot pass on an exception."""
+"""Tests of the errors and interrupts that end a command."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -68,3 +69,15 @@ def test_only_packages_that_cannot_be_imported_are_no_bugs(module, code, line, c
     found = capsys.readouterr().err
     assert line in found.splitlines()
     assert ("Traceback" in found) is (code == 1)
+
+
+def test_a_machine_without_a_temporary_folder_is_no_bug(capsys):
+    from ipucnn.terminal import edge
+
+    def application(command):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    assert edge.invoke([], application) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: no temporary folder can be written: No usable temporary directory found in "
+        "['/tmp']", "hint: export TMPDIR=FOLDER, with a folder that can be written"]
