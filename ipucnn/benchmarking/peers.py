@@ -98,7 +98,8 @@ class _OnnxRuntime(Engine):
         if case.precision != "32.32":
             raise RefusedError("computes a file of float32 in float32")
         import numpy
-        import onnxruntime
+
+        from ipucnn.onnx.runtime_library import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = compute_threads()
