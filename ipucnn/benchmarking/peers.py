@@ -98,8 +98,7 @@ class _OnnxRuntime(Engine):
         if case.precision != "32.32":
             raise RefusedError("computes a file of float32 in float32")
         import numpy
-
-        from ipucnn.onnx.runtime_library import onnxruntime
+        import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = compute_threads()
