@@ -27,6 +27,9 @@ from ipucnn.core.registry.discovery import PluginSettings
 PATIENCE = 600.0
 """Timeout of a contender in seconds."""
 
+_NO_TELEMETRY = {"CI": "true", "ORT_DISABLE_TELEMETRY": "1"}
+"""Variables that disable the telemetry of OpenVINO and of ONNX Runtime; they are read on import."""
+
 
 class Process:
     """A process that measures one contender; close it in any case.
@@ -51,7 +54,7 @@ class Process:
             # a session of its own: Ctrl-C on the terminal is for the parent
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()),
-                 *map(str, sys.path)],
+                 *map(str, sys.path)], env={**os.environ, **_NO_TELEMETRY},
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()], start_new_session=True)
         self._send((self.contender, self._settings))

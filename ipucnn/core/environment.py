@@ -13,6 +13,7 @@ from typing import Any, Dict, List
 from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import without_secrets
 
+_EXTRA = re.compile(r";.*\bextra\b")
 _FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
 _FURTHER = ("ipucnn", "Pillow-SIMD")
 """Packages that are not requirements: ipucnn itself, and a possible substitute for another one."""
@@ -49,15 +50,28 @@ def version_of(package: str) -> str:
         return ""
 
 
+def required() -> Dict[str, str]:
+    """Return the requirements of ipucnn without its extras (`rich>=13`), by package."""
+    return {_package(requirement): requirement.partition(";")[0].strip()
+            for requirement in _requirements() if not _EXTRA.search(requirement)}
+
+
 def _packages() -> List[str]:
     """Return the packages that ipucnn and its extras require, except those for development."""
-    try:
-        requirements = metadata.requires("ipucnn") or []
-    except metadata.PackageNotFoundError:
-        requirements = []
-    names = [re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-             for requirement in requirements if not _FOR_DEVELOPMENT.search(requirement)]
+    names = [_package(requirement) for requirement in _requirements()
+             if not _FOR_DEVELOPMENT.search(requirement)]
     return sorted({*names, *_FURTHER}, key=str.lower)
+
+
+def _requirements() -> List[str]:
+    try:
+        return metadata.requires("ipucnn") or []
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def _package(requirement: str) -> str:
+    return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
 
 
 def processor() -> str:

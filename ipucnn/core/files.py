@@ -68,7 +68,12 @@ def cache_dir() -> Path:
         return expanded_path(chosen)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("ipucnn"))
+    try:
+        folder = platformdirs.user_cache_dir("ipucnn")
+    except RuntimeError:  # this user has no home folder; older versions return `~`
+        folder = "~"
+    # containers set HOME to the root for such users
+    return Path("/.cache/ipucnn" if folder.startswith("~") else folder)
 
 
 def make_folder(path: str, option: str) -> str:

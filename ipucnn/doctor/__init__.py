@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.checks import OK, PROBLEM, WARNING, Check
-from ipucnn.core.environment import version_of
+from ipucnn.core.environment import required, version_of
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import cache_dir
 from ipucnn.core.machine import cgroup_quota, openmp_limit, usable_cores
@@ -38,6 +38,9 @@ VARIABLES = (
 """The environment variables that ipucnn reads."""
 
 _PREFIX, _ALIKE = "IPUCNN_", 0.8
+
+_CHECKED = ("torch", "torchvision", "pillow")
+"""Required packages with checks of their own."""
 
 _PAIRS: Mapping[str, str] = {"2.0.1": "0.15.2"}
 
@@ -90,7 +93,10 @@ def _packages() -> List[Check]:
     own = version_of("ipucnn")
     checks = [Check("ipucnn", OK, own) if own else Check(
         "ipucnn", PROBLEM, "not installed", "pip install -e .")]
-    return [*checks, *check_torch(version_of("torch"), version_of("torchvision"))]
+    missing = [Check(name, PROBLEM, "not installed", f"pip install '{requirement}'")
+               for name, requirement in required().items()
+               if name not in _CHECKED and not version_of(name)]
+    return [*checks, *missing, *check_torch(version_of("torch"), version_of("torchvision"))]
 
 
 def check_torch(torch: str, vision: str) -> List[Check]:
@@ -228,9 +234,12 @@ def _variables(environment: Mapping[str, str]) -> List[Check]:
 
 
 def _folders() -> List[Check]:
-    folders = {"working folder": Path.cwd(), "cache folder": cache_dir(),
-               "temporary folder": Path(tempfile.gettempdir())}
-    return [check_folder(name, folder) for name, folder in folders.items()]
+    checks = [check_folder("working folder", Path.cwd()), check_folder("cache folder", cache_dir())]
+    try:
+        return [*checks, check_folder("temporary folder", Path(tempfile.gettempdir()))]
+    except FileNotFoundError as error:
+        return [*checks, Check("temporary folder", PROBLEM, f"{error.strerror}",
+                               "export TMPDIR=FOLDER, with a folder that can be written")]
 
 
 def _memory() -> Check:

@@ -44,7 +44,7 @@ def compare(proto: onnx.ModelProto, module: Callable[[torch.Tensor], torch.Tenso
         IpucnnError: they differ by more than the tolerance, or one of them fails on the images.
     """
     try:
-        import onnxruntime
+        from ipucnn.onnx.runtime_library import onnxruntime
     except ImportError as error:
         raise UnavailableError("comparing an exported file needs onnxruntime", INSTALL) from error
 

@@ -15,7 +15,7 @@ def avoid(options: Any) -> None:
     Args:
         options: the `SessionOptions` of a session; changed.
     """
-    import onnxruntime
+    from ipucnn.onnx.runtime_library import onnxruntime
 
     if onnxruntime.__version__.startswith(("1.19.", "1.20.")):
         options.add_session_config_entry("optimization.disable_specified_optimizers", "Pad_Fusion")

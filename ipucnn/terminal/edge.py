@@ -29,6 +29,9 @@ _NO_MEMORY = re.compile("not enough memory|can't allocate memory|out of memory",
 
 _PERMISSION = "grant permission there, or choose another place"
 _SPACE = "free disk space, or choose another place"
+_NO_TEMPORARY = "No usable temporary directory"
+"""Text in the error of `tempfile`, for example in a container whose file system is read-only."""
+
 _DISK = "check the disk or the network file system"
 _OPEN = "allow more open files with 'ulimit -n', or use fewer workers"
 _OF_SYSTEM = {
@@ -83,7 +86,7 @@ def invoke(argv: Sequence[str], application: Callable[[str], typer.Typer]) -> in
         if isinstance(error.__cause__, KeyboardInterrupt):  # during `__set_name__`, Python < 3.12
             return _interrupted(str(error.__cause__))
         if not isinstance(error, click_error):
-            return _unexpected(error)
+            return _unexpected(error, show_traceback)
         if show_traceback:
             render.say_traceback()
         return _wrong_usage(error)
@@ -134,15 +137,28 @@ def _unknown_option(error: Any) -> UsageError:
     return UsageError(f"unknown option {name!r}", hint or "'--help' lists the options")
 
 
-def _unexpected(error: BaseException) -> int:
+def _unexpected(error: BaseException, show_traceback: bool = False) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         render.report_error(name_too_long(str(error.filename)))
         return exit_codes.USAGE
+    if isinstance(error, FileNotFoundError) and _NO_TEMPORARY in str(error):
+        render.report_error(IpucnnError(f"no temporary folder can be written: {error.strerror}",
+                                        "export TMPDIR=FOLDER, with a folder that can be written"))
+        return exit_codes.FAILED
     plugin = _plugin_of(error)
     if plugin is None and isinstance(error, OSError) and error.errno in _OF_SYSTEM:
         place = f"cannot use {os.fsdecode(error.filename)!r}: " if error.filename else ""
         render.report_error(IpucnnError(f"{place}{error.strerror}", _OF_SYSTEM[error.errno]))
         return exit_codes.FAILED
+    if plugin is None and isinstance(error, ImportError) and not _is_own(error.name):
+        if signals.raised():
+            return _interrupted(signals.raised())
+        if show_traceback:
+            render.say_traceback()
+        unusable = UnavailableError(f"a required package cannot be imported: {cause_of(error)}",
+                                    "'ipucnn doctor --deep' checks the installation")
+        render.report_error(unusable)
+        return unusable.exit_code
     render.say_traceback()
     if plugin is None:
         render.say("error: this is a bug in ipucnn or a plugin; please report it with the "
@@ -152,6 +168,11 @@ def _unexpected(error: BaseException) -> int:
         render.report_error(PluginError(f"{describe(plugin)} failed: {cause_of(error)}; the "
                                         "traceback is above", remedy_for(plugin)))
     return exit_codes.FAILED
+
+
+def _is_own(module: Optional[str]) -> bool:
+    """Return whether a module that could not be imported is one of ipucnn, or not known."""
+    return not module or module.partition(".")[0] == "ipucnn"
 
 
 def _left(leaving: BaseException) -> int:

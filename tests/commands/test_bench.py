@@ -204,6 +204,20 @@ def test_a_contender_that_hangs_or_fails_is_replaced_for_the_next_case(size, rea
         process.prepare(TINY)
 
 
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino-latency"])
+def test_engines_of_contenders_have_no_telemetry(name, tmp_path, monkeypatch):
+    pytest.importorskip(name.partition("-")[0])
+    case = replace(TINY, onnx=networks._exported("resnet8-cifar", str(tmp_path / "graphs")))
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable in ("CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    with closing(Process(Contender("peer", name), PluginSettings())) as process:
+        process.prepare(case)
+        assert process.turn(0.001) > 0
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+
+
 def test_each_contender_follows_each_of_the_others():
     contenders = list("abcde")
     rounds = [networks._ordered(contenders, number) for number in range(30)]

@@ -25,6 +25,20 @@ def test_the_cache_folder_can_be_chosen(tmp_path, monkeypatch):
     assert files.cache_dir() == tmp_path / "c"
 
 
+@pytest.mark.parametrize("found", ["~/.cache/ipucnn", RuntimeError("no home folder")])
+def test_the_cache_of_a_user_without_a_home_folder(monkeypatch, found):
+    import platformdirs
+
+    def user_cache_dir(name):
+        if isinstance(found, str):  # older versions
+            return found
+        raise found
+
+    monkeypatch.delenv("IPUCNN_CACHE", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_dir", user_cache_dir)
+    assert str(files.cache_dir()) == "/.cache/ipucnn"
+
+
 def test_only_regular_files_of_a_limited_size_are_read(tmp_path):
     (tmp_path / "x").write_bytes(b"12345")
     assert read_limited(tmp_path / "x", 5) == b"12345"

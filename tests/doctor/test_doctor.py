@@ -1,5 +1,6 @@
 """The checks of the doctor, and their status."""
 
+import errno
 import json
 import os
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipucnn import doctor
+from ipucnn.core.environment import required
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
 
@@ -237,3 +239,25 @@ def test_deep_reports_a_backend_whose_probe_raises(fake_distribution):
     assert (check.status, check.detail) == (doctor.PROBLEM, "OSError: driver lost")
     assert check.remedy == "pip uninstall bad-engine"
     assert not report.ok
+
+
+def test_required_packages_that_are_not_installed_are_problems(monkeypatch):
+    assert {"typer", "simplejpeg"} <= set(required())
+    assert not {"onnx", "pytest"} & set(required())
+    monkeypatch.setattr(doctor, "required", lambda: {"rich": "rich>=13", "lost": "lost>=2"})
+    report = examined(disable_all=True)
+    assert [check.detail for check in report.checks if check.name in ("rich", "lost")] == [
+        "not installed"]
+    assert one(report, "lost").remedy == "pip install 'lost>=2'"
+    assert not report.ok
+
+
+def test_a_machine_without_a_temporary_folder(monkeypatch):
+    def lost():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(doctor.tempfile, "gettempdir", lost)
+    check = one(examined(disable_all=True), "temporary folder")
+    assert (check.status, check.detail) == (
+        doctor.PROBLEM, "No usable temporary directory found in ['/tmp']")
+    assert "TMPDIR" in check.remedy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_started_process_has_the_options_of_its_launcher(isolated_registry, tm
         launching.select(None)
 
 
-def test_started_processes_import_nothing_from_the_working_folder(tmp_path, monkeypatch):
+def test_a_script_of_a_shell_around_the_program_is_not_started_again(tmp_path, monkeypatch):
     module = [sys.executable, "-m", "ipucnn"]
     script = tmp_path / "ipucnn"
     for argument, content, words in (
@@ -123,3 +124,38 @@ def test_started_processes_import_nothing_from_the_working_folder(tmp_path, monk
             argument.write_text(content)
         monkeypatch.setattr("sys.argv", [str(argument), "train"])
         assert launch._program() == words
+STARTS = """
+import subprocess
+import ipucnn
+from ipucnn.plugin import Launcher
+
+class Starts(Launcher):
+    def launch(self, environment):
+        return None
+    def environment(self, index, count):
+        return {}
+    def join(self):
+        raise NotImplementedError
+    def start(self, command):
+        return subprocess.call([*command, "--help"])
+
+@ipucnn.hookimpl
+def ipucnn_launchers():
+    return [ipucnn.LauncherSpec(name="starts", summary="s", target=Starts)]
+"""
+
+
+def test_started_processes_import_no_files_of_the_working_folder(tmp_path):
+    script, folder = tmp_path / "bin" / "ipucnn", tmp_path / "work"
+    script.parent.mkdir()
+    folder.mkdir()
+    script.write_text("#!/usr/bin/env python3\nimport sys\nfrom ipucnn.__main__ import main\nsys.exit(main())\n")
+    (folder / "queue.py").write_text("raise RuntimeError('a file of the user')\n")
+    plugin = tmp_path / "starts.py"
+    plugin.write_text(STARTS)
+    done = subprocess.run(
+        [sys.executable, str(script), "--plugin", str(plugin), "run", "--launcher", "starts",
+         "--data", "synthetic"], cwd=str(folder), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "--launcher" in done.stdout

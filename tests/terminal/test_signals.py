@@ -1,5 +1,6 @@
-"""Tests of interrupts that arrive where Python cannot pass on an exception."""
+"""Tests of the errors and interrupts that end a command."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -52,3 +53,31 @@ def test_an_interrupt_that_python_wraps_is_one(monkeypatch, capsys):
     monkeypatch.setattr(signals, "install", lambda: None)
     assert edge.invoke([], application) == 143
     assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(("module", "code", "line"), [
+    ("numpy", 2, "error: a required package cannot be imported: ModuleNotFoundError: no numpy"),
+    ("ipucnn.lost", 1, "error: this is a bug in ipucnn or a plugin; please report it with the "
+     "traceback above")])
+def test_only_packages_that_cannot_be_imported_are_no_bugs(module, code, line, capsys):
+    from ipucnn.terminal import edge
+
+    def application(command):
+        raise ModuleNotFoundError(f"no {module}", name=module)
+
+    assert edge.invoke([], application) == code
+    found = capsys.readouterr().err
+    assert line in found.splitlines()
+    assert ("Traceback" in found) is (code == 1)
+
+
+def test_a_machine_without_a_temporary_folder_is_no_bug(capsys):
+    from ipucnn.terminal import edge
+
+    def application(command):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    assert edge.invoke([], application) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: no temporary folder can be written: No usable temporary directory found in "
+        "['/tmp']", "hint: export TMPDIR=FOLDER, with a folder that can be written"]

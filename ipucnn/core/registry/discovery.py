@@ -190,7 +190,8 @@ def is_installed(module: str) -> bool:
     """Return whether a module can be found, without importing it; cached for a search path.
 
     Of a submodule, only the package is looked for, because its own search would import the
-    package. Namespace packages, which several distributions share, are not imported.
+    package. Namespace packages, which several distributions share, are not imported. Any folder is
+    one; a folder in the working folder, such as `wandb` with the runs, is not installed.
     """
     top = module.partition(".")[0]
     if sys.modules.get(module) is not None:
@@ -210,7 +211,10 @@ def _is_on_path(module: str, path: Tuple[str, ...]) -> bool:  # noqa: ARG001 - o
                 break  # not a namespace package
             # not by its full name, for which its parent would have to be imported
             spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
-        return spec is not None
+        if spec is None or spec.origin is not None or inner:
+            return spec is not None
+        return any(os.path.realpath(os.path.dirname(place)) != os.path.realpath(os.curdir)
+                   for place in spec.submodule_search_locations or [""])
     except (ImportError, ValueError):
         return False
 

@@ -67,18 +67,18 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
     threads = str(max(1, compute_threads() // count))
     inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
-    try:
-        # the agent would not remove a folder of its own
-        with TemporaryDirectory(prefix="ipucnn-") as folder, _silent(), _environment(inherited), \
-                _schedulers_heeded(SignalException):
-            config = LaunchConfig(**settings, **_files_in(folder))
-            elastic_launch(config, command[0])(*command[1:])
-    except ChildFailedError as error:
-        return _failed(error)
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    except (RendezvousError, TimeoutError, OSError) as error:
-        raise _no_rendezvous(error, options) from error
+    # the agent would not remove a folder of its own
+    with TemporaryDirectory(prefix="ipucnn-") as folder:
+        config = LaunchConfig(**settings, **_files_in(folder))
+        try:
+            with _silent(), _environment(inherited), _schedulers_heeded(SignalException):
+                elastic_launch(config, command[0])(*command[1:])
+        except ChildFailedError as error:
+            return _failed(error)
+        except SignalException as error:
+            return 128 + int(error.sigval)
+        except (RendezvousError, TimeoutError, OSError) as error:
+            raise _no_rendezvous(error, options) from error
     return 0
 
 

@@ -107,6 +107,19 @@ def test_a_module_of_a_namespace_package_is_looked_for(tmp_path, monkeypatch, mo
     discovery.forget_modules()
 
 
+@pytest.mark.parametrize(("content", "installed"), [
+    ("runs/notes.txt", False), ("__init__.py", True)])
+def test_a_folder_in_the_working_folder_is_no_package(tmp_path, monkeypatch, content, installed):
+    file = tmp_path / "some_engine" / content
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m` and notebooks do
+    monkeypatch.chdir(tmp_path)
+    discovery.forget_modules()
+    assert discovery.is_installed("some_engine") is installed
+    discovery.forget_modules()
+
+
 # -- the scan ----------------------------------------------------------------------------
 
 

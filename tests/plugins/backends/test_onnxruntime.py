@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections import deque
 from concurrent.futures import CancelledError
 
@@ -195,3 +198,18 @@ def test_what_the_engine_refuses(monkeypatch, raised, message):
         with pytest.raises(IpucnnError, match=message) as caught:
             session.compile()
     assert "second line" not in caught.value.message
+
+
+def test_the_engine_has_no_telemetry(tmp_path):
+    # variables of services that run tests disable it as well
+    variables = {name: value for name, value in os.environ.items() if name not in (
+        "CI", "GITHUB_ACTIONS", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME")}
+    done = subprocess.run(
+        [sys.executable, "-c", "import os\n"
+         "from ipucnn.plugins.backends.onnxruntime import devices, engine\n"
+         "assert devices.starts('cpu')\n"
+         "print(os.environ.get('ORT_DISABLE_TELEMETRY'))\n"],
+        env={**variables, "HOME": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "None\n"), done.stderr
+    assert not list(tmp_path.rglob("Microsoft"))

@@ -8,10 +8,9 @@ from contextlib import redirect_stdout, suppress
 from functools import lru_cache
 from typing import Optional, Tuple
 
-import onnxruntime  # a backend's engine is loaded when it is used
-
 from ipucnn.core.errors import UsageError
 from ipucnn.core.warning_filters import own_filters
+from ipucnn.onnx.runtime_library import onnxruntime
 from ipucnn.plugins.backends._gpus import of_instance
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-import onnxruntime  # a backend's engine is loaded when it is used
-
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.backend import InferenceSession, Probe
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.machine import usable_cores
 from ipucnn.onnx.engine_base import OnnxBackend
 from ipucnn.onnx.engine_graph import Graph
+from ipucnn.onnx.runtime_library import onnxruntime
 from ipucnn.plugins.backends._calls import measured_calls, measured_images
 from ipucnn.plugins.backends._threads import measured_threads, threads_of
 from ipucnn.plugins.backends.onnxruntime.devices import picked

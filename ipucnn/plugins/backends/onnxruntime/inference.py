@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable, Deque, Dict, Optional, Sequence, Tuple
 
 import numpy
-import onnxruntime  # a backend's engine is loaded when it is used
 
 from ipucnn.core.contention import busy
 from ipucnn.core.errors import (
@@ -22,6 +21,7 @@ from ipucnn.onnx import runtime_faults
 from ipucnn.onnx.engine_base import ArraySession, filled
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.float16 import in_bfloat16, in_float16
+from ipucnn.onnx.runtime_library import onnxruntime
 from ipucnn.plugins.backends._calls import divided
 from ipucnn.plugins.backends._threads import threads_of
 from ipucnn.plugins.backends.onnxruntime import stored_session

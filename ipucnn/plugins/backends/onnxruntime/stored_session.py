@@ -9,11 +9,10 @@ import logging
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-import onnxruntime
-
 from ipucnn.core.environment import processor
 from ipucnn.onnx.graph_facts import identity
 from ipucnn.onnx.kept_folders import KeptFolder
+from ipucnn.onnx.runtime_library import onnxruntime
 
 log = logging.getLogger("ipucnn.graphs")
 
