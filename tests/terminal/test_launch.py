@@ -124,6 +124,8 @@ def test_a_script_of_a_shell_around_the_program_is_not_started_again(tmp_path, m
             argument.write_text(content)
         monkeypatch.setattr("sys.argv", [str(argument), "train"])
         assert launch._program() == words
+
+
 STARTS = """
 import subprocess
 import ipucnn
@@ -149,7 +151,8 @@ def test_started_processes_import_no_files_of_the_working_folder(tmp_path):
     script, folder = tmp_path / "bin" / "ipucnn", tmp_path / "work"
     script.parent.mkdir()
     folder.mkdir()
-    script.write_text("#!/usr/bin/env python3\nimport sys\nfrom ipucnn.__main__ import main\nsys.exit(main())\n")
+    script.write_text("#!/usr/bin/env python3\nimport sys\nfrom ipucnn.__main__ import main\n"
+                      "sys.exit(main())\n")
     (folder / "queue.py").write_text("raise RuntimeError('a file of the user')\n")
     plugin = tmp_path / "starts.py"
     plugin.write_text(STARTS)
