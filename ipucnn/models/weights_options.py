@@ -63,12 +63,13 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
             given["num_classes"] = len(names)
         return given
     settled = _settled(card, training)
-    _check_plugins({name: value for name, value in settled.items()
-                    if not _adds_distribution(name, given.get(name), value)}, weights, registry)
-    for name, value in list(settled.items()):
-        if _adds_distribution(name, given.get(name), value):
-            settled[name] = given[name]
-        elif given.get(name) is not None and not _same(name, given[name], value, registry):
+    completed = {name: given[name] for name in ("model", "normlayer")
+                 if adds_distribution(given.get(name), settled[name])}
+    _check_plugins({name: value for name, value in settled.items() if name not in completed},
+                   weights, registry)
+    settled.update(completed)
+    for name, value in settled.items():
+        if given.get(name) is not None and not _same(name, given[name], value, registry):
             flag = flag_of(name)
             raise UsageError(f"'{flag} {given[name]}' contradicts the weights in {weights!r}, "
                              f"whose {_WORDS[name]} is {value}",
@@ -199,13 +200,13 @@ def _settled(card: ModelCard, training: bool) -> Dict[str, Any]:
     return values
 
 
-def _adds_distribution(name: str, given: Any, value: Any) -> bool:
-    """Return whether a given name is that of the weights and adds a distribution to it.
+def adds_distribution(given: Any, saved: Any) -> bool:
+    """Return whether a given name of a plugin is that in a file and adds a distribution to it.
 
-    The name alone may be that of a plugin that was not there when the weights were written.
+    The name alone may be that of a plugin that was not there when the file was written.
     """
     distribution, _, bare = str(given).rpartition(":")
-    return name in ("model", "normlayer") and bool(distribution) and key(bare) == key(value)
+    return bool(distribution) and key(bare) == key(str(saved))
 
 
 def _same(name: str, given: Any, value: Any, registry: Registry) -> bool:

@@ -319,7 +319,8 @@ class Registry:
         if len(meant) > 1:
             providers = " and ".join(repr(records.qualified(record)) for record in meant)
             raise PluginError(f"{kind.name} {name!r} is ambiguous: {providers} both provide it",
-                              "use one of these qualified names, or uninstall one of them")
+                              "use one of these qualified names, or "
+                              + records.without(meant[-1]))
         if not meant:
             self._plugins.load_others(kind)
             raise not_found(name, records, self._plugins.problems([kind]))
