@@ -17,8 +17,7 @@ def failed(path):
     """Return the error for the model of a file."""
     registry = Registry(PluginSettings(extra=(str(path),), disable_all=True))
     with pytest.raises(PluginError) as caught:
-        registry.options_class(registry.get("model", "puma"))
-        registry.resolve(registry.get("model", "puma"))
+        registry.make(registry.get("model", "puma"))
     return caught.value
 
 
