@@ -80,10 +80,12 @@ class Saved:
     Attributes:
         place: the file.
         versions: of the packages that wrote it, third-party plugins included.
+        accepted: the kinds of plugins whose options the command that reads it has.
     """
 
     place: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    accepted: Collection[str] = ()
 
     def changed(self, provider: Provider) -> bool:
         """Return whether a plugin had another version when the file was written."""
@@ -188,7 +190,8 @@ def _not_allowed(error: UsageError, owner: Owner, item: Declared, saved: Saved,
                  registry: Registry) -> UsageError:
     """Return the error for a saved value that a plugin does not allow any more."""
     provider = registry.provider_of(owner.spec)
-    hint = "" if item.option.fixed else f"give another value with '{item.flag}', or "
+    again = owner.kind.name in saved.accepted and not item.option.fixed
+    hint = f"give another value with '{item.flag}', or " if again else ""
     return UsageError(
         f"{error.message}; it is saved in '{saved.place}', and {owner.kind.name} "
         f"{owner.spec.name!r} of {provider.label} does not allow it",
