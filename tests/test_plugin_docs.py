@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ipucnn import testing
-from ipucnn.core.options.attributes import Option
+from ipucnn import plugin, testing
+from ipucnn.core.execution.launcher import Launcher
+from ipucnn.core.options.attributes import STATES, Option
 from ipucnn.core.options.building import build
 from ipucnn.core.registry import discovery, hookspecs
 from ipucnn.core.registry.contract import PluginSpec
@@ -57,6 +58,25 @@ def test_every_attribute_of_an_option_is_documented():
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) != []
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {
         field.name for field in dataclasses.fields(Option)}
+
+
+def test_members_that_plugins_may_define_are_documented():
+    for name in ("has_boxes", "ready", "flippable", "fingerprint()", "version()"):
+        assert re.search(rf"^\| .*`{re.escape(name)}`.* \|", DOCS, re.MULTILINE), name
+    section = DOCS[DOCS.index("### Launchers\n"):DOCS.index("## Effects on the process\n")]
+    for name in [*vars(Launcher)]:
+        assert name.startswith("_") or f"| `{name}" in section, name
+    for state in STATES:
+        assert f"`{state}`" in DOCS
+
+
+def test_authors_are_referred_to_public_modules():
+    described = [getattr(hookspecs, kind.hook) for kind in KINDS.values()]
+    for name in plugin.NAMES:
+        found = getattr(plugin, name)
+        described += [found, *vars(found).values()] if inspect.isclass(found) else []
+    texts = [DOCS, *(inspect.getdoc(one) or "" for one in described if callable(one))]
+    assert not [text for text in texts if re.search(r"`ipucnn\.(?!plugin\b|testing\b)\w+\.", text)]
 
 
 def test_the_signature_of_every_target_is_documented():

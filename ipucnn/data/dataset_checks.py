@@ -25,22 +25,38 @@ def opened(made: ImageDataset, plugin: str) -> ImageDataset:
         plugin: the plugin in words.
 
     Raises:
-        PluginError: its length, classes, notes or names are of a wrong type.
+        PluginError: its length, classes, notes or names are of a wrong type, or it is read-only.
     """
-    made.plugin = plugin
+    _set(made, plugin, "plugin", plugin)
     try:
         count = len(made)
     except (TypeError, ValueError, OverflowError) as error:
         raise PluginError(f"{plugin} has no length: {error}", CHECK_PLUGIN) from error
     names = _texts(made.class_names, plugin, "class_names")
     notes = _texts(made.notes, plugin, "notes")
-    if (names, notes) != (made.class_names, made.notes):
-        made.class_names, made.notes = names, notes
+    _set(made, plugin, "class_names", names)
+    _set(made, plugin, "notes", notes)
     name = made.name(0) if count else ""
     if not isinstance(name, str):
         raise PluginError(f"{plugin} returned {described(name)} as the name of an image, expected "
                           "text", CHECK_PLUGIN)
     return made
+
+
+def _set(made: ImageDataset, plugin: str, name: str, value: Any) -> None:
+    """Set an attribute of a dataset to another value.
+
+    Raises:
+        PluginError: it is read-only, as a property or in a frozen dataclass.
+    """
+    if getattr(made, name) == value:
+        return
+    try:
+        setattr(made, name, value)
+    except AttributeError as error:
+        raise PluginError(f"{name!r} of {plugin} cannot be set: {error}",
+                          "report it to its author: its class must not be frozen, and a property "
+                          "must return a tuple") from error
 
 
 def _texts(value: Any, plugin: str, what: str) -> Tuple[str, ...]:

@@ -72,8 +72,8 @@ def card_of(network: NetworkPart, plugins: PluginOptions, registry: Registry,
     """
     spec = registry.get_typed(ModelSpec, network.model)
     layer = registry.get_typed(NormLayerSpec, network.normlayer)
-    options = {item.name: value for kind, item, value in plugins.declared()
-               if kind in ("model", "norm-layer")}
+    others = [kind for kind in KINDS if kind not in ("model", "norm-layer")]
+    options = {name: value for name, _, value in plugins.items(without=others)}
     if network.input_image_padding:
         options["input_image_padding"] = True
     card = ModelCard(

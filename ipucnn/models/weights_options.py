@@ -11,6 +11,7 @@ from ipucnn.core.files import expanded_path
 from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.composition import Given
 from ipucnn.core.options.declaration import lookup
+from ipucnn.core.options.owners import Owner, having, owner_of
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
 
@@ -62,22 +63,35 @@ def with_card(sources: Sequence[Dict[str, Any]], others: List[List[Given]], regi
             given["num_classes"] = len(names)
         return given
     settled = _settled(card, training)
-    _check_plugins({name: value for name, value in settled.items()
-                    if not _adds_distribution(name, given.get(name), value)}, weights, registry)
-    for name, value in list(settled.items()):
-        if _adds_distribution(name, given.get(name), value):
-            settled[name] = given[name]
-        elif given.get(name) is not None and not _same(name, given[name], value, registry):
+    completed = {name: given[name] for name in ("model", "normlayer")
+                 if adds_distribution(given.get(name), settled[name])}
+    _check_plugins({name: value for name, value in settled.items() if name not in completed},
+                   weights, registry)
+    settled.update(completed)
+    for name, value in settled.items():
+        if given.get(name) is not None and not _same(name, given[name], value, registry):
             flag = flag_of(name)
             raise UsageError(f"'{flag} {given[name]}' contradicts the weights in {weights!r}, "
                              f"whose {_WORDS[name]} is {value}",
                              f"leave '{flag}' out, or name other weights")
-    named = {other.bare.replace("-", "_") for source in others for other in source}
+    owners = _owners(settled, registry)
+    replaced = [found for source in others for other in source for found in having(other, owners)]
     own = {name: value for name, value in card.options.items()
-           if name not in named and name not in settled and value is not None}
+           if name not in settled and value is not None
+           and not any(found in replaced for found in having(Given(name, None), owners))}
     _check_options(own, card, weights, registry)
     others.append([Given(name, value, f"weights {weights!r}") for name, value in own.items()])
     return {**given, **settled}
+
+
+def _owners(settled: Mapping[str, Any], registry: Registry) -> List[Owner]:
+    """Return the model and norm layer of a file as owners of options, if they can be used."""
+    found: List[Owner] = []
+    for kind in (KINDS["model"], KINDS["norm-layer"]):
+        with suppress(IpucnnError):  # reported where the plugin is selected
+            owner = owner_of(kind, registry.get(kind.name, settled[kind.selector]), registry)
+            found += [owner] if owner is not None else []
+    return found
 
 
 def _check_plugins(settled: Mapping[str, Any], weights: str, registry: Registry) -> None:
@@ -186,13 +200,13 @@ def _settled(card: ModelCard, training: bool) -> Dict[str, Any]:
     return values
 
 
-def _adds_distribution(name: str, given: Any, value: Any) -> bool:
-    """Return whether a given name is that of the weights and adds a distribution to it.
+def adds_distribution(given: Any, saved: Any) -> bool:
+    """Return whether a given name of a plugin is that in a file and adds a distribution to it.
 
-    The name alone may be that of a plugin that was not there when the weights were written.
+    The name alone may be that of a plugin that was not there when the file was written.
     """
     distribution, _, bare = str(given).rpartition(":")
-    return name in ("model", "normlayer") and bool(distribution) and key(bare) == key(value)
+    return bool(distribution) and key(bare) == key(str(saved))
 
 
 def _same(name: str, given: Any, value: Any, registry: Registry) -> bool:

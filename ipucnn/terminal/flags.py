@@ -235,11 +235,10 @@ def _selecting_values(options_class: type[CommandOptions],
         if word.startswith("-"):
             item = spellings.get(flag)
             current = item.name if item is not None else ""
-            if current and equals:
-                given[current] = [value]
-                current = current if item is not None and item.many else ""
-            elif current:
-                given[current] = []
+            if item is not None:
+                found = given.setdefault(current, []) if item.many else []
+                given[current] = [*found, value] if equals else found
+                current = "" if equals and not item.many else current
         elif current:
             given[current].append(word)
             current = current if items[current].many else ""

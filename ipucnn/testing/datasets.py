@@ -10,6 +10,7 @@ from unittest import SkipTest
 from ipucnn.core.names import described
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.dataset_checks import opened
 from ipucnn.testing.suite import Suite, require
 
 
@@ -48,7 +49,7 @@ class DatasetSuite(Suite):
             raise SkipTest("it needs a folder: set 'data_dir'")
         dataset = self.made(*self.arguments()[0])
         require(isinstance(dataset, ImageDataset), f"the target returned {described(dataset)}")
-        return dataset  # type: ignore[no-any-return]
+        return opened(dataset, self.used_registry.in_words(self.spec))
 
     def exercise(self) -> None:
         """Open the dataset."""

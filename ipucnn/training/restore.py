@@ -165,8 +165,8 @@ def _saved_options(checkpoint: Checkpoint, overrides: Mapping[str, Any], registr
         if value != saved[name]:
             listener.note(f"{name.replace('_', '-')}: {_shown(saved[name])} -> {_shown(value)}")
     place = shown_path(checkpoint.path) if checkpoint.path else checkpoint.name
-    values = still_valid(values, registry, Saved(place, checkpoint.versions), overrides,
-                         replaceable)
+    where = Saved(place, checkpoint.versions, TrainOptions.kinds)
+    values = still_valid(values, registry, where, overrides, replaceable)
     try:
         return build(TrainOptions, values, registry=registry)
     except UsageError as error:

@@ -23,7 +23,7 @@ from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.discovery import Provider
 from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.registry import Registry
-from ipucnn.models.weights_options import DETERMINED
+from ipucnn.models.weights_options import DETERMINED, adds_distribution
 from ipucnn.training.options import TrainOptions
 
 UNNEEDED = ("optimizer", "lr-schedule", "logger")
@@ -35,7 +35,8 @@ def without_unusable(saved: Mapping[str, Any], registry: Registry, chosen: Mappi
                      unneeded: Collection[str] = ()) -> Dict[str, Any]:
     """Return saved options in which plugins that cannot be used are replaced.
 
-    The options of a replaced plugin are left out. Plugins that can be used are not replaced.
+    The options of a replaced plugin are left out. Plugins that can be used are not replaced. A name
+    that has become ambiguous may be given with its distribution, whatever its kind.
 
     Args:
         saved: the options in a checkpoint, by flat name.
@@ -52,6 +53,10 @@ def without_unusable(saved: Mapping[str, Any], registry: Registry, chosen: Mappi
     for kind in (KINDS[name] for name in TrainOptions.kinds):
         unusable = _unusable(kind, values.get(kind.selector), registry)
         if unusable is None:
+            continue
+        given = chosen.get(kind.selector)
+        if _completes(given, values[kind.selector]) and _unusable(kind, given, registry) is None:
+            values[kind.selector] = given
             continue
         lost.add(kind.name)
         if kind.name in replaceable and kind.selector in chosen:
@@ -75,10 +80,12 @@ class Saved:
     Attributes:
         place: the file.
         versions: of the packages that wrote it, third-party plugins included.
+        accepted: the kinds of plugins whose options the command that reads it has.
     """
 
     place: str
     versions: Mapping[str, str] = field(default_factory=dict)
+    accepted: Collection[str] = ()
 
     def changed(self, provider: Provider) -> bool:
         """Return whether a plugin had another version when the file was written."""
@@ -183,7 +190,8 @@ def _not_allowed(error: UsageError, owner: Owner, item: Declared, saved: Saved,
                  registry: Registry) -> UsageError:
     """Return the error for a saved value that a plugin does not allow any more."""
     provider = registry.provider_of(owner.spec)
-    hint = "" if item.option.fixed else f"give another value with '{item.flag}', or "
+    again = owner.kind.name in saved.accepted and not item.option.fixed
+    hint = f"give another value with '{item.flag}', or " if again else ""
     return UsageError(
         f"{error.message}; it is saved in '{saved.place}', and {owner.kind.name} "
         f"{owner.spec.name!r} of {provider.label} does not allow it",
@@ -237,6 +245,14 @@ def _unusable(kind: Kind, value: Any, registry: Registry) -> Optional[Tuple[str,
         except IpucnnError as error:
             return str(name), error
     return None
+
+
+def _completes(given: Any, saved: Any) -> bool:
+    """Return whether given names are the saved ones, some of them with their distribution."""
+    one, other = (list(value) if isinstance(value, (list, tuple)) else [value]
+                  for value in (given, saved))
+    return len(one) == len(other) and all(
+        name == before or adds_distribution(name, before) for name, before in zip(one, other))
 
 
 def _refusal(kind: Kind, name: str, error: IpucnnError, replaceable: bool) -> UsageError:

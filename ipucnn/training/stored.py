@@ -121,8 +121,8 @@ def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any
              "weights": "random", "checkpoint_save_steps": None,
              "checkpoint_save_minutes": None}
     values = without_unusable(saved, registry, chosen, replaceable, unneeded)
-    values = still_valid(values, registry, Saved(stored.place, stored.versions), chosen,
-                         replaceable, unneeded)
+    where = Saved(stored.place, stored.versions, replaceable)
+    values = still_valid(values, registry, where, chosen, replaceable, unneeded)
     return build(TrainOptions, values, registry=registry)
 
 

@@ -164,6 +164,9 @@ def test_orders_that_repeat_images_have_numbers_of_their_own():
     ({"name": lambda self, index: index}, "returned 0 of type 'int' as the name of an image"),
     ({"__len__": lambda self: 8.0}, "dataset 'd' has no length"),
     ({"__len__": lambda self: -1}, "dataset 'd' has no length"),
+    ({"class_names": property(lambda self: ["a", "b"])},
+     "'class_names' of dataset 'd' cannot be set: "),
+    ({"plugin": property(lambda self: "mine")}, "'plugin' of dataset 'd' cannot be set: "),
 ])
 def test_an_opened_dataset_is_checked(attributes, message):
     with pytest.raises(PluginError, match=message):

@@ -365,6 +365,15 @@ def test_a_value_that_an_upgrade_forbids_is_named_and_can_be_replaced(upgraded, 
     assert "stripes:" in done.err
 
 
+def test_no_option_is_suggested_that_the_command_lacks(upgraded, cli):
+    upgraded("2.0", loss='tail: float = ipucnn.option(0.125, "How long.", maximum=0.125)')
+    done = cli("validate", "--checkpoint-path", "saved")
+    assert done.code == 2
+    assert "option '--tail': 0.25 is too large; it is saved in '" in done.err
+    assert "hint: install the version with which it was written: 'pip install ipucnn-tiger==1.0'" \
+        in done.err
+
+
 def test_an_option_of_a_replaced_plugin_is_left_out(upgraded, cli):
     upgraded("2.0", loss=NONE.replace("other", "another"))
     done = cli("restore", "--checkpoint-path", "saved", "--epoch", "2", "--loss", "cross-entropy",

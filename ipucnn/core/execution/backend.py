@@ -190,7 +190,7 @@ class Backend(ABC):
             model: a model of `ipucnn.create_model`; the backend may modify it.
             plan: the execution plan, with precision `int8`.
             input_size: height and width of the images.
-            calibration: images to quantise with; `ipucnn.data.normalisation.fed` converts
+            calibration: images to quantise with; `ipucnn.plugin.fed` converts
                 them to the form that the plan feeds.
 
         Raises:

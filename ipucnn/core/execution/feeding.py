@@ -13,7 +13,7 @@ class FeedRequest:
     """A request for the images of a session.
 
     Attributes:
-        dataset: the images, an `ipucnn.data.ImageDataset`.
+        dataset: the images, an `ipucnn.plugin.ImageDataset`.
         preprocessing: of the network.
         batch_size: images per batch.
         indices: which images, in which order; may be a generator.

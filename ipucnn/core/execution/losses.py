@@ -59,7 +59,7 @@ class Loss(ABC):
         The loss of several micro-batches is the mean of their losses, so that a backend may compute
         them one after the other or together. The loss of a mixed image is the sum of its losses
         with the labels of the images that it was mixed from, weighted by their shares
-        (`ipucnn.core.execution.mixing.mixed_labels`); class weights may weight the shares too.
+        (`ipucnn.plugin.mixed_labels`); class weights may weight the shares too.
 
         Args:
             logits: `(n, classes)`, any floating type; converted to float32.

@@ -222,7 +222,7 @@ class ExecutionPlan:
 
     @property
     def pixels(self) -> str:
-        """The pixel format of transferred images, one of `ipucnn.data.prepare.PIXELS`."""
+        """The pixel format of transferred images: `uint8`, `float` or `normalised`."""
         if self.normalisation == "host":
             return "normalised"
         return "uint8" if self.eight_bit_io else "float"

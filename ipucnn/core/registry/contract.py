@@ -61,7 +61,7 @@ class PluginSpec:
             ``"module:Class"``; the target receives an instance as the keyword argument
             ``options``. None if there are no options.
         checks: ``"module:attribute"`` of a function without arguments that returns the plugin's
-            `ipucnn.core.checks.Check`s for `ipucnn doctor`; may be empty. The function must not
+            `ipucnn.plugin.Check`s for `ipucnn doctor`; may be empty. The function must not
             import the engine, because it is also called if requirements are missing. A function
             that several records name is called once.
 

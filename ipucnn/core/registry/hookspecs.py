@@ -69,19 +69,19 @@ def ipucnn_lr_schedules() -> Iterable[ScheduleSpec]:  # type: ignore[empty-body]
 
 @hookspec
 def ipucnn_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
-    """Backends; ``target([options]) -> Backend`` (`ipucnn.core.execution.backend`)."""
+    """Backends; ``target([options]) -> Backend`` (`ipucnn.plugin.Backend`)."""
 
 
 @hookspec
 def ipucnn_losses() -> Iterable[LossSpec]:  # type: ignore[empty-body]
-    """Losses; ``target([options]) -> Loss`` (`ipucnn.core.execution.losses`)."""
+    """Losses; ``target([options]) -> Loss`` (`ipucnn.plugin.Loss`)."""
 
 
 @hookspec
 def ipucnn_loggers() -> Iterable[LoggerSpec]:  # type: ignore[empty-body]
-    """Loggers; ``target([options]) -> Logger`` (`ipucnn.core.loggers`)."""
+    """Loggers; ``target([options]) -> Logger`` (`ipucnn.plugin.Logger`)."""
 
 
 @hookspec
 def ipucnn_launchers() -> Iterable[LauncherSpec]:  # type: ignore[empty-body]
-    """Launchers; ``target([options]) -> Launcher`` (`ipucnn.core.execution.launcher`)."""
+    """Launchers; ``target([options]) -> Launcher`` (`ipucnn.plugin.Launcher`)."""

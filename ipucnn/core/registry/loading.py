@@ -17,7 +17,18 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, ContextManager, Dict, Iterable, Iterator, List, Set, Tuple
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Set,
+    Tuple,
+)
 
 import pluggy
 
@@ -37,7 +48,7 @@ from ipucnn.core.registry.discovery import (
 )
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.registry.kinds import KINDS, Kind
-from ipucnn.core.registry.plugin_files import file_suffix, import_plugin, place_of
+from ipucnn.core.registry.plugin_files import advice, file_suffix, import_plugin, place_of
 
 log = logging.getLogger("ipucnn.plugins")
 
@@ -158,7 +169,8 @@ class Loader:
             except GUARDED as error:
                 collected.fail(error)
         loaded = Loaded(provider, collected.records, [
-            Problem(State.FAILED, cause_of(error), remedy_for(provider), kind, printable(name))
+            Problem(State.FAILED, cause_of(error), remedy_for(provider, error), kind,
+                    printable(name))
             for error, kind, name in collected.failures], time.perf_counter() - start)
         if loaded.problems:
             message = _failure_message(loaded)
@@ -373,12 +385,13 @@ def cause_of(error: BaseException) -> str:
     return printable(": ".join([type(error).__name__, *text.splitlines()[:1]]))
 
 
-def remedy_for(provider: Provider) -> str:
-    """Return how to fix a broken plugin."""
+def remedy_for(provider: Provider, error: Optional[BaseException] = None) -> str:
+    """Return how to fix a broken plugin, in which an error was raised."""
     if provider.builtin:
         return "'ipucnn doctor' checks the installation"
     if provider.entry_point == LOCAL:
-        return printable(f"fix it, or leave out '{LOCAL} {provider.value}'")
+        way = advice(provider.value, error) or "fix it"
+        return printable(f"{way}, or leave out '{LOCAL} {provider.value}'")
     return printable(
         f"upgrade it, run with '--no-plugins={provider.distribution}', or remove it with "
         f"'pip uninstall {provider.distribution}'")

@@ -10,7 +10,7 @@ import sys
 import zlib
 from pathlib import Path
 from types import ModuleType
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.files import expanded_path
@@ -49,6 +49,24 @@ def file_suffix(extra: str, extras: Sequence[str]) -> str:
     return f"_{zlib.crc32(os.fsencode(path)):08x}"
 
 
+def advice(extra: str, error: Optional[BaseException]) -> str:
+    """Return how to fix the import of a module that a plugin file cannot find, or an empty string.
+
+    Args:
+        extra: the file, or a module.
+        error: the error of the import.
+    """
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if not missing or not extra.endswith(".py"):
+        return ""
+    path = expanded_path(extra)
+    if missing == path.stem:
+        return "refer to its own functions and classes directly instead of by text (target=build)"
+    beside = path.parent / missing.partition(".")[0]
+    return (f"add its folder to PYTHONPATH ('PYTHONPATH={path.parent}')"
+            if beside.is_dir() or beside.with_suffix(".py").is_file() else "")
+
+
 def import_plugin(extra: str, local: bool, suffix: str = "") -> ModuleType:
     """Import a plugin module by its name.
 
@@ -61,7 +79,8 @@ def import_plugin(extra: str, local: bool, suffix: str = "") -> ModuleType:
         return importlib.import_module(extra)
     path = expanded_path(extra)
     if not path.is_file():
-        raise PluginError("there is no such file")
+        raise PluginError("it is a folder, not a Python file" if path.is_dir()
+                          else "there is no such file")
     name = "ipucnn_local_" + re.sub(r"\W", "_", path.stem) + suffix
     spec = importlib.util.spec_from_file_location(name, str(path))
     if spec is None or spec.loader is None:

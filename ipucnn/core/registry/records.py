@@ -145,7 +145,7 @@ class DatasetSpec(PluginSpec):
         stores: whether `--data-dir` may be the URL of a store, whose files can be listed.
         preprocessing: preprocessing for a network that is trained on the dataset from random
             weights; if None, that of the network's record.
-        convert: ``"module:attribute"`` of the `ipucnn.data.formats.convert.Writer` that writes
+        convert: ``"module:attribute"`` of the `ipucnn.plugin.Writer` that writes
             other datasets in this format; empty if there is none.
         recipe: how training images are cropped, one of `RECIPES`.
         native_size: height and width of all images in pixels, required for `padded-crop`; 0 if the
@@ -262,7 +262,7 @@ executes pipeline stages in several processes with a device each."""
 
 @dataclass(frozen=True)
 class BackendSpec(PluginSpec):
-    """An execution engine. ``target([options]) -> Backend`` (`ipucnn.core.execution.backend`).
+    """An execution engine. ``target([options]) -> Backend`` (`ipucnn.plugin.Backend`).
 
     A plan that requires something that the record does not declare is an error before compilation.
 
@@ -280,7 +280,7 @@ class BackendSpec(PluginSpec):
         device: one word for listings (`IPU`, `CPU, CUDA` ...).
         instances: several processes can share the replicas, as a launcher starts them.
         pipelining: a model can be split into stages.
-        onnx: ``"module:attribute"`` of the `ipucnn.onnx.target.OnnxTarget` that describes which
+        onnx: ``"module:attribute"`` of the `ipucnn.plugin.OnnxTarget` that describes which
             ONNX files its engine reads; empty when it reads none.
         rules: ``"module:attribute"`` of ``rules(plan, choice, options) -> List[str]``, given an
             `ExecutionPlan`, an `OptimizerChoice` and the backend's options: a line for each rule of
@@ -326,7 +326,7 @@ class BackendSpec(PluginSpec):
 
 @dataclass(frozen=True)
 class LossSpec(PluginSpec):
-    """A loss. ``target([options]) -> Loss`` (`ipucnn.core.execution.losses.Loss`).
+    """A loss. ``target([options]) -> Loss`` (`ipucnn.plugin.Loss`).
 
     Attributes:
         multi_label: whether an image can have several labels.
@@ -339,14 +339,14 @@ class LossSpec(PluginSpec):
 
 @dataclass(frozen=True)
 class LoggerSpec(PluginSpec):
-    """A training logger. ``target([options]) -> Logger`` (`ipucnn.core.loggers.Logger`)."""
+    """A training logger. ``target([options]) -> Logger`` (`ipucnn.plugin.Logger`)."""
 
 
 @dataclass(frozen=True)
 class LauncherSpec(PluginSpec):
     """Starts several processes for one run. ``target([options]) -> Launcher``.
 
-    The interface is `ipucnn.core.execution.launcher.Launcher`.
+    The interface is `ipucnn.plugin.Launcher`.
 
     Attributes:
         variables: names of environment variables; every process of the launcher has at least one of

@@ -154,7 +154,7 @@ class Registry:
         except GUARDED as error:
             raise PluginError(f"cannot import {spec.target!r} for {spec.name!r} of "
                               f"{describe(provider)}: {cause_of(error)}",
-                              remedy_for(provider)) from error
+                              remedy_for(provider, error)) from error
         if not callable(target):
             raise PluginError(f"{spec.target!r} for {spec.name!r} of {describe(provider)} is not "
                               "callable", remedy_for(provider))
@@ -175,7 +175,7 @@ class Registry:
             return self._checked_options(spec.options, provider)
         except GUARDED as error:
             raise PluginError(f"the options of {spec.name!r} of {describe(provider)} are broken: "
-                              f"{cause_of(error)}", remedy_for(provider)) from error
+                              f"{cause_of(error)}", remedy_for(provider, error)) from error
 
     def make(self, spec: PluginSpec, *arguments: Any, options: Any = None, **keywords: Any) -> Any:
         """Call the record's target, with options if it declares any, and return the result.
@@ -319,7 +319,8 @@ class Registry:
         if len(meant) > 1:
             providers = " and ".join(repr(records.qualified(record)) for record in meant)
             raise PluginError(f"{kind.name} {name!r} is ambiguous: {providers} both provide it",
-                              "use one of these qualified names, or uninstall one of them")
+                              "use one of these qualified names, or "
+                              + records.without(meant[-1]))
         if not meant:
             self._plugins.load_others(kind)
             raise not_found(name, records, self._plugins.problems([kind]))

@@ -135,6 +135,13 @@ class Records:
         owner = provider.entry_point if same else provider.distribution
         return f"{owner}:{record.spec.name}"
 
+    def without(self, record: Record) -> str:
+        """Return how to run without the plugin of a record, for hints."""
+        if record.provider.entry_point == LOCAL:
+            return printable(f"leave out '{LOCAL} {record.provider.value}'")
+        owner = self.qualified(record).rpartition(":")[0]
+        return printable(f"run with '--no-plugins={owner}'")
+
     def close_to(self, name: str) -> List[str]:
         """Return up to three names that `name` may be a misspelling of, qualified where needed.
 

@@ -170,6 +170,15 @@ def test_flags_of_two_plugins_of_one_kind(loggers):
     assert "--optimizer.sgd.momentum" not in flags  # one optimizer at a time
 
 
+@pytest.mark.parametrize("arguments", [
+    ["--logger", "sky/cloud", "paper"], ["--logger", "sky/cloud", "--logger", "paper"],
+    ["--logger=sky/cloud", "--logger=paper"], ["--logger=sky/cloud", "paper"]])
+def test_flags_are_of_all_plugins_that_arguments_select(loggers, arguments):
+    selected = flag_table([TrainOptions], arguments, registry()).selected
+    assert [owner.name for owner in selected if owner.kind.name == "logger"] == [
+        "sky/cloud", "paper"]
+
+
 def test_a_list_of_booleans_has_values(loggers):
     arguments = ["--logger", "sky/cloud", "--parts", "true", "no", "--tags", "a"]
     options = build(TrainOptions, parsed(TrainOptions, arguments, registry()))
