@@ -133,6 +133,19 @@ def test_ranks_with_other_images_are_refused(alone, photos, tmp_path, command):
     assert not (tmp_path / "saved").exists()
 
 
+def test_ranks_are_not_advised_to_skip_a_bad_image(photos, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(str(photos), str(bad))
+    image = min((bad / "train").glob("*/*"))
+    image.write_bytes(image.read_bytes()[:60])
+    words = [str(bad) if word == str(photos) else word for word in TRAINING]
+    ranks = Ranks(tmp_path, [[*words, "--checkpoint-path", tmp_path / "saved"]] * 2)
+    assert ranks.codes() == [1, 1]
+    assert "cannot decode image" in ranks.err()
+    assert "'ipucnn data verify' finds all bad images" in ranks.err()
+    assert "--skip-bad-samples" not in ranks.err()
+
+
 def test_replicas_that_ranks_do_not_divide_are_refused(tmp_path):
     ranks = Ranks(tmp_path, [[*TRAINING, "--replicas", "3"]] * 2)
     assert ranks.codes() == [2, 2]
