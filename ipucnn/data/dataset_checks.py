@@ -1,6 +1,7 @@
 """Checks what a dataset plugin returns: images, files, boxes and orders of an epoch.
 
-An image of another type, or an order that leaves images out, would change a training silently.
+An image of another type, an order that leaves images out, or other images on another host, would
+change a training silently.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from ipucnn.core.errors import CHECK_PLUGIN, PluginError
+from ipucnn.core.execution.instances import Instances, check_equal
 from ipucnn.core.names import brief, described
 from ipucnn.data import Box, ImageDataset
 
@@ -175,3 +177,23 @@ def _not_once_each(order: numpy.ndarray[Any, Any], count: int) -> str:
 def who(dataset: ImageDataset) -> str:
     """Return the plugin of a dataset in words, or its type if it was not opened by name."""
     return dataset.plugin or f"a dataset of type {type(dataset).__name__!r}"
+
+
+def check_shared(instances: Instances, dataset: Optional[ImageDataset], what: str = "") -> None:
+    """Raise an error in processes that have other images than the first one; collective.
+
+    Hosts that do not share a folder may have different files.
+
+    Args:
+        instances: the processes that divide the images.
+        dataset: the images; None without any.
+        what: which ones, for the error: "validation " or nothing.
+
+    Raises:
+        UsageError: names the first process that differs, and the difference.
+    """
+    if dataset is not None and instances.count > 1:
+        check_equal(instances, {
+            f"number of {what}images": len(dataset), "classes": list(dataset.class_names),
+            f"list of {what}images": dataset.fingerprint()},
+            "give every host the same files, under the same names")

@@ -17,6 +17,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import ImageDataset
+from ipucnn.data.dataset_checks import check_shared
 from ipucnn.data.loader import MAX_REPORTED, Loader, none_readable
 from ipucnn.data.opening import as_opened
 from ipucnn.data.waiting import hint
@@ -114,6 +115,8 @@ def _execute(job: Job, progress: Progress, notes: Sequence[str]) -> RunResult:
         seconds, loader = compiled_ahead(session, job, stack)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
+        if job.instances.in_step:
+            check_shared(job.instances, job.dataset)
         result.session = session.facts
         if job.measured is not None:
             result.session["measured"] = dict(job.measured.rates)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ipucnn.core.environment import describe
-from ipucnn.core.errors import UsageError
-from ipucnn.core.execution.instances import Instances
+from ipucnn.core.execution.instances import Instances, check_equal
 from ipucnn.core.options.composition import settings
-from ipucnn.data import ImageDataset
+from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.options import TrainOptions
 
 _PATHS = ("DIR", "FILE")
@@ -30,27 +29,18 @@ def check_options(instances: Instances, options: TrainOptions) -> None:
     own.update((item.flag, saved[name]) for name, (item, _) in settings(options).items()
                if name in saved and not item.option.machine and name != "seed"
                and re.split("[.|]", item.option.metavar)[0] not in _PATHS)
-    _compare(instances, own, "start the same command, with the same versions, on every host")
+    check_equal(instances, own, "start the same command, with the same versions, on every host")
 
 
-def check_images(instances: Instances, dataset: ImageDataset) -> None:
-    """Raise an error in processes with other training images than the first; collective.
+def check_start(instances: Instances, restored: Optional[Checkpoint]) -> None:
+    """Raise an error in processes that continue from another checkpoint; collective.
+
+    Hosts that do not share the folder of checkpoints may have those of different trainings, or
+    none. Each process reads its checkpoint by itself.
 
     Raises:
-        UsageError: names the first process that differs, and the difference.
+        UsageError: names the first process that differs, and the checkpoints.
     """
-    if instances.count > 1:
-        _compare(instances, {
-            "number of images": len(dataset), "classes": list(dataset.class_names),
-            "list of images": dataset.fingerprint()},
-            "give every host the same files, under the same names")
-
-
-def _compare(instances: Instances, own: Dict[str, Any], hint: str) -> None:
-    first, *others = instances.gather(own)
-    for number, other in enumerate(others, 2):
-        for name in first:
-            if other.get(name) != first[name]:
-                raise UsageError(
-                    f"instance {number} of {instances.count} has {name} {other.get(name)!r}, and "
-                    f"the first one {first[name]!r}", hint)
+    own = "none" if restored is None else f"{restored.name}, update {restored.position.update}"
+    check_equal(instances, {"checkpoint to continue from": own},
+                "all hosts must share the folder of checkpoints, which can be on a store")

@@ -6,7 +6,8 @@ from contextlib import ExitStack, closing
 from typing import Any, Dict, Optional
 
 from ipucnn.core.collection import collect_as_usual
-from ipucnn.core.errors import IpucnnError
+from ipucnn.core.errors import DataError, IpucnnError
+from ipucnn.core.execution.launching import launched_count
 from ipucnn.core.execution.session_checks import compiled, opened
 from ipucnn.core.execution.training_session import TrainingSession
 from ipucnn.core.loggers import COMPLETED, FAILED, STOPPED
@@ -44,7 +45,12 @@ def train(options: TrainOptions, registry: Optional[Registry] = None,
         options.results.check_places(options)
         check_result(options.results.result, options.checkpoints.checkpoint_path,
                      options.results.log_dir)
-    prepared = prepare(options, registry or current_registry(), restored)
+    try:
+        prepared = prepare(options, registry or current_registry(), restored)
+    except DataError as error:  # of an image whose size is examined
+        if launched_count() > 1:
+            cannot_skip(error)
+        raise
     if restored is not None and restored.card is not None \
             and restored.card.num_outputs != prepared.built.num_outputs:
         restored = grown(restored, prepared.built.module)

@@ -22,6 +22,7 @@ from ipucnn.core.loggers import Logger
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.dataset_checks import check_shared
 from ipucnn.data.opening import (
     as_opened,
     check_dataset_options,
@@ -37,8 +38,7 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes, similar_names
 from ipucnn.models.memory_checks import check_images
-from ipucnn.training.agreement import check_images as check_shared_images
-from ipucnn.training.agreement import check_options
+from ipucnn.training.agreement import check_options, check_start
 from ipucnn.training.batch_of_training import with_measured_batch
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes, check_outputs
@@ -145,7 +145,8 @@ def prepare(options: TrainOptions, registry: Registry,
     optimizer = optimizer_choice(options, registry)
     _check_training_images(draft, dataset)
     validation = _validation_images(draft, request)
-    check_shared_images(instances, dataset)
+    check_shared(instances, dataset)
+    check_shared(instances, validation, "validation ")
     calls = _calls(draft, dataset)
     draft.notes += notes_on_length(options, rate, calls)
     built = _network(draft, dataset, validation)
@@ -243,6 +244,7 @@ def _share(draft: _Draft) -> None:
         raise UsageError("'--skip-bad-samples' would move images between instances",
                          "find bad images with 'ipucnn data verify', and leave the option out")
     check_options(draft.instances, draft.options)
+    check_start(draft.instances, draft.restored)
     # the same random numbers everywhere, regardless of each host's profile
     seed = draft.instances.gather(draft.options.dataset.seed)[0]
     draft.choose(seed=seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Tuple
@@ -19,7 +19,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
-from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
 from ipucnn.reports.run_folder import LOGS
 from ipucnn.training.checkpoint_folder import check_result, newest
@@ -53,6 +53,8 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
         raise UsageError("a checkpoint is required", "add '--checkpoint-path FILE|DIR'")
     folder = own.get("checkpoint_output_dir") or _folder_of(place)
     check_result(own.get("result"), folder, overrides.get("log_dir"))
+    if folder != _folder_of(place) and _is_restarted_in(folder):
+        place = folder
     with ExitStack() as held:
         output = place_of(folder, writes=is_first())
         if is_first() and output.is_dir():  # before the newest checkpoint is looked for
@@ -61,6 +63,14 @@ def restore(given: Mapping[str, Any], registry: Optional[Registry] = None,
         if is_store(place) and divided(place)[0] == folder:  # one folder of copies is sufficient
             own["checkpoint_path"] = output / divided(place)[1]
         return _restored(own, overrides, folder, registry, listener)
+
+
+def _is_restarted_in(folder: str) -> bool:
+    """Return whether a launcher has restarted a training that has saved checkpoints in a folder."""
+    launch = launched()
+    with suppress(CheckpointError):  # there is no such folder yet
+        return bool(launch and launch.restarts and entries(place_of(folder)))
+    return False
 
 
 def _folder_of(place: str) -> str:

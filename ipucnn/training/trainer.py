@@ -87,7 +87,7 @@ class Trainer:
                 self._ahead.close()
 
     def _run(self) -> None:
-        if self.epoch and not self.call and not self.grown:
+        if self.epoch and not self.consumed and not self.grown:
             self._after_epoch()  # the checkpoint at an epoch's end is older than its validation
             if self.stopped_by == EARLY_STOPPING:
                 self.listener.note(
@@ -105,7 +105,7 @@ class Trainer:
 
     def _train_epoch(self) -> bool:
         """Train the remainder of the current epoch; return whether it was completed."""
-        if not self.call:
+        if not self.consumed:
             self.figures.start_epoch()
         if self.prepared.setup.head:
             self.session.freeze(self.epoch < self.options.fine_tuning.frozen_epochs)
@@ -132,7 +132,7 @@ class Trainer:
                     return False
         finally:
             batches.close()  # type: ignore[attr-defined]
-        if not self.call:
+        if not self.consumed:
             raise IpucnnError("no host call could be filled with readable images",
                               "use a smaller '--batch-size'")
         return self._end_epoch(images / (time.perf_counter() - started))

@@ -32,6 +32,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data import DatasetRequest, ImageDataset
+from ipucnn.data.dataset_checks import check_shared
 from ipucnn.data.formats.recognition import format_of
 from ipucnn.data.opening import (
     as_opened,
@@ -229,6 +230,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
         split=None if elsewhere else "validation",
         data_dir=elsewhere or options.dataset.data_dir)
     dataset = _images(given, options, data, request, registry, listener)
+    check_shared(instances, dataset, "validation ")
     match = match_classes(dataset.class_names, built.card.class_names, built.card.classes,
                           options.dataset.match_classes, f"dataset {data.name!r}") \
         if data.labelled else None

@@ -134,6 +134,7 @@ def test_wrong_usage_starts_nothing(photos, tmp_path, capsys, monkeypatch, optio
     import socket
 
     monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "ERROR")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")  # it is set on a busy machine
     monkeypatch.setattr("ipucnn.plugins.launchers._elastic._ANSWER", 0.5)
     before = dict(os.environ)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -495,6 +495,21 @@ def test_restarted_processes_keep_what_was_chosen_for_the_images(monkeypatch):
     assert restoring.restarted(options) is None
 
 
+def test_a_restarted_training_continues_in_its_folder_of_further_checkpoints(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ipucnn.shapes("photos", per_class=1, size=32)
+    ipucnn.train(model="resnet8-cifar", data_dir="photos", batch_size=2, iterations=1,
+                 validation_mode="none", epoch=1, checkpoint_path="first")
+    given = {"checkpoint_path": "first", "checkpoint_output_dir": "second", "epoch": 2}
+    ipucnn.restore(**given)
+    with pytest.raises(UsageError, match="'second' contains the checkpoints of a training"):
+        ipucnn.restore(**given)
+    monkeypatch.setattr(restoring, "launched", lambda: Launch(0, 1, restarts=1))
+    given["epoch"] = 3
+    assert ipucnn.restore(**given).restored == "second/resnet8-cifar_image_folder_2.pt"
+
+
 def runs_of(folder, capsys):
     invoke(["runs", folder, "--json"])
     return json.loads(capsys.readouterr().out)["runs"]

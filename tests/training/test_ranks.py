@@ -113,6 +113,46 @@ def test_ranks_may_have_their_images_in_other_folders(photos, tmp_path):
     assert ranks.codes() == [0, 0], ranks.err()
 
 
+def test_ranks_that_continue_from_other_checkpoints_are_refused(alone, tmp_path):
+    ranks = Ranks(tmp_path, [["restore", "--checkpoint-path", next(alone.glob(f"*_{epoch}.pt")),
+                              "--checkpoint-output-dir", tmp_path / "more", "--epoch", "3",
+                              "--progress", "off"] for epoch in (2, 1)])
+    assert ranks.codes() == [2, 2]
+    assert "instance 2 of 2 has checkpoint to continue from 'tiny_image_folder_1.pt, update 8', " \
+        "and the first one 'tiny_image_folder_2.pt, update 16'" in ranks.err()
+    assert not (tmp_path / "more").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "validate", "run"])
+def test_ranks_with_other_images_are_refused(alone, photos, tmp_path, command):
+    other = tmp_path / "other"
+    shutil.copytree(str(photos / "validation"), str(other))
+    image = next(other.glob("*/*"))
+    image.rename(image.with_name(f"other{image.suffix}"))
+    checkpoint = next(alone.glob("*_2.pt"))
+    words = {"train": [*TRAINING, "--checkpoint-path", tmp_path / "saved",
+                       "--validation-data-dir"],
+             "validate": ["validate", "--checkpoint-path", checkpoint, "--validation-data-dir"],
+             "run": ["run", "--weights", checkpoint, *MODEL, "--batch-size", "2", "--data-dir"]}
+    ranks = Ranks(tmp_path, [[*words[command], place] for place in (photos / "validation", other)])
+    assert ranks.codes() == [2, 2]
+    assert "instance 2 of 2 has list of " in ranks.err()
+    assert not (tmp_path / "saved").exists()
+
+
+def test_ranks_are_not_advised_to_skip_a_bad_image(photos, tmp_path):
+    bad = tmp_path / "bad"
+    shutil.copytree(str(photos), str(bad))
+    image = min((bad / "train").glob("*/*"))
+    image.write_bytes(image.read_bytes()[:60])
+    words = [str(bad) if word == str(photos) else word for word in TRAINING]
+    ranks = Ranks(tmp_path, [[*words, "--checkpoint-path", tmp_path / "saved"]] * 2)
+    assert ranks.codes() == [1, 1]
+    assert "cannot decode image" in ranks.err()
+    assert "'ipucnn data verify' finds all bad images" in ranks.err()
+    assert "--skip-bad-samples" not in ranks.err()
+
+
 def test_replicas_that_ranks_do_not_divide_are_refused(tmp_path):
     ranks = Ranks(tmp_path, [[*TRAINING, "--replicas", "3"]] * 2)
     assert ranks.codes() == [2, 2]

@@ -151,6 +151,18 @@ def test_a_training_with_unreadable_images_resumes_exactly(work, monkeypatch):
         assert [timeless(row) for row in recorded(work)] == [timeless(row) for row in rows], name
 
 
+def test_a_rest_of_an_epoch_that_is_too_small_for_a_larger_batch_is_left_out(work):
+    shutil.rmtree(str(work / "model"))
+    begun = ipucnn.train(data_dir=work / "photos", checkpoint_path=work / "model", epoch=2,
+                         logs_per_epoch=6, callbacks=[lambda row: row["update"] == 2], **SMALL)
+    assert begun.stopped_by == "callback"
+    result = ipucnn.restore(work / "model", batch_size=12)
+    assert (result.epochs, result.updates) == (2, 3)
+    epochs = [row for row in result.history if row["kind"] == "epoch"]
+    assert [row["update"] for row in epochs] == [2, 3]
+    assert epochs[0]["loss"] == begun.loss  # of the four images before
+
+
 def train(work, **options):
     shutil.rmtree(str(work / "model"))
     return ipucnn.train(data_dir=work / "photos", checkpoint_path=work / "model", momentum=0.9,

@@ -8,7 +8,19 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ContextManager, Dict, List, Optional, Sequence, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ContextManager,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+from ipucnn.core.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -111,3 +123,25 @@ class Agreement:
         self._calls, self._since = 0, monotonic()
         return next((reason for reason, _, _ in wishes if reason), ""), any(
             wanted for _, wanted, _ in wishes)
+
+
+def check_equal(instances: Instances, own: Mapping[str, Any], hint: str) -> None:
+    """Raise an error in all processes if one has other values than the first one; collective.
+
+    Args:
+        instances: the processes.
+        own: values of this process, plain types, by their names in messages.
+        hint: of the error.
+
+    Raises:
+        UsageError: names the first process that differs, and the difference.
+    """
+    if instances.count == 1:
+        return
+    first, *others = instances.gather(dict(own))
+    for number, other in enumerate(others, 2):
+        for name in first:
+            if other.get(name) != first[name]:
+                raise UsageError(
+                    f"instance {number} of {instances.count} has {name} {other.get(name)!r}, and "
+                    f"the first one {first[name]!r}", hint)

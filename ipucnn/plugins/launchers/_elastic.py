@@ -11,7 +11,7 @@ import warnings
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from tempfile import TemporaryDirectory
-from typing import Any, Dict, Iterator, Sequence
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.exit_codes import INTERRUPTED, OF_SCHEDULERS, ending_signals
@@ -24,6 +24,13 @@ _LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 
 _NOTICED = 1.0
 """Seconds within which the agent notices that a process has ended."""
+
+_SAVING = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""Seconds after a signal, in which the processes finish their step and save, until the agent kills
+them. torch before 2.12 always waits 30 s."""
+
+_SAVED = "600"
+"""Default of this variable."""
 
 _ANSWER = 5.0
 """Seconds within which the store of a rendezvous must respond."""
@@ -55,7 +62,9 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
 
     count = _count(options)
     first, last = options.hosts
-    place: Dict[str, Any] = _place(options.rdzv_endpoint) if options.rdzv_endpoint else {}
+    # by default, the processes would connect to the name of this host, which may be unknown
+    place: Dict[str, Any] = _place(options.rdzv_endpoint) if options.rdzv_endpoint \
+        else {"local_addr": "localhost"}
     settings: Dict[str, Any] = {
         "min_nodes": first, "max_nodes": last, "nproc_per_node": count,
         "run_id": "ipucnn", "role": "ipucnn", "rdzv_backend": "c10d",
@@ -66,6 +75,7 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
         "max_restarts": options.max_restarts, "monitor_interval": _NOTICED}
     threads = str(max(1, compute_threads() // count))
     inherited = {PARENT: str(os.getpid()), _LOG_LEVEL: wanted or "ERROR",
+                 _SAVING: os.environ.get(_SAVING, _SAVED),
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     # the agent would not remove a folder of its own
     with TemporaryDirectory(prefix="ipucnn-") as folder:
@@ -170,27 +180,35 @@ def _place(endpoint: str) -> Dict[str, Any]:
         UsageError: there is no such host, or another program listens on the port.
     """
     host, _, port = endpoint.rpartition(":")
+    host = host.strip("[]")  # of an IPv6 address
     try:
         socket.create_connection((host, int(port)), 2).close()
     except socket.gaierror as error:
         raise UsageError(f"host {host!r} of '--rdzv-endpoint' is not known: {error.strerror}",
                          "write the name or address of one of the hosts") from error
     except OSError:  # no program listens: this host may be the first one
-        own = _own_address(host, int(port))
-        return {"local_addr": own, "configs": {"is_host": True}} if own and own == \
-            socket.gethostbyname(host) and not own.startswith("127.") else {}
-    if not _answers(host, int(port)):
+        listening = False
+    else:
+        listening = True
+    if listening and not _answers(host, int(port)):
         raise _in_use(endpoint)
-    own = _own_address(host, int(port))
-    return {"local_addr": own} if own else {}
+    own, there = _addresses(host, int(port))
+    if not own:
+        return {}
+    first = not listening and own == there and not own.startswith(("127.", "::1"))
+    return {"local_addr": own, "configs": {"is_host": True} if first else {}}
 
 
-def _own_address(host: str, port: int) -> str:
-    """Return the address of this host on the way to another one; empty if there is no way."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as own:
-        own.connect((host, port or 9))
-        return str(own.getsockname()[0])
-    return ""
+def _addresses(host: str, port: int) -> Tuple[str, str]:
+    """Return the addresses of this host and of another one on the way there; empty without one."""
+    with suppress(OSError):
+        family, kind, protocol, _, place = min(  # IPv4 where both are possible
+            socket.getaddrinfo(host, port or 9, type=socket.SOCK_DGRAM),
+            key=lambda found: found[0] != socket.AF_INET)
+        with socket.socket(family, kind, protocol) as own:
+            own.connect(place)
+            return str(own.getsockname()[0]), str(own.getpeername()[0])
+    return "", ""
 
 
 def _answers(host: str, port: int) -> bool:
