@@ -218,6 +218,16 @@ def test_all_of_it_in_memory(cli, memory, photos):
     assert memory.cat("/run/metrics.csv").startswith(b"kind,")
 
 
+def test_a_record_of_a_training_on_a_store_with_a_user_is_continued(cli, memory, photos, tmp_path):
+    words = [*TRAINING, "--data-dir", photos / "photos", "--checkpoint-path",
+             "memory://me:s3cr@run", "--log-dir", tmp_path / "log"]
+    assert cli("train", *words, "--epoch", "1")[0] == 0
+    code, _, err = cli("restore", "--checkpoint-path", "memory://me:s3cr@run", "--log-dir",
+                       tmp_path / "log", "--epoch", "2", "--progress", "off")
+    assert code == 0, err
+    assert not list((tmp_path / "log").glob("*.superseded"))
+
+
 def test_rows_that_cannot_be_sent_are_kept(cli, memory, photos, monkeypatch, tmp_path):
     sent = Store.upload
 

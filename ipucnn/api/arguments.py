@@ -26,7 +26,7 @@ def path_of(name: str, value: Any) -> str:
                          "it is text, or an object of 'pathlib'")
     if not path:
         raise UsageError(f"option {name!r} is empty", "name a file or folder")
-    return os.path.expanduser(path)
+    return os.path.expanduser(path)  # a Path would change URLs
 
 
 def whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> int:

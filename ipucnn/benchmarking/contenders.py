@@ -12,6 +12,7 @@ from typing import Any, Optional, Tuple
 
 from ipucnn.benchmarking.case import (
     OVER,
+    PEER,
     READY,
     REFUSED,
     TURN,
@@ -27,8 +28,9 @@ from ipucnn.core.registry.discovery import PluginSettings
 PATIENCE = 600.0
 """Timeout of a contender in seconds."""
 
-_NO_TELEMETRY = {"CI": "true", "ORT_DISABLE_TELEMETRY": "1"}
-"""Variables that disable the telemetry of OpenVINO and of ONNX Runtime; they are read on import."""
+_NO_TELEMETRY = {"openvino": {"CI": "true"}, "onnxruntime": {"ORT_DISABLE_TELEMETRY": "1"}}
+"""Variables that disable the telemetry of other programs, by the first part of their names; they
+are read on import."""
 
 
 class Process:
@@ -50,11 +52,13 @@ class Process:
     def _start(self) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._connection, theirs = Pipe()
+        program = self.contender.name.partition("-")[0] if self.contender.kind == PEER else ""
+        quiet = _NO_TELEMETRY.get(program, {})
         with theirs:
             # a session of its own: Ctrl-C on the terminal is for the parent
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, str(theirs.fileno()), str(os.getpid()),
-                 *map(str, sys.path)], env={**os.environ, **_NO_TELEMETRY},
+                 *map(str, sys.path)], env={**os.environ, **quiet},
                 stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT,
                 pass_fds=[theirs.fileno()], start_new_session=True)
         self._send((self.contender, self._settings))

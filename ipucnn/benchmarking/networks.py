@@ -92,6 +92,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
             measured.network([case for case in cases if case.model == model], contenders)
     except KeyboardInterrupt as interrupt:
         result.stopped_by = str(interrupt) or "SIGINT"
+        result.cases = [case for case in result.cases if case.entries or case.left_out]
     result.seconds = time.perf_counter() - begin
     if not result.stopped_by and not any(case.entries for case in result.cases):
         raise _nothing(result)

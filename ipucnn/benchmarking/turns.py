@@ -1,4 +1,4 @@
-"""The turns of the contenders in a case of `ipucnn bench`, and what follows of them."""
+"""The turns of the contenders in a case of `ipucnn bench`, and its entries in the result."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from typing import Any, Dict, List
 from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import without_secrets
 
-_EXTRA = re.compile(r";.*\bextra\b")
 _FOR_DEVELOPMENT = re.compile(r"extra\s*==\s*['\"](test|dev)['\"]")
 _FURTHER = ("ipucnn", "Pillow-SIMD")
 """Packages that are not requirements: ipucnn itself, and a possible substitute for another one."""
@@ -51,9 +50,9 @@ def version_of(package: str) -> str:
 
 
 def required() -> Dict[str, str]:
-    """Return the requirements of ipucnn without its extras (`rich>=13`), by package."""
-    return {_package(requirement): requirement.partition(";")[0].strip()
-            for requirement in _requirements() if not _EXTRA.search(requirement)}
+    """Return the requirements of ipucnn that hold everywhere (`rich>=13`), by package."""
+    return {_package(requirement): requirement.strip() for requirement in _requirements()
+            if ";" not in requirement}
 
 
 def _packages() -> List[str]:

@@ -69,8 +69,8 @@ def cache_dir() -> Path:
     import platformdirs
 
     try:
-        folder = platformdirs.user_cache_dir("ipucnn")
-    except RuntimeError:  # this user has no home folder; older versions return `~`
+        folder = os.path.expanduser(platformdirs.user_cache_dir("ipucnn"))
+    except RuntimeError:  # this user has no home folder; with older versions, `~` stays
         folder = "~"
     # containers set HOME to the root for such users
     return Path("/.cache/ipucnn" if folder.startswith("~") else folder)
@@ -157,7 +157,7 @@ def parsed_yaml(text: str) -> Any:
             if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
                 raise ValueError(_TOO_DEEP if depth > _DEEPEST else "it has references")
         return yaml.load(text, loader)
-    except (yaml.YAMLError, LookupError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"it is not YAML: {(str(error) or type(error).__name__).splitlines()[0]}"
                          ) from error
 

@@ -11,9 +11,12 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2
                           "\ud800-\udfff\ufdd0]")
 
 
-_SECRETS = re.compile(r"((?<![A-Za-z0-9+.-])(?:[A-Za-z][A-Za-z0-9+.-]*://|https?:/))(?:[^\s/?#]*@)?"
-                      r"([^\s?'\"]*)(?:\?[^\s'\"]*)?")
-"""A URL: scheme, user and password, host and path, query; a path has a single slash in it."""
+_SECRETS = re.compile(r"((?<![A-Za-z0-9+.-])(?!file:)(?:[A-Za-z][A-Za-z0-9+.-]*://|https?:/))"
+                      r"(?:[^\s/?#]*@)?([^\s?'\"]*)(?:\?[^\s'\"<>)]*[^\s'\"<>),;:.])?")
+"""A URL: scheme, user and password, host and path, query without the punctuation of a sentence.
+
+In a path, a single slash follows the scheme. Files have no query.
+"""
 
 _BRIEF = 80
 
@@ -82,7 +85,7 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: without_secrets(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [without_secrets(item) for item in value]
+        return type(value)(map(without_secrets, value))
     return value
 
 

@@ -106,6 +106,8 @@ def attempted(options: RunOptions, registry: Registry, images: Optional[ImageDat
 def _execute(job: Job, progress: Progress, notes: Sequence[str]) -> RunResult:
     job.notes[:0] = notes
     result = _empty_result(job)
+    if job.instances.in_step:
+        check_shared(job.instances, job.dataset)
     with ExitStack() as stack:
         session = stack.enter_context(session_of(job, result.notes))
         progress("compile", 0, None)
@@ -115,8 +117,6 @@ def _execute(job: Job, progress: Progress, notes: Sequence[str]) -> RunResult:
         seconds, loader = compiled_ahead(session, job, stack)
         # also a barrier: all instances are ready, so that they are measured concurrently
         result.compile_seconds = max(job.instances.gather(seconds))
-        if job.instances.in_step:
-            check_shared(job.instances, job.dataset)
         result.session = session.facts
         if job.measured is not None:
             result.session["measured"] = dict(job.measured.rates)

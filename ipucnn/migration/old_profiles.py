@@ -109,7 +109,7 @@ def _read(config: str) -> Mapping[str, Any]:
     except OSError as error:
         raise UsageError(f"cannot read {config!r}: {error.strerror or error}",
                          "give the file of the old configuration") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError,
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
             yaml.YAMLError) as error:  # such as a date of month 13, or a value not of its tag
         raise UsageError(f"cannot read {config!r}: it is not YAML",
                          "give the file of the old configuration") from error

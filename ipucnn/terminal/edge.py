@@ -156,7 +156,8 @@ def _unexpected(error: BaseException, show_traceback: bool = False) -> int:
         if show_traceback:
             render.say_traceback()
         unusable = UnavailableError(f"a required package cannot be imported: {cause_of(error)}",
-                                    "'ipucnn doctor --deep' checks the installation")
+                                    "'ipucnn doctor --deep' checks the installation, and "
+                                    "'--traceback' shows where it is imported")
         render.report_error(unusable)
         return unusable.exit_code
     render.say_traceback()

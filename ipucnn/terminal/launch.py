@@ -151,7 +151,8 @@ def _program() -> List[str]:
     script = os.path.abspath(sys.argv[0])
     if os.path.basename(script) == "ipucnn":
         with suppress(OSError), open(script, "rb") as file:
-            if b"python" in file.readline(1024):  # and not a script of a shell around it
+            # not a script of a shell around it; pip writes the second form for long paths
+            if b"python" in file.readline(1024) or file.readline(1024).startswith(b"'''exec'"):
                 return [sys.executable, script]
     return [sys.executable, "-m", "ipucnn"]
 

@@ -329,17 +329,19 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
         restored: the checkpoint.
         options: of the training that continues from it.
     """
-    record = _content(log_dir / TRAINING).get("options")
+    record = without_secrets(_content(log_dir / TRAINING).get("options"))
+    saved = without_secrets(restored.options)
     if not isinstance(record, dict):
         return True
     place = record.get("checkpoint_path")
-    if not place and not restored.options.get("checkpoint_path"):
-        return bool(record == parsed_json(json_text(without_secrets(restored.options)).encode()))
-    now, before = options.checkpoints.checkpoint_path, restored.options.get("checkpoint_path")
+    if not place and not saved.get("checkpoint_path"):
+        return bool(record == parsed_json(json_text(saved).encode()))
+    now = without_secrets(options.checkpoints.checkpoint_path)
+    before = saved.get("checkpoint_path")
     # a record elsewhere is that of the training from which this one was copied, or branches off
     own = f"{_resolved(str(log_dir))}/".startswith(f"{_resolved(now)}/") \
         or not _has_checkpoints(before)
-    return record.get("seed") == restored.options.get("seed") and _resolved(place) in map(
+    return record.get("seed") == saved.get("seed") and _resolved(place) in map(
         _resolved, (now, before) if own else (now,))
 
 

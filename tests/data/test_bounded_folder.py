@@ -195,7 +195,10 @@ def test_entries_of_another_user_are_not_used(tmp_path, monkeypatch):
     if os.geteuid():
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
     else:
-        os.chown(str(file), 12345, -1)
+        try:
+            os.chown(str(file), 12345, -1)
+        except OSError as error:  # root of a container without that user
+            pytest.skip(f"no file can be given to another user: {error}")
     with pytest.raises(PermissionError, match="another user"):
         kept_record(file)
     monkeypatch.setattr(bounded_folder, "_held", {})

@@ -235,7 +235,7 @@ BOMB = "a: &a [x]\n" + "".join(
 @pytest.mark.parametrize("options", [
     BOMB, "model: &m [*m]", "<<: &m {<<: *m}", "model: !!timestamp x", "model: !!int ''",
     "model: !!bool x", "model: 2001-99-99", "model: " + "[" * 100_000, "model: " + "[a, " * 100_000,
-    "? " * 9000, "- " * 9000], ids=range(11))
+    "? " * 9000, "- " * 9000, "model: 1" + ":59" * 300 + ".5"], ids=range(12))
 def test_options_that_no_training_wrote_are_left_out(tmp_path, capsys, options):
     folder = written(tmp_path / "a")
     (folder / "options.yaml").write_text(options)

@@ -118,7 +118,9 @@ def test_a_script_of_a_shell_around_the_program_is_not_started_again(tmp_path, m
     script = tmp_path / "ipucnn"
     for argument, content, words in (
             (script, "#!/usr/bin/python3\n", [sys.executable, str(script)]),
-            (script, "#!/bin/sh\n", module), (tmp_path / "__main__.py", "", module),
+            (script, "#!/bin/sh\n'''exec' '/a b/python' \"$0\" \"$@\"\n' '''\n",
+             [sys.executable, str(script)]),
+            (script, "#!/bin/sh\nexec ipucnn\n", module), (tmp_path / "__main__.py", "", module),
             (tmp_path / "missing" / "ipucnn", None, module)):
         if content is not None:
             argument.write_text(content)

@@ -187,7 +187,9 @@ def forget_modules() -> None:
 
 
 def is_installed(module: str) -> bool:
-    """Return whether a module can be found, without importing it; cached for a search path.
+    """Return whether a module can be found, without importing it.
+
+    The answer is cached for a search path and a working folder.
 
     Of a submodule, only the package is looked for, because its own search would import the
     package. Namespace packages, which several distributions share, are not imported. Any folder is
@@ -198,11 +200,16 @@ def is_installed(module: str) -> bool:
         return True
     if top in sys.modules and getattr(sys.modules[top], "__file__", "") is not None:
         return sys.modules[top] is not None
-    return _is_on_path(module, tuple(sys.path))
+    try:
+        working = os.getcwd()
+    except OSError:  # it was removed
+        working = ""
+    return _is_on_path(module, tuple(sys.path), working)
 
 
 @functools.lru_cache(maxsize=None)
-def _is_on_path(module: str, path: Tuple[str, ...]) -> bool:  # noqa: ARG001 - of the cache's key
+def _is_on_path(module: str, path: Tuple[str, ...],  # noqa: ARG001 - of the cache's key
+                working: str) -> bool:
     top, *inner = module.split(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -213,8 +220,9 @@ def _is_on_path(module: str, path: Tuple[str, ...]) -> bool:  # noqa: ARG001 - o
             spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
         if spec is None or spec.origin is not None or inner:
             return spec is not None
-        return any(os.path.realpath(os.path.dirname(place)) != os.path.realpath(os.curdir)
-                   for place in spec.submodule_search_locations or [""])
+        return not working or any(
+            os.path.realpath(os.path.dirname(place) or working) != os.path.realpath(working)
+            for place in spec.submodule_search_locations or [""])
     except (ImportError, ValueError):
         return False
 

@@ -79,9 +79,9 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
                  "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
     # the agent would not remove a folder of its own
     with TemporaryDirectory(prefix="ipucnn-") as folder:
-        config = LaunchConfig(**settings, **_files_in(folder))
         try:
             with _silent(), _environment(inherited), _schedulers_heeded(SignalException):
+                config = LaunchConfig(**settings, **_files_in(folder))  # reads the environment
                 elastic_launch(config, command[0])(*command[1:])
         except ChildFailedError as error:
             return _failed(error)
@@ -193,10 +193,15 @@ def _place(endpoint: str) -> Dict[str, Any]:
     if listening and not _answers(host, int(port)):
         raise _in_use(endpoint)
     own, there = _addresses(host, int(port))
-    if not own:
+    # the name of this host may lead to an address that others cannot reach
+    if not own or (_is_loopback(own) and not _is_loopback(host)):
         return {}
-    first = not listening and own == there and not own.startswith(("127.", "::1"))
+    first = not listening and own == there and not _is_loopback(own)
     return {"local_addr": own, "configs": {"is_host": True} if first else {}}
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _addresses(host: str, port: int) -> Tuple[str, str]:
