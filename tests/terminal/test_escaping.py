@@ -181,7 +181,7 @@ def test_urls_are_shown_without_user_password_and_query(text, shown):
 
 @pytest.mark.parametrize("arguments", [
     ["run", "--model", URL], ["run", "--weights", URL], ["run", "--onnx", URL], ["run", URL],
-    ["run", "--weights", "s3://me:s3cr@/x.pt"], ["run", "--config", URL], ["show", URL],
+    ["run", "--weights", "memory://me:s3cr@/x.pt"], ["run", "--config", URL], ["show", URL],
     ["run", "--predictions", f"{URL}.csv"], ["runs", URL], ["watch", "--once", URL],
     ["report", URL],
     ["train", "--checkpoint-path", URL], ["restore", "--checkpoint-path", URL],
