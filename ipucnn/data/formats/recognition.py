@@ -56,9 +56,9 @@ def read_by(data: DatasetSpec, data_dir: Optional[str], used: Registry) -> Datas
                              f"({shown(data_dir)!r})",
                              "copy it to this machine; datasets that are: " + ", ".join(offers))
         return streaming
-    if not others or _marked(data, data_dir):
+    if not others or marked(data, data_dir):
         return data
-    return next((spec for spec in others if _marked(spec, data_dir)), data)
+    return next((spec for spec in others if marked(spec, data_dir)), data)
 
 
 def dataset_in(data_dir: str, used: Registry, default: str) -> str:
@@ -180,7 +180,7 @@ def recognised(path: str, used: Optional[Registry] = None) -> str:
     used = used or registry()
     specs = [used.get_typed(DatasetSpec, name) for name in used.names("dataset")]
     matching = [(longest, spec.name) for spec in specs
-                for longest in [_marked(spec, path)] if longest]
+                for longest in [marked(spec, path)] if longest]
     if not matching:
         raise DataError(f"folder {path!r} looks like none of the known datasets",
                         "name its format with '--data' ('--data real' takes any images); is it "
@@ -188,7 +188,7 @@ def recognised(path: str, used: Optional[Registry] = None) -> str:
     return max(matching)[1]
 
 
-def _marked(spec: DatasetSpec, path: str) -> int:
+def marked(spec: DatasetSpec, path: str) -> int:
     """Return the length of the longest marker of a dataset found in a folder; 0 without one."""
     if not os.path.isdir(path):
         return 0

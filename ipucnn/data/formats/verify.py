@@ -15,7 +15,7 @@ from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
+from ipucnn.data.formats.recognition import is_url, marked, offering, read_by, recognised
 from ipucnn.data.left_out import unpacking
 
 
@@ -90,6 +90,8 @@ def left_out(path: str, name: Optional[str] = None) -> List[str]:
         DataError: there is no such folder, or its format is not recognised.
     """
     spec = _format(path, name)
+    if spec.markers and not spec.needs_data_dir and not marked(spec, path):
+        return []  # opening it would download its files into the folder
     notes: List[str] = []
     opened = 0
     for split in ("train", "validation", None):

@@ -2,8 +2,12 @@ import pytest
 from PIL import Image
 
 from ipucnn.core.errors import DataError, UnknownNameError, UsageError
+from ipucnn.core.registry.records import DatasetSpec
+from ipucnn.core.registry.registry import registry
+from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import recognised
-from ipucnn.data.formats.verify import verify
+from ipucnn.data.formats.verify import verification, verify
+from ipucnn.plugins.datasets.webdataset import WebDatasetOptions
 
 
 @pytest.mark.parametrize(("files", "name"), [
@@ -36,6 +40,27 @@ def test_the_name_decides_when_it_is_given(tmp_path):
     assert verify(str(tmp_path)) == verify(str(tmp_path), "image-folder") == []
     (problem,) = verify(str(tmp_path), "CIFAR100")
     assert "no cifar100 in" in problem
+
+
+def test_verifying_a_folder_without_the_dataset_downloads_nothing(tmp_path, monkeypatch):
+    def fetch(*_: object, **__: object) -> None:
+        raise AssertionError("a download began")
+
+    monkeypatch.setattr("ipucnn.data.remote.download.fetch", fetch)
+    found = verification(str(tmp_path), "cifar10")
+    assert not found.ok and not list(tmp_path.iterdir())
+
+
+def test_the_hint_for_metadata_of_another_program_names_the_option(tmp_path):
+    (tmp_path / "cat").mkdir()
+    Image.new("RGB", (5, 5)).save(str(tmp_path / "cat/1.png"))
+    (tmp_path / "metadata.json").write_text('{"author": "x"}')
+    spec = registry().get_typed(DatasetSpec, recognised(str(tmp_path)))
+    with pytest.raises(DataError) as caught:
+        registry().make_typed(ImageDataset, spec, DatasetRequest(str(tmp_path)),
+                              options=WebDatasetOptions())
+    assert "'--data image_folder'" in caught.value.hint
+    assert verify(str(tmp_path), "image_folder") == []
 
 
 def test_any_images_can_be_verified(tmp_path):

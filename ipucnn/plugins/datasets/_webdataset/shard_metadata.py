@@ -29,7 +29,8 @@ _MOST = 1 << 48  # of samples, and of bytes
 _SHORTEST = 512  # bytes that a sample takes in an archive
 _SHARD = re.compile(r"(train|validation)-[0-9]{6,12}\.tar")
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
-_RECONVERT = "is it a folder that 'ipucnn data convert' made? make it again if it is damaged"
+_RECONVERT = ("make the folder again with 'ipucnn data convert'; if it holds something else than "
+              "shards, name its format with '--data', such as '--data image_folder'")
 
 
 @dataclass(frozen=True)
