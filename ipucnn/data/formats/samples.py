@@ -172,8 +172,9 @@ def facts(samples: Dict[str, Samples], root: str, deep: bool) -> Dict[str, Any]:
     Args:
         samples: by split.
         root: the source's folder.
-        deep: include every image's metadata; no image is opened.
+        deep: include every image's metadata instead of the dataset's own fingerprint; no image is
+            opened.
     """
     return {split: {"images": len(part), "classes": list(part.dataset.class_names),
-                    "fingerprint": part.fingerprint(root) if deep else ""}
+                    "fingerprint": part.fingerprint(root) if deep else part.dataset.fingerprint()}
             for split, part in samples.items()}

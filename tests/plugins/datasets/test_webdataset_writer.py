@@ -395,6 +395,16 @@ def test_another_source_is_refused_and_a_moved_one_is_not(folder, tmp_path):
         write(source, tmp_path / "out")
 
 
+def test_other_shards_as_a_source_are_refused_and_moved_ones_are_not(folder, tmp_path):
+    for seed in (0, 1):
+        write(folder, tmp_path / str(seed), seed=seed)
+    write(tmp_path / "0", tmp_path / "out")
+    (tmp_path / "0").rename(tmp_path / "moved")
+    assert "nothing to do" in write(tmp_path / "moved", tmp_path / "out").summary()
+    with pytest.raises(UsageError, match="train images of the source"):
+        write(tmp_path / "1", tmp_path / "out")
+
+
 def test_a_complete_target_that_lacks_a_shard_is_named(folder, tmp_path):
     write(folder, tmp_path)
     (tmp_path / "train-000000.tar").write_bytes(b"")

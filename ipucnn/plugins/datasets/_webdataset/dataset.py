@@ -115,6 +115,11 @@ class ShardedImages(ImageDataset):
         result: numpy.ndarray[Any, Any] = sequence[shuffled]
         return result
 
+    def fingerprint(self) -> str:
+        """Return a digest of the listed shards, wherever they are; see `ImageDataset`."""
+        listing = [(shard.name, shard.samples, shard.bytes, shard.md5) for shard in self._shards]
+        return hashlib.sha256(repr((self.class_names, listing)).encode()).hexdigest()
+
     def version(self) -> str:
         """Return a digest of the shards' sizes and times; empty for those of a server."""
         text = self._source.version(self._shards)
