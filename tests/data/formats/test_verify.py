@@ -48,7 +48,8 @@ def test_verifying_a_folder_without_the_dataset_downloads_nothing(tmp_path, monk
 
     monkeypatch.setattr("ipucnn.data.remote.download.fetch", fetch)
     found = verification(str(tmp_path), "cifar10")
-    assert not found.ok and not list(tmp_path.iterdir())
+    assert not found.ok
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_hint_for_metadata_of_another_program_names_the_option(tmp_path):
