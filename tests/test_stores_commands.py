@@ -266,6 +266,24 @@ def test_wrong_places_are_one_line(cli, memory, photos, words, code, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(("words", "code", "message"), [
+    (["data", "partition", "--data-dir", "PHOTOS", "--partitions", "2", "--output", "memory://x"],
+     2, "'--output' is a folder of this machine"),
+    (["data", "shapes", "--per-class", "1", "--out", "memory://x"], 2,
+     "'--out' is a folder of this machine"),
+    (["data", "fetch", "sample-images", "--out", "memory://x"], 2,
+     "'--out' is a folder of this machine"),
+    (["run", *MODEL, "--data-dir", "PHOTOS", "--result", "memory://u:p@x/r.json"], 1,
+     "cannot write 'memory://x/r.json': it is a URL")])
+def test_what_is_written_here_only_is_not_written_to_a_folder_named_as_a_url(
+        cli, memory, photos, tmp_path, monkeypatch, words, code, message):
+    monkeypatch.chdir(tmp_path)
+    before = list(tmp_path.iterdir())
+    found, _, err = cli(*(str(photos / "photos") if word == "PHOTOS" else word for word in words))
+    assert (found, message in err) == (code, True), err
+    assert list(tmp_path.iterdir()) == before
+
+
 def test_a_missing_package_is_one_command(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     code, _, err = cli("train", *TRAINING, "--data-dir", "gs://bucket/photos")

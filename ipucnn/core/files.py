@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.names import without_secrets
 from ipucnn.core.staging import partial_name, staged
 
 CACHE_VARIABLE = "IPUCNN_CACHE"
@@ -76,15 +77,20 @@ def cache_dir() -> Path:
     return Path("/.cache/ipucnn" if folder.startswith("~") else folder)
 
 
+def require_local(path: str, option: str) -> None:
+    """Raise `UsageError` for a URL in the place of a folder, which would be made as `s3:/...`."""
+    if "://" in path:
+        raise UsageError(f"'{option}' is a folder of this machine, and a URL is given",
+                         f"name a path with '{option}'")
+
+
 def make_folder(path: str, option: str) -> str:
     """Create the folder named by an option if it is missing, and return its full path.
 
     Raises:
         UsageError: it cannot be created.
     """
-    if "://" in path:
-        raise UsageError(f"'{option}' is a folder of this machine, and a URL is given",
-                         f"name a path with '{option}'")
+    require_local(path, option)
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -364,6 +370,9 @@ def require_replaceable(path: Union[str, Path]) -> None:
     kind = kind_of(path) or ("a device" if folder == "/dev" else "")
     if kind:
         raise DataError(f"cannot write '{path}': it is {kind}", "name a file")
+    if "://" in str(path):
+        raise DataError(f"cannot write '{without_secrets(str(path))}': it is a URL",
+                        "name a file of this machine")
     if str(path) == "-":
         raise DataError("cannot write '-': only '--json' writes to standard output",
                         "name a file; './-' is a file of this name")

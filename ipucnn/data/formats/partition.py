@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.files import require_local
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.core.staging import scratch
 from ipucnn.data.image_files import list_images, no_images
@@ -115,6 +116,7 @@ def _ways(copy: bool) -> List[Way]:
 
 
 def _check_output(output: str, data_dir: str) -> None:
+    require_local(output, "--output")
     place, source = os.path.realpath(output), os.path.realpath(data_dir)
     if os.path.commonpath([place, source]) == source:
         raise UsageError(f"output {output!r} is in the folder of the images, {data_dir!r}",

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.files import LARGEST_JSON, parsed_json, read_limited
+from ipucnn.core.files import LARGEST_JSON, parsed_json, read_limited, require_local
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
@@ -97,11 +97,13 @@ def fetch_named(name: str, out: Optional[str] = None) -> List[Path]:
         out: target folder; the default folder when None.
 
     Raises:
-        UsageError: the name is unknown.
+        UsageError: the name is unknown, or `out` is a URL.
         DataError: it cannot be fetched.
     """
     if key(name) != SAMPLE_IMAGES:
         raise UsageError(f"there is nothing named {name!r} to fetch", f"there is '{SAMPLE_IMAGES}'")
+    if out:
+        require_local(out, "--out")
     return fetch_sample_images(Path(out or SAMPLE_IMAGES_FOLDER))
 
 
@@ -140,9 +142,11 @@ def write_made(name: str, out: str, files: GeneratedFiles) -> int:
 
     Raises:
         UnknownNameError: there is no such dataset.
+        UsageError: `out` is a URL.
         DataError: the folder holds something else or cannot be written, or the dataset has no
             classes.
     """
+    require_local(out, "--out")
     spec = registry().get_typed(DatasetSpec, name)
     make = registry().resolve(spec)
     request = DatasetRequest(input_size=files.size, seed=files.seed)
