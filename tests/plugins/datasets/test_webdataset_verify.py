@@ -45,6 +45,14 @@ class TestNewFolders:
             assert f"{tmp_path}/{name}' {text}" in problem
         assert len(problems) == 6
 
+    @pytest.mark.parametrize(("change", "text"), [
+        ({"classes": CLASSES[:2]}, "its label 2 is none of 2 classes"),
+        ({"make": lambda number, kind: sample(number, kind, cls=None)}, "it has no label ('cls')")])
+    def test_labels_that_no_training_takes(self, tmp_path, change, text):
+        problems = verify(str(write(tmp_path, **change)))
+        assert problems
+        assert all(text in problem for problem in problems)
+
     def test_unchanged_shards_are_read_too(self, tmp_path):
         write(tmp_path, train=20)
         path = tmp_path / "metadata.json"

@@ -143,13 +143,11 @@ class ShardedImages(ImageDataset):
         return self._label(index, self._record(index)) if self.class_names else None
 
     def _label(self, index: int, record: Record) -> int:
-        label = record.label
-        if label is None:
-            raise self._bad(index, "it has no label ('cls')")
-        if not 0 <= label < len(self._numbers or self.class_names):
-            raise self._bad(index, f"its label {label} is none of "
-                                   f"{len(self._numbers or self.class_names)} classes")
-        return self._numbers[label] if self._numbers else label
+        fault = record.fault_of_label(len(self._numbers or self.class_names))
+        if fault:
+            raise self._bad(index, fault)
+        assert record.label is not None
+        return self._numbers[record.label] if self._numbers else record.label
 
     def box(self, index: int) -> Optional[Box]:
         """Return the box of image `index`."""

@@ -47,6 +47,13 @@ class Record(NamedTuple):
         """Extension of the image, which states its format."""
         return self.name.rpartition(".")[2].lower()
 
+    def fault_of_label(self, classes: int) -> str:
+        """Return why its label is not the number of one of so many classes; empty if it is."""
+        if self.label is None:
+            return "it has no label ('cls')"
+        return "" if 0 <= self.label < classes else \
+            f"its label {self.label} is none of {classes} classes"
+
 
 class Records(NamedTuple):
     """A shard's file and its samples."""

@@ -60,9 +60,11 @@ def unverified(folder: str) -> List[str]:
 
 def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[str]:
     shards = [shard for split in (metadata.shards or {}).values() for shard in split]
+    classes = len(metadata.classes)
     with ThreadPoolExecutor(thread_count()) as pool:
         found = [problem for problems in pool.map(
-            lambda shard: _problems_of_shard(source, shard), shards) for problem in problems]
+            lambda shard: _problems_of_shard(source, shard, classes), shards)
+            for problem in problems]
     listed = {shard.name for shard in shards}
     found += [f"shard {source.shown(name)!r} is not in {FILE}: it is not read" for name in names
               if name not in listed and any(is_shard(name, split) for split in SPLITS)]
@@ -71,12 +73,12 @@ def _problems(source: Folder, names: Sequence[str], metadata: Metadata) -> List[
     return found
 
 
-def _problems_of_shard(source: Folder, shard: Shard) -> List[str]:
+def _problems_of_shard(source: Folder, shard: Shard, classes: int) -> List[str]:
     changed = _change(source, shard)
     if changed:
         return [changed]
     # an unchanged shard of another program can be unreadable
-    count, problems = _read(source, shard.name)
+    count, problems = _read(source, shard.name, classes)
     if not problems and count != shard.samples:
         problems = [f"shard {source.shown(shard.name)!r} holds {count} samples, and {FILE} states "
                     f"{shard.samples}"]
@@ -123,21 +125,27 @@ def _problems_of_old(source: Folder, names: Sequence[str], metadata: Metadata) -
     return found
 
 
-def _read(source: Folder, name: str) -> Tuple[int, List[str]]:
-    """Return the number of samples in a shard, and its problems; images are decoded."""
+def _read(source: Folder, name: str, classes: int = 0) -> Tuple[int, List[str]]:
+    """Return the number of samples in a shard, and its problems; images are decoded.
+
+    Args:
+        source: the folder.
+        name: of the shard.
+        classes: number of classes of which each sample has one; 0 if they are not known.
+    """
     shown = source.shown(name)
     try:
         file, records = read_records(File(source.path(name)))
     except Unreadable as error:
         return 0, [f"shard {shown!r} cannot be read: {error}"]
     return len(records), [problem for record in records
-                          for problem in [_fault(file, record, f"{shown}/{record.name}")]
+                          for problem in [_fault(file, record, f"{shown}/{record.name}", classes)]
                           if problem]
 
 
-def _fault(file: File, record: Record, name: str) -> str:
+def _fault(file: File, record: Record, name: str, classes: int) -> str:
     """Return the problem of a sample; empty if there is none."""
-    fault = record.fault
+    fault = record.fault or (record.fault_of_label(classes) if classes else "")
     if not fault and record.image.size > MAX_BYTES:
         fault = f"it is larger than {MAX_BYTES:,} bytes"
     try:
