@@ -211,7 +211,9 @@ class _Copies:
         used = sum(size for _, size, _ in found)
         if self._limit is None:
             self._limit = share_of_disk(self._root, used)
-        room = int(_FULL * self._limit) - size if used + size > self._limit else used
+        # no removal makes space for a file that is larger than the whole folder may be
+        full = size <= self._limit < used + size
+        room = int(_FULL * self._limit) - size if full else used
         for changed, length, path in sorted(found):
             left_over = path.endswith(_UNFINISHED)
             if (used > room and not left_over) or (left_over and time.time() - changed > _OLD):

@@ -255,3 +255,12 @@ def test_a_store_can_be_used_after_a_fork(store):
     if not child:  # pragma: no cover - another process
         os._exit(0 if store.read("a", 100) == b"content" else 1)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_file_larger_than_the_folder_of_copies_removes_no_other(tmp_path):
+    copies = store_images._Copies(tmp_path / "files", 100_000)
+    for number in range(10):
+        copies.read(f"{number:02d}" * 32, lambda: bytes(5000))
+    before = sorted(tmp_path.rglob("*"))
+    assert copies.read("ff" * 32, lambda: bytes(200_000)) == bytes(200_000)
+    assert set(before) <= set(tmp_path.rglob("*"))
