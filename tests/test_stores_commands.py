@@ -266,6 +266,15 @@ def test_wrong_places_are_one_line(cli, memory, photos, words, code, message):
     assert "Traceback" not in err
 
 
+def test_the_format_of_a_source_on_a_store_is_recognised(cli, memory, photos, tmp_path):
+    folders = [path.parent for path in sorted(photos.glob("**/metadata.json"))]
+    for name, folder in (("photos", photos / "photos"), ("shards", folders[0])):
+        memory.put(f"{folder}/", f"/{name}", recursive=True)
+        code, _, err = cli("data", "convert", "--source", f"memory://{name}", "--target",
+                           tmp_path / name)
+        assert code == 0, err
+
+
 @pytest.mark.parametrize(("words", "code", "message"), [
     (["data", "partition", "--data-dir", "PHOTOS", "--partitions", "2", "--output", "memory://x"],
      2, "'--output' is a folder of this machine"),

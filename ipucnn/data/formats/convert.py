@@ -29,7 +29,13 @@ from ipucnn.data.formats.convert_options import (
     ConvertOptions,
     ConvertTarget,
 )
-from ipucnn.data.formats.recognition import is_url, offering, read_by, recognised
+from ipucnn.data.formats.recognition import (
+    dataset_in,
+    is_url,
+    offering,
+    read_by,
+    recognised,
+)
 from ipucnn.data.formats.samples import Samples, facts
 
 # options that decide what is written; skipping bad samples may be enabled when resuming
@@ -200,9 +206,9 @@ def _source_format(options: ConvertOptions) -> DatasetSpec:
                          "'--data' a dataset that makes its images")
     if source and not is_url(source) and not os.path.exists(source):
         raise DataError(f"source {source!r} does not exist", "check its name")
-    spec = read_by(
-        registry().get_typed(DatasetSpec, options.origin.data or recognised(source or "")),
-        source, registry())
+    name = options.origin.data or (dataset_in(source, registry(), "") if source and is_url(source)
+                                   else recognised(source or ""))
+    spec = read_by(registry().get_typed(DatasetSpec, name), source, registry())
     if spec.on_device:
         raise UsageError(f"dataset {spec.name!r} has no images on the host",
                          "choose another with '--data'")
