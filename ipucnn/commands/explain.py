@@ -37,7 +37,8 @@ def explain(  # noqa: PLR0913 - one per option
     top_k: int = typer.Option(3, "--top-k", min=1, max=20, help="Number of classes to explain, the "
                               "most probable ones."),
     layer: Optional[str] = typer.Option(None, "--layer", metavar="MODULE", help="Module whose "
-                                        "activations are shown (default: the last convolution)."),
+                                        "activations are shown (default: the last with "
+                                        "convolutions)."),
     input_size: Optional[int] = typer.Option(
         None, "--input-size", min=8, max=LARGEST_INPUT, help="Height and width of the input in "
         "pixels (default: the model's own)."),

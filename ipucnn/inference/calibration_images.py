@@ -126,5 +126,6 @@ def calibration_of(dataset: ImageDataset, card: ModelCard, match: Optional[Class
     compared = min(samples, max(there - samples, there // 5))
     if compared < FEWEST:
         compared = 0
-    return CalibrationImages(torch.cat(images)[:there], labels[:there],
-                             min(samples, there - compared), card)
+    count = min(samples, there - compared)
+    return CalibrationImages(torch.cat(images)[:count + compared], labels[:count + compared], count,
+                             card)

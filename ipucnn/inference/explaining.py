@@ -86,8 +86,8 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
         registry: where names are looked up.
         top_k: number of the most probable classes, unless classes are named.
         classes: names or numbers of classes.
-        layer: path of the module; by default the last convolution with more than one value per
-            channel.
+        layer: path of the module; by default the last one that contains a convolution and returns
+            more than one value per channel, such as the last residual block, not its shortcut.
 
     Raises:
         UnavailableError: captum is not installed.
@@ -146,7 +146,7 @@ def _layer(module: nn.Module, images: torch.Tensor,
         return path, modules[path]
     called: List[str] = []
     hooks = [one.register_forward_hook(_note(called, path)) for path, one in modules.items()
-             if isinstance(one, nn.Conv2d)]
+             if any(isinstance(part, nn.Conv2d) for part in one.modules())]
     try:
         with torch.no_grad():
             module(images)
@@ -160,8 +160,10 @@ def _layer(module: nn.Module, images: torch.Tensor,
 
 
 def _note(called: List[str], path: str) -> Any:
-    def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
-        if output.dim() == 4 and min(output.shape[2:]) > 1:
+    import torch
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
             called.append(path)
 
     return hook

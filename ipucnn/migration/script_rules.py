@@ -179,6 +179,14 @@ def timm_validate(draft: Draft) -> None:
     """Take published weights where timm does."""
     if not draft.given("checkpoint") and not draft.given("pretrained"):
         draft.explain((), ["--weights", "pretrained"], "where no checkpoint is given")
+    _scored(draft)
+
+
+def _scored(draft: Draft) -> None:
+    """Compare the images of a folder with their labels, as an evaluation does."""
+    if "--data-dir" in draft.options and "--data" not in draft.options:
+        draft.explain((), ["--data", "image_folder"], "folders are classes; without it, the images "
+                                                      "may be classified without an accuracy")
 
 
 def _evaluation(draft: Draft) -> None:
@@ -190,6 +198,7 @@ def _evaluation(draft: Draft) -> None:
     draft.options.clear()
     draft.options.update(kept)
     draft.options.pop("--config", None)
+    _scored(draft)
     draft.rows[:] = [row if row.becomes.split(" ")[0] not in dropped else
                      Row(row.given, "", "an option of trainings") for row in draft.rows]
 

@@ -14,6 +14,7 @@ _TOKEN = re.compile(
 
 _TYPOGRAPHY = {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u00a0": " "}
 _EXPANSION = re.compile(r"\$[\w{(]|`")
+_HOME = re.compile(r"~[\w.-]*(?:/|$)")
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,11 @@ def expands(word: str) -> bool:
 
 
 def quoted_word(word: str) -> str:
-    """Return a word as a shell takes it; variables in it stay variables."""
+    """Return a word as a shell takes it; variables and a `~` at its beginning are expanded."""
+    home = _HOME.match(word)
+    if home is not None:
+        rest = word[home.end():]
+        return home.group() + (quoted_word(rest) if rest else "")
     if expands(word):
         return '"' + re.sub(r'(["\\])', r"\\\1", word) + '"'
     return shlex.quote(word)

@@ -55,6 +55,7 @@ def indices(images: torch.Tensor) -> list:
     (200, None, 160, 40),
     (50, 300, 40, 10),
     (49, 300, 49, 49),    # too few for others: the same ones
+    (45, 40, 40, 40),
     (10, 10, 10, 10)])
 def test_some_images_are_kept_for_the_comparison(there, samples, calibrating, compared):
     made = calibration_of(Numbered(there), CARD, MATCH,

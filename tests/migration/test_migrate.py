@@ -212,12 +212,16 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "--lr-schedule exponential --lr-decay 0.98 --lr-scheduler-freq 1"),
     ("python references/classification/train.py --model resnet18 "
      "--weights ResNet18_Weights.IMAGENET1K_V1 --test-only --data-path /i -j 3",
-     "ipucnn run --model resnet18 --weights pretrained:v1 --data-dir /i --dataloader-worker 3"),
+     "ipucnn run --model resnet18 --weights pretrained:v1 --data-dir /i --dataloader-worker 3 "
+     "--data image_folder"),
     ("torchrun --nproc_per_node=2 references/classification/train.py --model resnet18 --test-only "
      "--opt rmsprop --label-smoothing 0.1 --train-crop-size 176 --val-crop-size 208",
      "ipucnn run --launcher torchrun --nproc 2 --model resnet18 --input-size 208"),
     ("python validate.py /data --model resnet50 --checkpoint best.pth --use-ema -b 7",
-     "ipucnn run --data-dir /data --model resnet50 --weights best.pth --ema --batch-size 7"),
+     "ipucnn run --data-dir /data --model resnet50 --weights best.pth --ema --batch-size 7 "
+     "--data image_folder"),
+    ("python validate.py --data-dir /data --dataset wds/imagenet --model resnet50 --pretrained",
+     "ipucnn run --data-dir /data --data webdataset --model resnet50 --weights pretrained"),
     ("python3 train.py --model resnet18 --checkpoint-path ''",
      "ipucnn train --config train-py --model resnet18 --no-checkpoints"),
     ("python3 train.py --model resnet18 --checkpoint-output-dir=",
@@ -307,6 +311,10 @@ SHORT = "ipucnn train --config train-py"
     ("!python train.py", SHORT),
     ("%run train.py --lr 1", f"{SHORT} --lr 1"),
     ("env A=1 'B=a b' python train.py", f"env A=1 B='a b' {SHORT}"),
+    ("POPTORCH_CACHE_DIR=~/c python train.py --imagenet-data-path ~me/'a b' --data ~/$D",
+     f'POPTORCH_CACHE_DIR=~/c {SHORT} --data-dir ~me/\'a b\' --data ~/"$D"'),
+    ("python train.py --imagenet-data-path ~ --data imagenet",
+     f"{SHORT} --data-dir ~ --data imagenet"),
     ("export A=3; python train.py", f"export A=3; {SHORT}"),
     ("for lr in 1 2; do python train.py --lr $lr; done",
      f'for lr in 1 2; do {SHORT} --lr "$lr"; done'),
