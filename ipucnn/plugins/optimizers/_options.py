@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from ipucnn.core.errors import UsageError
+from ipucnn.core.names import flag_of
 from ipucnn.core.options.declaration import option
 
 
@@ -29,3 +31,9 @@ class AdamOptions(EpsilonOption):
                           maximum=1.0)
     beta2: float = option(0.999, "Decay of the running mean of the squared gradient.",
                           minimum=0.0, maximum=1.0)
+
+    def __post_init__(self) -> None:
+        for name in ("beta1", "beta2"):
+            if getattr(self, name) == 1:  # the mean would stay 0, and its correction divide by 0
+                raise UsageError(f"option '{flag_of(name)}': 1 would ignore all gradients",
+                                 "it must be less than 1")

@@ -26,6 +26,7 @@ class LambOptions(AdamOptions):
         None, "Upper limit of the trust ratio (default: none).", exclusive_minimum=0.0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.trust_ratio_max is not None and self.trust_ratio_max < self.trust_ratio_min:
             raise UsageError(f"'--trust-ratio-max {self.trust_ratio_max:g}' is below "
                              f"'--trust-ratio-min {self.trust_ratio_min:g}'",

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from ipucnn.core.errors import UsageError
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import OptimizerSpec
 from ipucnn.core.registry.registry import Registry
@@ -69,6 +70,14 @@ def test_betas_of_adam(name):
     v = (b2 * (1 - b2) * 4 + (1 - b2) * 16) / (1 - b2 ** 2)
     assert steps(name, [2.0, 4.0], beta1=b1, beta2=b2, optimizer_eps=0.0) == pytest.approx(
         0.9 - 0.1 * m / math.sqrt(v))
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lamb"])
+@pytest.mark.parametrize("beta", ["beta1", "beta2"])
+def test_a_mean_of_no_gradient_is_refused(name, beta):
+    spec = REGISTRY.get_typed(OptimizerSpec, name)
+    with pytest.raises(UsageError, match=f"--{beta}"):
+        REGISTRY.options_class(spec)(**{beta: 1.0})
 
 
 def test_rmsprop_has_epsilon_outside_the_root():
