@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.names import without_secrets
 from ipucnn.core.staging import partial_name, staged
 
 CACHE_VARIABLE = "IPUCNN_CACHE"
@@ -371,8 +370,7 @@ def require_replaceable(path: Union[str, Path]) -> None:
     if kind:
         raise DataError(f"cannot write '{path}': it is {kind}", "name a file")
     if "://" in str(path):
-        raise DataError(f"cannot write '{without_secrets(str(path))}': it is a URL",
-                        "name a file of this machine")
+        raise DataError(f"cannot write '{path}': it is a URL", "name a file of this machine")
     if str(path) == "-":
         raise DataError("cannot write '-': only '--json' writes to standard output",
                         "name a file; './-' is a file of this name")
