@@ -36,6 +36,7 @@ def test_the_cache_of_a_user_without_a_home_folder(monkeypatch, found):
 
     monkeypatch.delenv("IPUCNN_CACHE", raising=False)
     monkeypatch.setattr(platformdirs, "user_cache_dir", user_cache_dir)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # there is no home folder
     assert str(files.cache_dir()) == "/.cache/ipucnn"
 
 
