@@ -62,8 +62,8 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
           progress: Optional[Progress] = None) -> NetworkBench:
     """Measure networks on this machine.
 
-    Every contender runs in a separate process for each network, or in several, one after the other.
-    In each round, they are measured one after the other in a different order. An interrupt ends the
+    Every contender runs in a separate process for each case, or in several, one after the other. In
+    each round, they are measured one after the other in a different order. An interrupt ends the
     measurement; the result contains the measurements so far, and `stopped_by` names the reason.
 
     Args:
@@ -184,29 +184,33 @@ class _Measurement:
         return self._costs[model]
 
     def network(self, cases: Sequence[Case], contenders: Sequence[Contender]) -> None:
-        """Measure the cases of one network, in processes that stay for all of them."""
+        """Measure the cases of one network, whose ONNX file is the same for all."""
         first = cases[0]
         if Contender(OWN, AUTO) in contenders:
             self._measure_for_auto(cases)
-        with ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        with tempfile.TemporaryDirectory() as folder:
             onnx = self._without_file = ""
             if first.job == INFERENCE and any(one in ONNX_PEERS for one in contenders):
                 try:
                     onnx = _exported(first.model, folder)
                 except FAILURES as error:
                     self._without_file = f"the network cannot be exported: {reason_of(error)}"
-            todo = [Turns(replace(case, onnx=onnx), self._new(case)) for case in cases]
-            for turns in todo:
-                stack.callback(turns.fill_in, contenders)  # what an interrupt leaves, too
-            for _ in range(self._options.extent.processes):
-                with ExitStack() as started:
-                    processes = []
-                    for contender in contenders:
-                        processes.append(Process(contender, self._registry.settings))
-                        started.callback(processes[-1].close)
-                    for turns in todo:
-                        self._case(turns, processes)
+            for case in cases:
+                turns = Turns(replace(case, onnx=onnx), self._new(case))
+                try:
+                    for _ in range(self._options.extent.processes):
+                        self._in_processes(turns, contenders)
+                finally:  # what was measured before an interrupt is kept
+                    turns.fill_in(contenders)
+
+    def _in_processes(self, turns: Turns, contenders: Sequence[Contender]) -> None:
+        """Measure a case in processes of its own, as a command has: no earlier case used memory."""
+        with ExitStack() as stack:
+            processes = []
+            for contender in contenders:
+                processes.append(Process(contender, self._registry.settings))
+                stack.callback(processes[-1].close)
+            self._case(turns, processes)
 
     def _measure_for_auto(self, cases: Sequence[Case]) -> None:
         """Measure the backends of cases for which no measurement is stored."""

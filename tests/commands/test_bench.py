@@ -148,7 +148,7 @@ def test_an_interrupt_keeps_what_is_measured():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_turns_of_several_processes_are_of_one_case(cli, tmp_path, monkeypatch):
+def test_each_case_has_processes_of_its_own(cli, tmp_path, monkeypatch):
     started = []
     start = Process._start
     monkeypatch.setattr(Process, "_start", lambda self: started.append(self) or start(self))
@@ -163,7 +163,7 @@ def test_turns_of_several_processes_are_of_one_case(cli, tmp_path, monkeypatch):
         [entry], [limit] = case["entries"], case["limits"]
         assert len(entry["turns"]) == 4
         assert limit["operations_per_second"] > 0
-    assert len({process._process.pid for process in started}) == 4  # of which two are of the limit
+    assert len({process._process.pid for process in started}) == 8  # of which half are of the limit
 
 
 def test_a_contender_that_fails_is_left_out_with_its_last_output(monkeypatch):
