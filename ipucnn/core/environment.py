@@ -1,14 +1,15 @@
-"""Describes the environment of a result: versions, machine and command."""
+"""Describes the environment of a result (versions, machine and command), and sets variables."""
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, Iterator, List
 
 from ipucnn.core.machine import compute_threads, usable_cores
 from ipucnn.core.names import without_secrets
@@ -39,6 +40,20 @@ def describe() -> Dict[str, Any]:
 def command() -> List[str]:
     """Return the arguments of this process, URLs in them without user, password and query."""
     return [without_secrets(str(part)) for part in sys.argv]
+
+
+@contextmanager
+def environment_with(variables: Dict[str, str]) -> Iterator[None]:
+    """Set environment variables in a block, for imports and for the processes that it starts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def version_of(package: str) -> str:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from tempfile import TemporaryDirectory
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
+from ipucnn.core.environment import environment_with
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.exit_codes import INTERRUPTED, OF_SCHEDULERS, ending_signals
 from ipucnn.core.machine import compute_threads
@@ -80,7 +81,7 @@ def _start(command: Sequence[str], options: TorchRunOptions) -> int:
     # the agent would not remove a folder of its own
     with TemporaryDirectory(prefix="ipucnn-") as folder:
         try:
-            with _silent(), _environment(inherited), _schedulers_heeded(SignalException):
+            with _silent(), environment_with(inherited), _schedulers_heeded(SignalException):
                 config = LaunchConfig(**settings, **_files_in(folder))  # reads the environment
                 elastic_launch(config, command[0])(*command[1:])
         except ChildFailedError as error:
@@ -146,20 +147,6 @@ def _silent() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def _environment(variables: Dict[str, str]) -> Iterator[None]:
-    """Set environment variables, which processes started in the block inherit."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _count(options: TorchRunOptions) -> int:

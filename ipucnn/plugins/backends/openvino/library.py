@@ -4,19 +4,9 @@ On import, OpenVINO reports its use to Google Analytics, unless the user has opt
 process is a job of continuous integration. For this, it forks the process, which has threads.
 """
 
-import os
+from ipucnn.core.environment import environment_with
 
 __all__ = ["openvino"]
 
-_NO_TELEMETRY = "CI"
-"""Variable that disables the telemetry; it is read on import."""
-
-_before = os.environ.get(_NO_TELEMETRY)
-os.environ[_NO_TELEMETRY] = "true"
-try:
+with environment_with({"CI": "true"}):  # read on import
     import openvino
-finally:
-    if _before is None:
-        del os.environ[_NO_TELEMETRY]
-    else:
-        os.environ[_NO_TELEMETRY] = _before

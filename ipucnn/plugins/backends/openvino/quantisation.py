@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import random
 import warnings
 from typing import Any, Iterator, List
 
+from ipucnn.core.environment import environment_with
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.warning_filters import own_filters
 
-_NO_TELEMETRY = "NNCF_CI"
-"""Variable that disables NNCF's telemetry; it is read on import."""
-
+_NO_TELEMETRY = {"NNCF_CI": "1"}
+"""The variable that disables NNCF's telemetry; it is read on import."""
 
 _FLOATING = ("Multiply", "ReduceMean")
 """Operators between convolutions that stay floating-point, as those of Swish and of squeeze and
@@ -67,13 +66,12 @@ def _quiet() -> Iterator[None]:
 
     It replaces the class of new loggers and draws random numbers; both are restored.
     """
-    before = os.environ.get(_NO_TELEMETRY)
-    os.environ[_NO_TELEMETRY] = "1"
     logger = logging.getLogger("nncf")
     disabled = logger.disabled
     loggers, drawn = logging.getLoggerClass(), random.getstate()
     try:
-        with own_filters(), contextlib.redirect_stdout(io.StringIO()), \
+        with own_filters(), environment_with(_NO_TELEMETRY), \
+                contextlib.redirect_stdout(io.StringIO()), \
                 contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             logger.disabled = True
@@ -82,7 +80,3 @@ def _quiet() -> Iterator[None]:
         logger.disabled = disabled
         logging.setLoggerClass(loggers)
         random.setstate(drawn)
-        if before is None:
-            del os.environ[_NO_TELEMETRY]
-        else:
-            os.environ[_NO_TELEMETRY] = before
