@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from contextlib import closing
@@ -40,9 +41,9 @@ LIMIT, CALLING = 30.0, 15.0
 no further one begins."""
 
 CLOSE, LAST = 0.85, 3
-"""Share of the fastest rate below which a candidate is not measured again. Before each round, the
-slower half of the others is left out, too, until this number remains: the time is needed for those
-that are close."""
+"""Share of the fastest rate below which a candidate is not measured again. Before each further
+round, the slower half of the others is left out, too, until this number remains: the time is needed
+for those that are close."""
 
 HOPELESS = 0.4
 """Share of the fastest rate below which no other options of a backend are measured."""
@@ -94,6 +95,8 @@ class _Candidate:
     Attributes:
         backend: its name.
         options: values of its options.
+        rates: images per second of its measurements.
+        of_rounds: those of the rounds.
     """
 
     backend: str
@@ -101,19 +104,20 @@ class _Candidate:
     session: Optional[InferenceSession] = None
     images: Any = None
     rates: List[float] = field(default_factory=list)
+    of_rounds: List[float] = field(default_factory=list)
 
     @property
     def rate(self) -> float:
-        """Images per second: the median over rounds; the first one is for warming up.
-
-        0 before the first measurement.
-        """
-        return statistics.median(self.rates[1:] or self.rates or [0.0])
+        """Images per second: the median over rounds, or the best measurement before them."""
+        return statistics.median(self.of_rounds) if self.of_rounds else self.most
 
     @property
     def most(self) -> float:
-        """Images per second of its best measurement; other work on the machine slows others."""
-        return max(self.rates)
+        """Images per second of its best measurement; other work on the machine slows others.
+
+        0 before the first one.
+        """
+        return max(self.rates, default=0.0)
 
     @property
     def label(self) -> str:
@@ -178,29 +182,31 @@ class _Contest:
         """
         backends = self._found()
         self._candidates = [one for variants in backends for one in variants]
-        # other work on the machine must not decide on a whole backend: its first variant is
-        # measured twice
-        self._open_all([first for first, *_ in backends], 2)
+        self._open_all([first for first, *_ in backends])
         # where the time does not suffice for all, those of slow backends are left out
-        for first, *others in sorted(backends, key=lambda variants: -variants[0].rate):
-            if first.rates and first.rate >= HOPELESS * self._best:
-                self._open_all(others, 1)
+        for first, *others in sorted(backends, key=lambda variants: -variants[0].most):
+            if first.rates and first.most >= HOPELESS * self._most:
+                self._open_all(others)
         self.left_out += [f"{count} of the candidates with {name}: the time was up"
                           for name, count in self._late.items()]
         self._measure_in_rounds()
-        return [Rate(one.backend, one.options, round(one.rate, 2),
+        # the others were slower at the same time, which a slower machine since then must not hide
+        remaining = [one for one in self._candidates if one.session is not None]
+        limit = min((one.rate for one in remaining), default=math.inf)
+        return [Rate(one.backend, one.options,
+                     round(one.rate if one in remaining else min(one.rate, limit), 2),
                      source_of(one.backend, self._registry))
                 for one in self._candidates if one.rates]
 
-    def _open_all(self, candidates: Sequence[_Candidate], times: int) -> None:
-        """Compile these candidates and measure each a number of times, while there is time."""
+    def _open_all(self, candidates: Sequence[_Candidate]) -> None:
+        """Compile these candidates and measure them, while there is time."""
         for candidate in candidates:
             self._progress("tune", self._opened, len(self._candidates))
             self._opened += 1
-            if self._best and time.perf_counter() > self._deadline:
+            if self._most and time.perf_counter() > self._deadline:
                 self._late[candidate.backend] += 1
             elif self._open(candidate):
-                self._measure([candidate] * times)
+                self._compare(candidate)
 
     def _found(self) -> List[List[_Candidate]]:
         """Return the variants of each backend, in the order of preference."""
@@ -246,9 +252,9 @@ class _Contest:
         yield from sorted(found, key=lambda chosen: -rank_of(chosen))
 
     @property
-    def _best(self) -> float:
+    def _most(self) -> float:
         """The fastest rate so far; 0 before the first measurement."""
-        return max((one.rate for one in self._candidates), default=0.0)
+        return max((one.most for one in self._candidates), default=0.0)
 
     def _open(self, candidate: _Candidate) -> bool:
         """Compile a candidate; return whether it can be measured."""
@@ -270,37 +276,55 @@ class _Contest:
             return False
         return True
 
+    def _compare(self, candidate: _Candidate) -> None:
+        """Measure a candidate; close it, or the fastest so far, if it is much slower.
+
+        Both are measured again before, one directly after the other: other work on the machine may
+        have slowed down the first measurement of one of them.
+        """
+        fastest = max((one for one in self._candidates if one.session is not None and one.rates),
+                      key=lambda one: one.most, default=None)
+        if not self._measure(candidate) or fastest is None:
+            return
+        faster, slower = sorted((candidate, fastest), key=lambda one: -one.most)
+        if slower.most < CLOSE * faster.most and self._measure(faster) and self._measure(slower) \
+                and slower.rates[-1] < CLOSE * faster.rates[-1]:
+            slower.close()
+
     def _measure_in_rounds(self) -> None:
-        """Measure the fastest candidates again, while there are several and there is time."""
+        """Measure the open candidates in turn, while there are several and there is time."""
         end = time.perf_counter() + self._calling
         for number in range(ROUNDS):
-            ranked = sorted((one for one in self._candidates if one.session is not None),
-                            key=lambda one: -one.most)
-            if len(ranked) < 2:
-                return
-            kept = max(LAST, -(-len(ranked) // 2))
-            for candidate in ranked[kept:]:
+            running = sorted((one for one in self._candidates if one.session is not None),
+                             key=lambda one: -one.most)
+            for candidate in running[max(LAST, -(-len(running) // 2)):] if number else []:
                 candidate.close()
-            self._measure(ranked[:kept][::-1 if number % 2 else 1])
+                running.remove(candidate)
+            if len(running) < 2:
+                return
+            measured = [one for one in running[::-1 if number % 2 else 1] if self._measure(one)]
+            for one in measured:
+                one.of_rounds.append(one.rates[-1])
+            slow = CLOSE * max((one.rate for one in measured), default=0.0)
+            for one in measured:
+                if one.most < slow:
+                    one.close()
             if time.perf_counter() > end:
                 return
 
-    def _measure(self, running: List[_Candidate]) -> None:
-        """Measure these candidates in turn, and close those that fail or are slow."""
-        for candidate in running:
-            if candidate.session is None:  # it failed before
-                continue
-            time.sleep(PAUSE)
-            try:
-                candidate.rates.append(images_per_second(candidate.session, candidate.images))
-            except Exception as error:
-                self._leave_out(candidate.label, error)
-                candidate.rates.clear()
-                candidate.close()
-        slow = CLOSE * self._best
-        for one in self._candidates:
-            if one.rates and one.most < slow:
-                one.close()
+    def _measure(self, candidate: _Candidate) -> bool:
+        """Add a measurement of a candidate; close it if it fails, and return whether it did not."""
+        if candidate.session is None:
+            return False
+        time.sleep(PAUSE)
+        try:
+            candidate.rates.append(images_per_second(candidate.session, candidate.images))
+        except Exception as error:
+            self._leave_out(candidate.label, error)
+            candidate.rates.clear()
+            candidate.close()
+            return False
+        return True
 
     def _leave_out(self, name: str, error: Exception) -> None:
         lines = str(getattr(error, "message", error)).strip().splitlines()

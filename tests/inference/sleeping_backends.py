@@ -17,6 +17,13 @@ class LaneOptions:
     lanes: Optional[int] = ipucnn.option(None, "Number of lanes.", minimum=1)
 
 
+@dataclass(frozen=True)
+class WingOptions:
+    """Options of `swift`."""
+
+    wings: Optional[int] = ipucnn.option(None, "Number of wings.", minimum=1)
+
+
 class Session(InferenceSession):
     """Sleeps for each call."""
 
@@ -71,6 +78,63 @@ class Shrew(Tortoise):
         return [{"holes": 2}]
 
 
+class Weather:
+    """What slows down all other calls, as other programs on the machine do."""
+
+    storm = False
+
+
+class Flying(Session):
+    """Takes three times as long in a storm, which a session can end or begin."""
+
+    def __init__(self, plan, seconds, *, calms=False, brews=False):
+        super().__init__(plan, seconds)
+        self._calm, self._calms, self._brews = seconds, calms, brews
+
+    def compile(self):
+        if self._calms:
+            Weather.storm = False
+        return 0.0
+
+    def __call__(self, images):
+        self._seconds = self._calm * (3 if Weather.storm else 1)
+        return super().__call__(images)
+
+    def close(self):
+        if self._brews:
+            Weather.storm = True
+
+
+class Eagle(Tortoise):
+    """Takes 5 ms, and is measured in a storm."""
+
+    def inference(self, model, plan, input_size):
+        Weather.storm = True
+        return Flying(plan, 0.005)
+
+
+class Stork(Tortoise):
+    """Takes 8 ms, and is measured after the storm."""
+
+    def inference(self, model, plan, input_size):
+        return Flying(plan, 0.008, calms=True)
+
+
+class Swift(Tortoise):
+    """Takes 8 ms with one wing, and up to 9 ms with others; the storm begins after the fourth."""
+
+    def __init__(self, options=None):
+        self.options = options or WingOptions()
+
+    def variants(self, plan):
+        return [{"wings": 4}, {"wings": 3}, {"wings": 2}, {"wings": 1}]
+
+    def inference(self, model, plan, input_size):
+        Weather.storm = False
+        wings = self.options.wings or 1
+        return Flying(plan, {1: 0.008, 2: 0.0083, 3: 0.0083, 4: 0.009}[wings], brews=wings == 4)
+
+
 class Wreck(Tortoise):
     """Has an engine that is installed, and fails."""
 
@@ -87,6 +151,12 @@ def ipucnn_backends():
                            precisions=both, features=("batch-size-auto",)),
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
                            options=LaneOptions, precisions=both, features=("batch-size-auto",)),
+        ipucnn.BackendSpec(name="eagle", summary="fast", target=Eagle, preference=9,
+                           precisions=both),
+        ipucnn.BackendSpec(name="stork", summary="slower", target=Stork, preference=5,
+                           precisions=both),
+        ipucnn.BackendSpec(name="swift", summary="fast", target=Swift, options=WingOptions,
+                           precisions=both),
         ipucnn.BackendSpec(name="mole", summary="broken", target=Mole, preference=1),
         ipucnn.BackendSpec(name="shrew", summary="wrong", target=Shrew),
         ipucnn.BackendSpec(name="wreck", summary="sunk", target=Wreck, preference=99,

@@ -49,6 +49,18 @@ class _Wrecked(_Sleeping):
     builtin = ("wreck", "tortoise", "hare")
 
 
+class _Flying(_Sleeping):
+    """The first of them is measured while the machine is slow."""
+
+    builtin = ("eagle", "stork")
+
+
+class _Swift(_Sleeping):
+    """One of several variants is left out before the machine becomes slow."""
+
+    builtin = ("swift",)
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
@@ -231,6 +243,19 @@ def test_a_measurement_during_a_run_keeps_the_notes_of_the_run(registry, tiny_im
                     batch_size="auto")
     assert taken(result) == ("hare", 2)
     assert len([note for note in result.notes if note.startswith("micro-batch 1: ")]) == 1
+
+
+def test_other_work_during_a_measurement_does_not_decide():
+    registry = _Flying(PluginSettings(extra=(str(BACKENDS),)))
+    found = tuning.measure(build(RunOptions, SPRINT, registry=registry), registry)
+    assert found.best().backend == "eagle"
+
+
+def test_other_work_during_the_rounds_does_not_decide():
+    registry = _Swift(PluginSettings(extra=(str(BACKENDS),)))
+    found = tuning.measure(build(RunOptions, SPRINT, registry=registry), registry)
+    assert found.best().options != {"wings": 4}
+    assert len(found.rates) == 4
 
 
 def test_what_there_was_no_time_for_is_not_remembered(registry, cache):
