@@ -206,7 +206,7 @@ class FileRecords(Records):
                 report(f"'{self.log_dir}' has no record of this training, and a new one begins; "
                        "'--log-dir DIR' continues that in another folder")
             self._live = LiveStatus(self.log_dir)
-            known = without_secrets(options.as_dict())
+            known = options.recorded()
             self._loggers.start(RunInfo(
                 known, self.log_dir, rows, restored.path if restored else None,
                 restored.position.update if restored else 0, prepared.built.card.as_plain(),
