@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
 from ipucnn.core.options.parts import NetworkPart
-from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.preprocessing import Preprocessing, half_size
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
@@ -17,7 +17,7 @@ from ipucnn.models.card import ModelCard, listed
 from ipucnn.models.class_names import known_outputs
 from ipucnn.models.memory_checks import MANY_OUTPUTS
 from ipucnn.models.optimisation import state_size
-from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
+from ipucnn.models.weights_card import file_card, preprocessing_of
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.rates import optimizer_choice
 
