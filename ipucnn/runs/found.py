@@ -12,14 +12,11 @@ from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import parsed_json, parsed_yaml, read_limited
+from ipucnn.core.log_folder import CLASSES, METRICS, OPTIONS, RUNNING, STATUS
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
 from ipucnn.reports.metric_rows import MetricRows
-from ipucnn.reports.run_folder import METRICS, OPTIONS
-from ipucnn.training.live_status import FILE as STATUS
-from ipucnn.training.live_status import RUNNING
 
-CLASSES = "classes.json"
 FILES = (METRICS, OPTIONS, CLASSES, STATUS)
 """Files of a log folder that are read here."""
 

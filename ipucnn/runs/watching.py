@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.log_folder import METRICS, OPTIONS, RUNNING, STATUS
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store
-from ipucnn.reports.run_folder import METRICS, OPTIONS
 from ipucnn.runs.dashboard import View, age, drawn, encodable, facts_of
 from ipucnn.runs.found import (
     DEPTH,
@@ -26,8 +26,6 @@ from ipucnn.runs.found import (
     read_json,
 )
 from ipucnn.terminal.tables import console as standard_error
-from ipucnn.training.live_status import FILE as STATUS
-from ipucnn.training.live_status import RUNNING
 
 EVERY = 1.0
 """Seconds between two updates of the display."""

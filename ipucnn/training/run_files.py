@@ -35,6 +35,7 @@ from ipucnn.core.files import (
     read_limited,
     write_text,
 )
+from ipucnn.core.log_folder import LOGS, METRICS, RUNNING, TRAINING, VALIDATION, WRITTEN
 from ipucnn.core.loggers import RunInfo
 from ipucnn.core.names import without_secrets
 from ipucnn.core.progress import Listener, Status
@@ -43,7 +44,6 @@ from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
-from ipucnn.reports.run_folder import LOGS, METRICS, TRAINING, VALIDATION, WRITTEN
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
@@ -58,9 +58,6 @@ from ipucnn.training.validation import Validation
 
 if TYPE_CHECKING:
     from ipucnn.training.preparation import Prepared
-
-RUNNING = "running"
-"""The status of a training that has not ended or was killed."""
 
 RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""
