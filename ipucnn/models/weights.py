@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
+from ipucnn.core.names import listed
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
-from ipucnn.models.built import WeightsReport, first_names
+from ipucnn.models.built import WeightsReport
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
 from ipucnn.models.store_paths import shown_path
@@ -269,7 +270,7 @@ class _Fit:
         if special:
             raise WeightsError(f"weights '{path}' contain tensors that are sparse, quantised, of "
                                "whole or complex numbers, or without values "
-                               f"({first_names(special)})",
+                               f"({listed(special, 3)})",
                                "save them as dense tensors of floating-point numbers")
         self.model.load_state_dict(fitting, strict=False)
         return WeightsReport(
@@ -279,5 +280,5 @@ class _Fit:
 
 
 def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:
-    return ", ".join(f"{len(names)} {what} ({first_names(names)})"
+    return ", ".join(f"{len(names)} {what} ({listed(names, 3)})"
                      for names, what in groups if names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
+from ipucnn.core.names import listed
 from ipucnn.core.options.parts import NetworkPart
 from ipucnn.core.preprocessing import Preprocessing, half_size
 from ipucnn.core.registry.records import DatasetSpec
@@ -13,7 +14,7 @@ from ipucnn.data import ImageDataset
 from ipucnn.data.opening import with_classes
 from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
-from ipucnn.models.card import ModelCard, listed
+from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import known_outputs
 from ipucnn.models.memory_checks import MANY_OUTPUTS
 from ipucnn.models.optimisation import state_size

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.names import class_key
+from ipucnn.core.names import class_key, listed
 from ipucnn.data import DatasetRequest, left_out
 from ipucnn.data.image_files import Contents, contents, folders_in, list_images
 from ipucnn.data.left_out import LeftOut, printable, unpacking
@@ -219,8 +219,7 @@ def _leave_loose(place: str, here: Contents, left: LeftOut) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     """Return up to four names in quotes."""
-    shown = ", ".join(repr(printable(name)) for name in names[:4])
-    return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return listed([printable(name) for name in names], 4)
 
 
 def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
