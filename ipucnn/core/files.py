@@ -61,6 +61,11 @@ def name_bytes(path: str) -> bytes:
         return path.encode("utf-8", "surrogatepass")
 
 
+def name_text(path: str) -> str:
+    r"""Return a file's name as text: its bytes that are not UTF-8 are shown as `\xff`."""
+    return name_bytes(path).decode("utf-8", "backslashreplace")
+
+
 def cache_dir() -> Path:
     """Return the folder of files that are kept for later runs: $IPUCNN_CACHE, or the user's."""
     chosen = os.environ.get(CACHE_VARIABLE)
