@@ -11,6 +11,7 @@ from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
 from ipucnn.core.names import listed
+from ipucnn.core.options.parts import names_published
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
@@ -51,7 +52,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
     """
     if weights == "random":
         return WeightsReport(source="random")
-    if weights != "pretrained" and not weights.startswith("pretrained:"):
+    if not names_published(weights):
         path, state = _read(model, weights, ema)
         fit = _Fit(model, state)
         if not partial:
