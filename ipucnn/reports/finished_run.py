@@ -13,8 +13,8 @@ from ipucnn.core.files import (
     LARGEST_JSON,
     kind_of,
     parsed_json,
-    parsed_yaml,
     read_limited,
+    read_mapping,
     require_file,
 )
 from ipucnn.data.remote.mirror import local_path, on_disk
@@ -147,7 +147,7 @@ def _training(folder: Path) -> FinishedRun:
         found.notes.append(f"there is no {log_folder.TRAINING}: the environment, the model card "
                            "and the result are not known")
     if not found.part("options") and (folder / log_folder.OPTIONS).exists():
-        found.document["options"] = _options(folder / log_folder.OPTIONS)
+        found.document["options"] = read_mapping(folder / log_folder.OPTIONS)
     found.rows = _rows(metrics, found.notes)
     _add_validation(found, folder)
     return found
@@ -195,14 +195,6 @@ def _is_list(path: Path) -> bool:
             return file.read(64).lstrip()[:1] == b"["
     except OSError:
         return False  # reported when it is read
-
-
-def _options(path: Path) -> Dict[str, Any]:
-    try:
-        value = parsed_yaml(read_limited(path, LARGEST_JSON).decode("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _rows(path: Path, notes: List[str]) -> List[Dict[str, Any]]:

@@ -28,11 +28,10 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.training_session import TrainingBatch
 from ipucnn.core.files import (
-    LARGEST_JSON,
     json_text,
     make_folder,
     parsed_json,
-    read_limited,
+    read_mapping,
     write_text,
 )
 from ipucnn.core.log_folder import LOGS, METRICS, RUNNING, TRAINING, VALIDATION, WRITTEN
@@ -326,7 +325,7 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
         restored: the checkpoint.
         options: of the training that continues from it.
     """
-    record = without_secrets(_content(log_dir / TRAINING).get("options"))
+    record = without_secrets(read_mapping(log_dir / TRAINING).get("options"))
     saved = without_secrets(restored.options)
     if not isinstance(record, dict):
         return True
@@ -365,7 +364,7 @@ def _set_aside(log_dir: Path, folder: Optional[Path], new: bool) -> List[str]:
     if on_store(log_dir) is not None or not metrics.is_file() or not metrics.stat().st_size:
         return []
     if new and folder is not None and folder.resolve() == log_dir.resolve() \
-            and _content(log_dir / TRAINING).get("status") == RUNNING:
+            and read_mapping(log_dir / TRAINING).get("status") == RUNNING:
         return []
     names = [name for name in WRITTEN if (log_dir / name).is_file()]
     for name in names:
@@ -376,14 +375,6 @@ def _set_aside(log_dir: Path, folder: Optional[Path], new: bool) -> List[str]:
             raise UsageError(f"cannot rename '{path}', which is of another training: "
                              f"{error.strerror}", "choose another '--log-dir'") from error
     return names
-
-
-def _content(path: Path) -> Dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = parsed_json(read_limited(path, LARGEST_JSON))
-        if isinstance(content, dict):
-            return content
-    return {}
 
 
 def new_folder(options: TrainOptions) -> Path:
