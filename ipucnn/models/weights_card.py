@@ -1,4 +1,4 @@
-"""The model card of a network and of a weights file, and the options that it determines."""
+"""The model card and the preprocessing of a network and of a weights file."""
 
 from __future__ import annotations
 
