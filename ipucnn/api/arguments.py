@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import brief
-from ipucnn.core.options.conversion import LARGEST, TooLargeError, as_type, builtin
+from ipucnn.core.options.conversion import LARGEST, TooManyDigitsError, as_type, builtin
 
 
 def path_of(name: str, value: Any) -> str:
@@ -44,7 +44,7 @@ def whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> int:
     number: Optional[int]
     try:
         number = as_type(int, builtin(value))
-    except TooLargeError:
+    except TooManyDigitsError:
         number = most + 1
     if number is None:
         raise UsageError(f"option {name!r}: {brief(value)} is not a whole number")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
@@ -346,17 +345,11 @@ def _written(result: ResultT, place: Optional[PathLike], report: Optional[PathLi
     Raises:
         IpucnnError: a file cannot be written; `partial` is the result.
     """
+    from ipucnn.reports.result_files import write_result
+
     document: Callable[..., Dict[str, Any]] = getattr(result, "document", result.as_dict)
     try:
-        with ExitStack() as outputs:  # each one even if the other one fails
-            if report:
-                from ipucnn.reports.job import of_document
-
-                outputs.callback(of_document, document(), report)
-            if place:
-                from ipucnn.core.files import write_json
-
-                outputs.callback(write_json, os.fspath(place), document(*details))
+        write_result(document(*details), place, report)
     except IpucnnError as error:
         error.partial = result
         raise

@@ -20,7 +20,6 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.machine import thread_count, usable_cores
-from ipucnn.core.names import without_secrets
 from ipucnn.core.options.attributes import NO_LABELS
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import default_of
@@ -73,7 +72,7 @@ def bench(options: BenchOptions, registry: Optional[Registry] = None,
         plan = replace(feeding.plan(False), preprocessing=prepare.preprocessing)
         host_side = _Host(options, prepare, fed, plan, progress or (lambda *_: None))
         result = BenchResult(
-            dataset=data.name, options=without_secrets(options.as_dict()), environment=describe(),
+            dataset=data.name, options=options.recorded(), environment=describe(),
             decoders=decoder_versions(), job=options.dataset.job, images=len(dataset),
             samples=len(host_side.indices), batch_size=options.dataset.batch_size,
             input_size=prepare.preprocessing.input_size, pixels=prepare.pixels,

@@ -80,7 +80,7 @@ def bench(options: NetworkBenchOptions, registry: Optional[Registry] = None,
     cases = list(cases_of(options, registry))
     quick = options.extent.quick
     contenders = [] if quick else contenders_of(options, registry)
-    result = NetworkBench(options.as_dict(), _environment(),
+    result = NetworkBench(options.recorded(), _environment(),
                           datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     begin = time.perf_counter()
     measured = _Measurement(options, registry, result, progress or (lambda *_: None))

@@ -23,8 +23,8 @@ def add_to(app: typer.Typer) -> None:
 
 def bench(given: Dict[str, Any]) -> int:
     """Benchmark inference or training on this machine, and compare it with other programs."""
-    from ipucnn.core.files import write_json
     from ipucnn.core.options.building import build
+    from ipucnn.reports.result_files import write_result
 
     options = build(NetworkBenchOptions, given)  # before torch, whose import takes seconds
     with importing_torch(options.results.progress):
@@ -34,9 +34,8 @@ def bench(given: Dict[str, Any]) -> int:
             render.only_data(options.results.json):
         result = measured(options, progress=progress)
     try:
-        if options.results.result:
-            write_json(options.results.result, result.as_dict())
-    finally:  # each output is written even if the other one cannot be
+        write_result(result.as_dict(), options.results.result)
+    finally:  # each output even if the other one fails
         _show(result, options.results.json)
     return exit_codes.of_signal(result.stopped_by)
 

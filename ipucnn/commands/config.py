@@ -9,7 +9,7 @@ import typer
 from ipucnn.core.errors import UsageError
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
-from ipucnn.planning.options import LaunchOptions
+from ipucnn.planning.options import LaunchProfileOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.completion import of_profiles, of_words
@@ -17,7 +17,7 @@ from ipucnn.terminal.options_command import JSON
 from ipucnn.training.options import TrainOptions
 
 PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
-            "launch": LaunchOptions}
+            "launch": LaunchProfileOptions}
 """The commands that profiles are for, and the options they may hold."""
 
 _app = typer.Typer(cls=CommandGroup, rich_markup_mode=None, no_args_is_help=True,

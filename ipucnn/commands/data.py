@@ -208,8 +208,8 @@ def show(  # noqa: PLR0913 - one per option
 
 def bench(given: Dict[str, Any]) -> None:
     """Measure how fast images are prepared, and whether data loading would be the bottleneck."""
-    from ipucnn.core.files import write_json
     from ipucnn.core.options.building import build
+    from ipucnn.reports.result_files import write_result
 
     options = build(BenchOptions, given)  # before torch, whose import takes seconds
     with importing_torch(options.results.progress):
@@ -219,9 +219,8 @@ def bench(given: Dict[str, Any]) -> None:
             render.only_data(options.results.json):
         result = measured(options, progress=progress)
     try:
-        if options.results.result:
-            write_json(options.results.result, result.as_dict())
-    finally:  # each output is written even if the other one cannot be
+        write_result(result.as_dict(), options.results.result)
+    finally:  # each output even if the other one fails
         if options.results.json:
             render.emit_json(result.as_dict())
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import ExitStack
 from typing import Any, Dict
 
 import typer
@@ -29,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 @launchable
 def run(given: Dict[str, Any]) -> int:
     """Classify images or benchmark a model."""
-    from ipucnn.core.files import write_json
+    from ipucnn.reports.result_files import write_result
 
     options = resolved(RunOptions, given, "run")  # before torch, whose import takes seconds
 
@@ -37,14 +36,11 @@ def run(given: Dict[str, Any]) -> int:
         from ipucnn.inference import bulk
 
     def show(result: Any) -> None:
-        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
-            outputs.callback(print_out, result)
-            if options.results.report and is_first():
-                from ipucnn.reports.job import of_document
-
-                outputs.callback(of_document, result.document(), options.results.report)
-            if options.results.result and is_first():
-                outputs.callback(write_json, options.results.result, result.document())
+        try:
+            if is_first():
+                write_result(result.document(), options.results.result, options.results.report)
+        finally:  # each output even if another one fails
+            print_out(result)
 
     def print_out(result: Any) -> None:
         if options.results.json:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List
 
 import typer
 
@@ -21,9 +20,6 @@ from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
 from ipucnn.training.options import RestoreOptions, TrainOptions
 from ipucnn.training.stored_options import AverageOptions, ValidateOptions
-
-if TYPE_CHECKING:
-    from ipucnn.training.validation import Validation
 
 
 def add_to(app: typer.Typer) -> None:
@@ -90,14 +86,18 @@ def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
             render.note(note)
 
     def show(result: Any, failed: bool = False) -> None:
-        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
-            outputs.callback(print_out, result, failed)
-            if not given.get("no_report") and result.log_dir and is_first():
-                outputs.callback(report, result.log_dir)
-            if given.get("result") and is_first():
-                from ipucnn.core.files import write_json
+        from ipucnn.reports.result_files import write_result
 
-                outputs.callback(write_json, given["result"], result.as_dict())
+        first = is_first()
+        try:
+            if first:
+                write_result(result.as_dict(), given.get("result"))
+        finally:  # each output even if another one fails
+            try:
+                if first and result.log_dir and not given.get("no_report"):
+                    report(result.log_dir)
+            finally:
+                print_out(result, failed)
 
     with _progress(given, as_json) as listener:
         try:
@@ -149,20 +149,18 @@ def validate(given: Dict[str, Any]) -> int:
         if options.results.json:
             render.emit_json(found.as_dict(options.results.per_class))
         else:
-            render.emit(_validations(found, options.results.per_class))
+            render.emit("\n\n".join(render.table(table.headings, table.rows)
+                                    for table in found.tables(options.results.per_class)))
 
     def show(found: Any) -> None:
-        with ExitStack() as outputs:  # last in, first out; each one even if another one fails
-            outputs.callback(print_out, found)
-            if options.results.report and is_first():
-                from ipucnn.reports.job import of_document
+        from ipucnn.reports.result_files import write_result
 
-                outputs.callback(of_document, found.document(), options.results.report)
-            if options.results.result and is_first():
-                from ipucnn.core.files import write_json
-
-                outputs.callback(write_json, options.results.result,
-                                 found.document(options.results.per_class))
+        try:
+            if is_first():
+                write_result(found.document(options.results.per_class), options.results.result,
+                             options.results.report)
+        finally:  # each output even if another one fails
+            print_out(found)
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener:
         with signals.held():  # torch is imported
@@ -182,20 +180,6 @@ def validate(given: Dict[str, Any]) -> int:
         raise KeyboardInterrupt(found.stopped_by)
     listener.check_output()
     return 0
-
-
-def _validations(found: Sequence[Validation], per_class: bool) -> str:
-    """Return validations as a table, optionally with the classes of the last one."""
-    text = render.table(
-        ("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
-        [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images), f"{v.loss:.4f}",
-          f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
-    if per_class:
-        text += "\n\n" + render.table(("class", "images", "top-1 %"), [
-            (row["class"], str(row["images"]),
-             "" if row["top1"] is None else f"{row['top1']:.2f}")
-            for row in found[-1].per_class()])
-    return text
 
 
 def average(given: Dict[str, Any]) -> int:

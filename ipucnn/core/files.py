@@ -10,7 +10,7 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, Optional, Tuple, Union
+from typing import Any, BinaryIO, Dict, Iterator, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.staging import partial_name, staged
@@ -59,6 +59,11 @@ def name_bytes(path: str) -> bytes:
         return os.fsencode(path)
     except UnicodeEncodeError:  # a name on a store, in a locale that cannot encode it
         return path.encode("utf-8", "surrogatepass")
+
+
+def name_text(path: str) -> str:
+    r"""Return a file's name as text: its bytes that are not UTF-8 are shown as `\xff`."""
+    return name_bytes(path).decode("utf-8", "backslashreplace")
 
 
 def cache_dir() -> Path:
@@ -165,6 +170,22 @@ def parsed_yaml(text: str) -> Any:
     except (yaml.YAMLError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"it is not YAML: {(str(error) or type(error).__name__).splitlines()[0]}"
                          ) from error
+
+
+def read_mapping(path: Path, limit: int = LARGEST_JSON) -> Dict[str, Any]:
+    """Return the mapping in a file of JSON, or of YAML by its suffix; empty if it cannot be read.
+
+    Args:
+        path: of the file.
+        limit: in bytes; a larger file is not read.
+    """
+    try:
+        content = read_limited(path, limit)
+        value = parsed_yaml(content.decode(errors="replace")) if path.suffix == ".yaml" \
+            else parsed_json(content)
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _whole(digits: str) -> int:

@@ -1,11 +1,11 @@
-"""Compares names, suggests close matches, escapes text for printing, and lists global flags."""
+"""Compares names, suggests close matches, words values for messages, and lists global flags."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import unicodedata
-from typing import Any, Iterable, List, Match
+from typing import Any, Iterable, List, Match, Sequence
 
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
                           "\ud800-\udfff\ufdd0]")
@@ -87,6 +87,12 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(without_secrets, value))
     return value
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names for a message, the first ones of many: "'a', 'b' and 3 more"."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def brief(value: Any) -> str:

@@ -27,6 +27,9 @@ LEAST_CROP = 0.01
 LARGEST_NUMBER = 1e9
 """Limits of the other numbers; a file with larger ones is damaged."""
 
+_HALF_SIZES = {224: 160, 380: 252}
+"""Input sizes of half-resolution training in the old application."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -123,6 +126,15 @@ class Preprocessing:
         """
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def half_size(input_size: int) -> int:
+    """Return the input size of half-resolution training in pixels, a multiple of 4.
+
+    Args:
+        input_size: the full size in pixels.
+    """
+    return _HALF_SIZES.get(input_size, max(8, round(input_size * 5 / 7 / 4) * 4))
 
 
 def _number(value: Any) -> bool:

@@ -9,12 +9,12 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import native_path
+from ipucnn.core.files import name_text, native_path
 from ipucnn.core.names import brief
 from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
 from ipucnn.data.images import decode, pixels_of, read_file
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import LeftOut
 from ipucnn.data.views import Part, Sample
 
 if TYPE_CHECKING:
@@ -157,11 +157,11 @@ class GivenImages(ImageDataset):
         samples = getattr(self._items, "samples", None)  # of torchvision's image folders
         if isinstance(samples, (list, tuple)) and len(samples) == len(self) \
                 and isinstance(samples[index], (list, tuple)):
-            return printable(str(samples[index][0]))
+            return name_text(str(samples[index][0]))
         if isinstance(self._items, (list, tuple)):
             image = self._image(index)
             if isinstance(image, (str, os.PathLike)):
-                return printable(os.fspath(image))
+                return name_text(os.fspath(image))
         return f"image {index}"
 
     def label(self, index: int) -> Optional[int]:

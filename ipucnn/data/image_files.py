@@ -23,11 +23,11 @@ from typing import (
 )
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import name_bytes
+from ipucnn.core.files import name_bytes, name_text
 from ipucnn.data import ImageDataset, left_out
 from ipucnn.data.image_formats import IMAGE, IMAGE_SUFFIXES, OTHER, kind_of
 from ipucnn.data.images import check, decode, read_file
-from ipucnn.data.left_out import LeftOut, is_archive, is_system_folder, printable
+from ipucnn.data.left_out import LeftOut, is_archive, is_system_folder
 from ipucnn.data.remote.stores import is_store
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class FileImages(ImageDataset):
 
     def name(self, index: int) -> str:
         """Return the path of image `index`."""
-        return printable(self.paths[index])
+        return name_text(self.paths[index])
 
     def label(self, index: int) -> Optional[int]:
         """Return the class of image `index`."""
@@ -179,7 +179,7 @@ def faults(paths: Sequence[str]) -> Iterator[str]:
     """Yield a line for every file that cannot be read, is not an image, or is damaged."""
     for path in paths:
         try:
-            check(read_file(path), partial(printable, path))
+            check(read_file(path), partial(name_text, path))
         except DataError as error:
             yield error.message
 

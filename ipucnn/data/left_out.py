@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Dict, List, Tuple
 
-from ipucnn.core.files import name_bytes
+from ipucnn.core.files import name_text
 from ipucnn.data.image_formats import EXTRA
 
 HIDDEN = "hidden"
@@ -88,7 +88,7 @@ class LeftOut:
     def notes(self) -> Tuple[str, ...]:
         """Return one note per reason: the number, the first names, and a suggestion."""
         return tuple(
-            f"left out of {printable(self._root)!r}: {self._counted(reason)}: "
+            f"left out of {name_text(self._root)!r}: {self._counted(reason)}: "
             f"{self._named(reason)}{_TEXTS[reason][2]}"
             for reason in _TEXTS if reason in self._found)
 
@@ -103,7 +103,7 @@ class LeftOut:
 
     def faults(self) -> List[str]:
         """Return a line for every broken link, special file and folder that cannot be read."""
-        return [f"{printable(path)!r} is a {_TEXTS[reason][0]}" for reason in _FAULTS
+        return [f"{name_text(path)!r} is a {_TEXTS[reason][0]}" for reason in _FAULTS
                 for path in self.paths(reason)]
 
     def _counted(self, reason: str) -> str:
@@ -112,7 +112,7 @@ class LeftOut:
 
     def _named(self, reason: str) -> str:
         paths = sorted(self._found[reason])
-        names = [printable(os.path.relpath(path, self._root)) for path in paths[:_NAMED]]
+        names = [name_text(os.path.relpath(path, self._root)) for path in paths[:_NAMED]]
         more = len(paths) - len(names)
         return ", ".join(names) + (f" and {more} more" if more else "")
 
@@ -134,11 +134,3 @@ def is_archive(path: str) -> bool:
 def unpacking(path: str, otherwise: str) -> str:
     """Return the hint for a file in the place of a folder: to unpack an archive, or `otherwise`."""
     return "unpack it, and name the folder of its content" if is_archive(path) else otherwise
-
-
-def printable(path: str) -> str:
-    r"""Return `path` as printable text.
-
-    On Linux a file name is bytes. Bytes that are not UTF-8 are shown as `\xff`.
-    """
-    return name_bytes(path).decode("utf-8", "backslashreplace")

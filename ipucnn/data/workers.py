@@ -35,9 +35,9 @@ class Threads:
     On Linux, a thread that receives a task does not interrupt the thread that computes with the
     results (scheduling policy SCHED_BATCH); both get the same share of the processor.
 
-    Pending tasks are then cancelled. A thread that is stuck, as when a server or disk does not
-    respond, is abandoned: it blocks neither the end of the block nor that of the process, unlike
-    the executors of `concurrent.futures`.
+    At the end of the block, pending tasks are dropped. A thread that is stuck, as when a server or
+    disk does not respond, is abandoned: it blocks neither the end of the block nor that of the
+    process, unlike the executors of `concurrent.futures`.
 
     Args:
         count: how many.

@@ -11,7 +11,6 @@ from ipucnn.core.errors import IpucnnError, UnsupportedNetworkError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.selection import others_can
-from ipucnn.core.names import without_secrets
 from ipucnn.core.progress import Progress
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
@@ -249,7 +248,7 @@ def _empty_result(job: Job) -> RunResult:
     notes = [f"backend {chosen.spec.name!r}: {chosen.why}"] if chosen.why else []
     return RunResult(
         model=job.built.spec.name, dataset=job.data.name, backend=chosen.spec.name,
-        device=chosen.probe.device, options=without_secrets(job.options.as_dict()),
+        device=chosen.probe.device, options=job.options.recorded(),
         environment={**describe(), "backend": chosen.probe.versions},
         plan={**job.plan.algebra(), "half": chosen.probe.half if job.plan.half else ""},
         weights={**asdict(weights), "summary": weights.summary()},

@@ -17,7 +17,7 @@ from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine, left_out_notes
 from ipucnn.core.options.attributes import DEVICE_IMAGES, FULL_PRECISION, NO_LABELS
 from ipucnn.core.options.effects import idle_notes
-from ipucnn.core.options.parts import NetworkPart
+from ipucnn.core.options.parts import NetworkPart, names_published
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest, ImageDataset
@@ -278,7 +278,7 @@ def matched(options: RunOptions, data: DatasetSpec, dataset: ImageDataset,
 def network_of(options: RunOptions, data: DatasetSpec, dataset: ImageDataset) -> NetworkPart:
     """Return the options of the network: one output per class of the dataset by default."""
     network = options.network
-    if network.source.startswith("pretrained"):
+    if names_published(network.source):
         return network
     return with_classes(network, data, dataset)  # a fresh head, or a file trained on such data
 

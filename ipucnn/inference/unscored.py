@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Iterator, List, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError
+from ipucnn.core.files import name_text
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.formats.recognition import dataset_in, is_url
-from ipucnn.data.left_out import printable
 from ipucnn.data.remote.transfer import shown
 from ipucnn.inference.options import RunDataset, RunOptions
 from ipucnn.models.built import BuiltModel
@@ -39,7 +39,7 @@ def unscored_notes(options: RunOptions, images: ImageDataset, built: BuiltModel,
     root = shown(place) if is_url(place) else os.path.expanduser(place)
     if os.path.isfile(root):
         return []
-    levels = list(_levels(images, printable(root)))
+    levels = list(_levels(images, name_text(root)))
     if not levels:
         return []
     known = next(((folder, card.names[output]) for folders in levels
@@ -48,13 +48,13 @@ def unscored_notes(options: RunOptions, images: ImageDataset, built: BuiltModel,
         data = dataset_in(place, registry, "image_folder")
     except IpucnnError:  # a store that fails, which reading the images reports
         return []
-    begin = f"the images of {printable(root)!r} are classified without being scored: "
+    begin = f"the images of {name_text(root)!r} are classified without being scored: "
     if known is not None:
-        return [f"{begin}folder {printable(known[0])!r} is the class {printable(known[1])!r} of "
+        return [f"{begin}folder {name_text(known[0])!r} is the class {name_text(known[1])!r} of "
                 f"the model: '--data {data}' scores a folder that contains one folder per class"]
-    names = f"such as {printable(card.class_names[0])!r}" if card.class_names \
+    names = f"such as {name_text(card.class_names[0])!r}" if card.class_names \
         else "which does not name its classes"
-    return [f"{begin}none of its folders, such as {printable(levels[-1][0])!r}, is a class of the "
+    return [f"{begin}none of its folders, such as {name_text(levels[-1][0])!r}, is a class of the "
             f"model, {names}: use a model of these classes or "
             f"another folder, '--data {data} --match-classes position' if only the names differ, "
             f"or '--data {RunDataset.data}' if the folders are no classes"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Sequence, Tuple
+from typing import Any, Tuple
 
+from ipucnn.core.names import listed
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.models.card import ModelCard
@@ -42,9 +43,9 @@ class WeightsReport:
             return "random weights"
         parts = [f"{self.loaded} entries from {self.source} (sha256 {self.sha256[:8]})"]
         if self.kept_random:
-            parts.append("random: " + first_names(self.kept_random))
+            parts.append("random: " + listed(self.kept_random, 3))
         if self.dropped:
-            parts.append("dropped: " + first_names(self.dropped))
+            parts.append("dropped: " + listed(self.dropped, 3))
         return "; ".join(parts)
 
 
@@ -84,9 +85,3 @@ class BuiltModel:
     def with_card(self, **changes: Any) -> BuiltModel:
         """Return the model with other values in its card."""
         return replace(self, card=replace(self.card, **changes))
-
-
-def first_names(names: Sequence[str]) -> str:
-    """Return the first three of some names, and the number of the others, for a message."""
-    more = len(names) - 3
-    return ", ".join(map(repr, names[:3])) + (f" and {more} more" if more > 0 else "")

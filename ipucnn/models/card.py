@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # typing's has no name in Python 3.8
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Dict, List, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from ipucnn.core.errors import DataError, PluginError
 from ipucnn.core.names import brief
@@ -126,20 +126,20 @@ class ModelCard:
 
     def facts(self) -> List[Tuple[str, str]]:
         """Return names and values as text."""
-        def listed(values: Mapping[str, Any]) -> str:
+        def pairs(values: Mapping[str, Any]) -> str:
             return ", ".join(f"{name} {value}" for name, value in values.items()
                              if value not in (None, ""))
 
         return [
             ("model", self.model), ("norm layer", self.norm_layer),
-            ("options", listed(self.options)),
+            ("options", pairs(self.options)),
             ("outputs", f"{self.num_outputs} {self.outputs}"
                         + (", several labels" if self.multi_label else "")),
             ("classes", ", ".join(self.class_names) or "unknown"),
             ("images", self.preprocessing.summary()), ("precision", self.precision),
-            ("metrics", listed(self.metrics)),
-            ("provenance", listed({name: value for name, value in self.provenance.items()
-                                   if isinstance(value, str)}))]
+            ("metrics", pairs(self.metrics)),
+            ("provenance", pairs({name: value for name, value in self.provenance.items()
+                                  if isinstance(value, str)}))]
 
     def as_plain(self) -> Dict[str, Any]:
         """Return the card as plain types, for files."""
@@ -179,9 +179,3 @@ def is_plain(value: Any, deepest: int = 10) -> bool:
     if isinstance(value, (list, tuple)):
         return deepest > 0 and all(is_plain(item, deepest - 1) for item in value)
     return value is None or isinstance(value, (bool, int, float, str))
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return names for a message, the first ones of many."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import LARGEST_JSON, kind_of, parsed_json, read_limited
+from ipucnn.core.files import read_mapping
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import on_store, shown_path
 
@@ -79,10 +79,4 @@ def names_in(folder: Path) -> List[str]:
 
 def best_of(folder: Path) -> Dict[str, Any]:
     """Return the record of the best validation in a folder; empty without one."""
-    if kind_of(folder / BEST):
-        return {}
-    try:
-        record = parsed_json(read_limited(folder / BEST, LARGEST_JSON))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_mapping(folder / BEST)

@@ -8,9 +8,8 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.execution.accuracy import UNKNOWN
-from ipucnn.core.names import class_key
+from ipucnn.core.names import class_key, listed
 from ipucnn.data import Label
-from ipucnn.models.card import listed
 
 IMAGENET_CLASSES = 1000
 

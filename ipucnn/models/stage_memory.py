@@ -51,8 +51,10 @@ class Device:
 
 MK1 = Device("Mk1", IPU, 1216 * 256 * 1024)
 MK2 = Device("Mk2/Bow", IPU, 1472 * 624 * 1024)
+"""The IPUs; their memory is the number of tiles times the bytes of a tile."""
+
 GENERATIONS = {"mk1": MK1, "mk2": MK2}
-"""IPUs by the name of their generation: tiles times the bytes of a tile."""
+"""IPUs by the name of their generation."""
 
 ASSUMPTIONS = {
     IPU: (

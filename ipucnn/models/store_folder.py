@@ -20,6 +20,15 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
+from ipucnn.core.log_folder import (
+    CLASSES,
+    METRICS,
+    METRICS_TABLE,
+    OPTIONS,
+    STATUS,
+    TRAINING,
+    VALIDATION,
+)
 from ipucnn.core.staging import staged
 from ipucnn.data.bounded_folder import BoundedFolder, use
 from ipucnn.data.remote.stores import Store
@@ -37,12 +46,11 @@ UNSENT = "unsent"
 """Subfolder of checkpoints that could not be written to the store."""
 
 WEIGHTS = (".pt", ".pth", ".safetensors")
-_BESIDE = ("metrics.jsonl", "metrics.csv", "options.yaml")
+_BESIDE = (METRICS, METRICS_TABLE, OPTIONS)
 """Files of a training that go with its checkpoints, as they are when one is written."""
 
 _BRIEF = 10.0  # seconds without progress after which the transfer of a watched file is cancelled
-_WATCHED = ("status.json", "metrics.jsonl", "classes.json", "options.yaml", "training.json",
-            "validation.json")
+_WATCHED = (STATUS, METRICS, CLASSES, OPTIONS, TRAINING, VALIDATION)
 """Files that `ipucnn watch`, `runs` and `report` read."""
 
 _LARGEST = 1 << 36

@@ -10,10 +10,12 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import UsageError, WeightsError
+from ipucnn.core.names import listed
+from ipucnn.core.options.parts import names_published
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import sha256
-from ipucnn.models.built import WeightsReport, first_names
+from ipucnn.models.built import WeightsReport
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.layer_rates import head_of
 from ipucnn.models.store_paths import shown_path
@@ -50,7 +52,7 @@ def load_weights(model: nn.Module, spec: ModelSpec, weights: str, partial: bool 
     """
     if weights == "random":
         return WeightsReport(source="random")
-    if weights != "pretrained" and not weights.startswith("pretrained:"):
+    if not names_published(weights):
         path, state = _read(model, weights, ema)
         fit = _Fit(model, state)
         if not partial:
@@ -269,7 +271,7 @@ class _Fit:
         if special:
             raise WeightsError(f"weights '{path}' contain tensors that are sparse, quantised, of "
                                "whole or complex numbers, or without values "
-                               f"({first_names(special)})",
+                               f"({listed(special, 3)})",
                                "save them as dense tensors of floating-point numbers")
         self.model.load_state_dict(fitting, strict=False)
         return WeightsReport(
@@ -279,5 +281,5 @@ class _Fit:
 
 
 def _details(groups: Sequence[Tuple[Sequence[str], str]]) -> str:
-    return ", ".join(f"{len(names)} {what} ({first_names(names)})"
+    return ", ".join(f"{len(names)} {what} ({listed(names, 3)})"
                      for names, what in groups if names)

@@ -1,4 +1,4 @@
-"""The model card of a network and of a weights file, and the options that it determines."""
+"""The model card and the preprocessing of a network and of a weights file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import IpucnnError, PluginError, UsageError, WeightsError
-from ipucnn.core.names import key
+from ipucnn.core.errors import IpucnnError, PluginError, WeightsError
 from ipucnn.core.options.building import build
-from ipucnn.core.options.composition import PluginOptions, common_option, default_of
-from ipucnn.core.options.declaration import declared, spellings
-from ipucnn.core.options.owners import builtin_owners
+from ipucnn.core.options.composition import PluginOptions
+from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart
-from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.preprocessing import Preprocessing, half_size
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
@@ -25,6 +23,12 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.foreign_names import Field, class_names_in, naming_fields
+from ipucnn.models.old_checkpoints import (
+    OLD_WEIGHTS,
+    number_of_outputs,
+    old_options,
+    translated_options,
+)
 from ipucnn.models.weights_source import identified_weights, weights_path
 
 CARD = "card"
@@ -209,22 +213,15 @@ def card_in(content: Mapping[str, Any], path: Path, registry: Registry) -> Optio
     if isinstance(content.get("model_name"), str) and isinstance(content.get("options"), Mapping):
         return _completed(content["model_name"], content["options"],
                           tuple(content.get("class_names", ())), path, registry)
-    written = content.get("opts") or content.get("args")
-    if isinstance(content.get("model_state_dict"), dict) and isinstance(written, Mapping):
+    written = old_options(content)
+    if written is not None:
         from ipucnn.models.options import ModelOptions
 
-        values = translated(written, ModelOptions, registry)
-        values["num_classes"] = _outputs(content["model_state_dict"])
+        values = translated_options(written, ModelOptions, registry)
+        values["num_classes"] = number_of_outputs(content[OLD_WEIGHTS])
         if values.get("model"):
             return _completed(str(values["model"]), values, (), path, registry)
     return None
-
-
-def _outputs(weights: Mapping[str, Any]) -> Optional[int]:
-    """Return the outputs of the linear layer that the weights end with; None without one."""
-    shapes = [tuple(getattr(value, "shape", ())) for value in weights.values()][-2:]
-    ranks = [len(shape) for shape in shapes]
-    return int(shapes[0][0]) if ranks == [2, 1] and shapes[0][0] == shapes[1][0] else None
 
 
 def _completed(model: str, options: Mapping[str, Any], class_names: Tuple[str, ...], path: Path,
@@ -255,68 +252,9 @@ def _completed(model: str, options: Mapping[str, Any], class_names: Tuple[str, .
         precision=str(options.get("precision", "")), provenance={"weights": str(path)})
 
 
-_HALF_SIZES = {224: 160, 380: 252}
-"""Input sizes of half-resolution training in the old application."""
-
-
-def half_size(size: int) -> int:
-    """Return the size of the smaller images of half-resolution training, a multiple of 4."""
-    return _HALF_SIZES.get(size, max(8, round(size * 5 / 7 / 4) * 4))
-
-
 def _owned(options: Mapping[str, Any], spec: ModelSpec, registry: Registry) -> Dict[str, Any]:
     """Return the saved options of the model and of its norm layer."""
     specs = [spec, registry.get_typed(NormLayerSpec, str(options.get("normlayer") or "batch"))]
     names = {item.name for record in specs for found in [registry.options_class(record)]
              if found is not None for item in declared(found)}
     return {name: value for name, value in options.items() if name in names}
-
-
-def translated(options: Mapping[str, Any], options_class: type,
-               registry: Registry) -> Dict[str, Any]:
-    """Return an old application's options by ipucnn's names, if they exist and are valid.
-
-    The folder of ImageNet has a default there, which is saved with a training on other data, too.
-
-    Args:
-        options: as the old application saved them.
-        options_class: options class of the command.
-        registry: where plugins are looked up.
-    """
-    kinds = [kind for kind in getattr(options_class, "kinds", ())
-             if kind in ("model", "norm-layer", "optimizer", "lr-schedule", "loss")]
-    plugins = {spelling: item for owner in builtin_owners(kinds, registry)
-               for spelling, item in spellings(owner.options).items()}
-    values: Dict[str, Any] = {}
-    given = {key(str(spelling)) for spelling in options}
-    if "efficientnet-expand-ratio" in given and "norm-eps" not in given:
-        # releases 2.0 to 2.2 replaced the norm layers of every network by torch's usual ones; the
-        # epsilon of EfficientNet's own is larger
-        values["norm_eps"] = 1e-5
-    for spelling, value in options.items():
-        found = common_option(options_class, str(spelling)) or plugins.get(key(str(spelling)))
-        if found is None or found.option.feature or found.option.switch \
-                or found.name.startswith("checkpoint"):
-            continue
-        if key(str(spelling)) == "imagenet-data-path" and options.get("data") != "imagenet":
-            continue
-        with suppress(UsageError):
-            values[found.name] = found.coerce(value)
-    return _of_selected(values, options_class, kinds, registry)
-
-
-def _of_selected(values: Mapping[str, Any], options_class: type, kinds: Sequence[str],
-                 registry: Registry) -> Dict[str, Any]:
-    """Return options without those of plugins that are not selected, which had no effect."""
-    idle: Set[str] = set()
-    used: Set[str] = set()
-    for kind in kinds:
-        selector = KINDS[kind].selector
-        selected = values.get(selector, default_of(options_class, selector))
-        with suppress(IpucnnError):  # an unknown name is reported when it is used
-            name = registry.get(kind, selected).name
-            for owner in builtin_owners([kind], registry):
-                names = used if owner.spec.name == name else idle
-                names.update(item.name for item in declared(owner.options))
-    return {name: value for name, value in values.items()
-            if name in used or name not in idle or common_option(options_class, name) is not None}

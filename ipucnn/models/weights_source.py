@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ipucnn.core.errors import DataError, UsageError, WeightsError
 from ipucnn.core.files import cache_dir, expanded_path
 from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.options.parts import names_published
 from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import fetch, file_name, sha256
@@ -69,7 +70,7 @@ def published_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeight
     Raises:
         UsageError: there are no such published weights.
     """
-    if weights != "pretrained" and not weights.startswith("pretrained:"):
+    if not names_published(weights):
         return None
     return named_weights(spec, weights)
 
@@ -83,8 +84,7 @@ def named_weights(spec: ModelSpec, weights: str) -> PublishedWeights:
     """
     tag = weights.partition(":")[2]
     if not spec.weights:
-        raise WeightsError(f"model {spec.name!r} has no published weights",
-                           "use '--weights random', or '--weights FILE' with a file of your own")
+        raise WeightsError(f"model {spec.name!r} has no published weights", _OWN)
     if not tag:
         return spec.weights[0]
     for published in spec.weights:

@@ -22,7 +22,7 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
 from ipucnn.core.files import cache_dir, expanded_path, parsed_json, private_folder
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.options.parts import NetworkPart
+from ipucnn.core.options.parts import NetworkPart, names_published
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.staging import staged
@@ -167,9 +167,8 @@ def _some_random(network: NetworkPart) -> bool:
 
     Without `--weights-partial`, only published weights may have another head.
     """
-    published = network.source.partition(":")[0] == "pretrained"
     return network.source == "random" or network.weights_partial \
-        or (published and network.num_classes is not None)
+        or (names_published(network.source) and network.num_classes is not None)
 
 
 def _weights(network: NetworkPart, spec: ModelSpec) -> Optional[List[str]]:

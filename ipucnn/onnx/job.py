@@ -12,7 +12,6 @@ import torch
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import require_writable, write_bytes
-from ipucnn.core.names import without_secrets
 from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
@@ -132,8 +131,7 @@ def export(options: ExportOptions, registry: Optional[Registry] = None) -> Expor
                                                options.network.seed)) for batch in batches]
     differences = compare(proto, module, examples, tolerance, what)
     provenance = {"weights": asdict(built.weights), "precision": options.file.precision,
-                  "options": without_secrets(options.as_dict()), "ipucnn": __version__,
-                  "torch": torch.__version__}
+                  "options": options.recorded(), "ipucnn": __version__, "torch": torch.__version__}
     Metadata(replace(built.card, provenance=provenance),
              options.file.normalization_location).embed(proto)
     content = proto.SerializeToString()

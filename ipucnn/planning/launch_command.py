@@ -12,7 +12,7 @@ from ipucnn.core.options.composition import common_options
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import LauncherSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.planning.options import IPU_LAUNCHER, POPRUN, LaunchOptions
+from ipucnn.planning.options import IPU_LAUNCHER, POPRUN, LaunchProfileOptions
 from ipucnn.planning.training_plan import TrainingPlan
 from ipucnn.training.options import TrainOptions
 
@@ -40,7 +40,7 @@ def command_of(made: TrainingPlan, launcher: str, own: Any, given: Mapping[str, 
             raise UsageError(f"{made.need} need {plan.devices} IPUs, and IPUs are only allocated "
                              "in powers of two",
                              "choose replicas and pipeline splits whose product is 1, 2, 4, 8 ...")
-        flags = {item.flag: getattr(launch, item.name) for item in declared(LaunchOptions)
+        flags = {item.flag: getattr(launch, item.name) for item in declared(LaunchProfileOptions)
                  if item.option.group == POPRUN and getattr(launch, item.name) is not None}
     engine = launcher_named(launcher, own)
     if launch.host_count > (engine.hosts() or 1) and not launch.host_names:

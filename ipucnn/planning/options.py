@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Optional, Tuple
 
 from ipucnn.core.errors import UsageError
-from ipucnn.core.options.conversion import TooLargeError, size_in_bytes
+from ipucnn.core.options.conversion import TooManyDigitsError, size_in_bytes
 from ipucnn.core.options.declaration import option
 
 GENERATION_NAMES = ("mk1", "mk2")
@@ -22,7 +22,7 @@ POPRUN = "PopRun"
 
 
 @dataclass(frozen=True)
-class LaunchOptions:
+class LaunchProfileOptions:
     """The settings of a launch profile: an IPU system, its hosts, and options of `poprun`.
 
     Raises:
@@ -126,7 +126,7 @@ class LaunchOptions:
 
 
 @dataclass(frozen=True)
-class PlanOptions(LaunchOptions):
+class PlanOptions(LaunchProfileOptions):
     """Options of `ipucnn plan` that `train` does not have."""
 
     launch: Optional[str] = option(
@@ -173,7 +173,7 @@ class PlanOptions(LaunchOptions):
             return text and (text.lower(), 0)  # type: ignore[return-value]
         try:
             size = size_in_bytes(text)
-        except TooLargeError:
+        except TooManyDigitsError:
             size = text
         if not isinstance(size, int) or size < 1:
             raise UsageError(f"option '--device-memory': {text!r} is not a memory size",

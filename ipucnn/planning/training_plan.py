@@ -9,7 +9,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import launcher_named
 from ipucnn.core.execution.offers import check_offer
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.names import key, without_secrets
+from ipucnn.core.names import key
 from ipucnn.core.options.composition import common_options, default_of
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.preprocessing import Preprocessing
@@ -90,8 +90,7 @@ class TrainingPlan(Shown):
 
     def document(self) -> Dict[str, Any]:
         """Return the plan with the options as plain types, for a file and a report."""
-        return {**self.as_dict(), "options": without_secrets(self.options.as_dict()),
-                "notes": list(self.notes)}
+        return {**self.as_dict(), "options": self.options.recorded(), "notes": list(self.notes)}
 
     def facts(self) -> Facts:
         """Return the plan as names and values, as text."""

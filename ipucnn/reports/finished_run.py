@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
+from ipucnn.core import log_folder
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import (
     LARGEST_JSON,
     kind_of,
     parsed_json,
-    parsed_yaml,
     read_limited,
+    read_mapping,
     require_file,
 )
 from ipucnn.data.remote.mirror import local_path, on_disk
 from ipucnn.data.remote.stores import is_store
 from ipucnn.data.remote.transfer import shown as shown_url
-from ipucnn.reports import run_folder
 from ipucnn.reports.metric_rows import MetricRows
 from ipucnn.reports.prediction_rows import SUFFIXES, evidence_of_file
 from ipucnn.reports.thumbnails import of_file, with_thumbnails
@@ -34,6 +34,9 @@ FORMATS = {"ipucnn.train": TRAINING, "ipucnn.run": INFERENCE, "ipucnn.validate":
 
 VERSION = "1"
 """Of all these documents."""
+
+_READ = (log_folder.TRAINING, log_folder.VALIDATION, log_folder.METRICS, log_folder.OPTIONS)
+"""The files of a log folder that are read here."""
 
 _MOST_ROWS = 10 ** 6
 _WRITES = ("name the log folder of a training ('--log-dir', or else '--checkpoint-path'), a file "
@@ -81,7 +84,7 @@ def read_run(place: str) -> FinishedRun:
         DataError: there is none, it cannot be read, or its content is not that of such a file.
     """
     place = local_path(place)
-    with on_disk(place, run_folder.FILES) as path:
+    with on_disk(place, _READ) as path:
         found = _read(path, place)
     if is_store(place):
         found.place = shown_url(place)
@@ -109,8 +112,8 @@ def _read(path: Path, place: str) -> FinishedRun:
         found.rows = [{"kind": "validation", **one} for one in document["validations"]]
     if kind == TRAINING and isinstance(document.get("log_dir"), str):
         try:
-            with on_disk(document["log_dir"], run_folder.FILES) as folder:
-                found.rows = _rows(folder / run_folder.METRICS, found.notes)
+            with on_disk(document["log_dir"], _READ) as folder:
+                found.rows = _rows(folder / log_folder.METRICS, found.notes)
                 _add_validation(found, folder)
         except IpucnnError as error:  # it is on a store
             found.notes.append(f"{error.message}; the curves are left out")
@@ -126,32 +129,32 @@ def _epochs(document: Dict[str, Any]) -> Set[Any]:
 
 def _training(folder: Path) -> FinishedRun:
     """Return the training of a log folder, or of the only one in a folder."""
-    metrics, training = folder / run_folder.METRICS, folder / run_folder.TRAINING
+    metrics, training = folder / log_folder.METRICS, folder / log_folder.TRAINING
     if not (metrics.exists() or training.exists()):
         inner = sorted(path for path in folder.iterdir() if any(
-            (path / name).exists() for name in (run_folder.METRICS, run_folder.TRAINING)))
+            (path / name).exists() for name in (log_folder.METRICS, log_folder.TRAINING)))
         if len(inner) == 1:
             return _training(inner[0])
         if inner:
             raise DataError(f"folder '{folder}' contains {len(inner)} trainings",
                             "name them one by one, for example " + str(inner[0]))
-        raise DataError(f"folder '{folder}' contains no training: it has no {run_folder.METRICS}",
+        raise DataError(f"folder '{folder}' contains no training: it has no {log_folder.METRICS}",
                         _WRITES)
     found = FinishedRun(folder.resolve().name, TRAINING, str(folder))
     if training.exists():
         found.document = _part(training, found.notes)
     else:
-        found.notes.append(f"there is no {run_folder.TRAINING}: the environment, the model card "
+        found.notes.append(f"there is no {log_folder.TRAINING}: the environment, the model card "
                            "and the result are not known")
-    if not found.part("options") and (folder / run_folder.OPTIONS).exists():
-        found.document["options"] = _options(folder / run_folder.OPTIONS)
+    if not found.part("options") and (folder / log_folder.OPTIONS).exists():
+        found.document["options"] = read_mapping(folder / log_folder.OPTIONS)
     found.rows = _rows(metrics, found.notes)
     _add_validation(found, folder)
     return found
 
 
 def _add_validation(found: FinishedRun, folder: Path) -> None:
-    path = folder / run_folder.VALIDATION
+    path = folder / log_folder.VALIDATION
     if not path.exists():
         return
     document = _part(path, found.notes)
@@ -192,14 +195,6 @@ def _is_list(path: Path) -> bool:
             return file.read(64).lstrip()[:1] == b"["
     except OSError:
         return False  # reported when it is read
-
-
-def _options(path: Path) -> Dict[str, Any]:
-    try:
-        value = parsed_yaml(read_limited(path, LARGEST_JSON).decode("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _rows(path: Path, notes: List[str]) -> List[Dict[str, Any]]:

@@ -10,9 +10,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import kind_of, write_bytes
+from ipucnn.core.log_folder import REPORT
 from ipucnn.data.remote.mirror import local_path
 from ipucnn.data.remote.stores import Store, is_store
-from ipucnn.reports import run_folder
 from ipucnn.reports.finished_run import FORMATS, FinishedRun, named_apart, read_run
 
 MOST_RUNS = 100
@@ -117,8 +117,8 @@ def of_training(log_dir: str) -> Optional[str]:
     try:
         if is_store(log_dir):
             with tempfile.TemporaryDirectory(prefix="ipucnn-") as folder:
-                path = report([log_dir], str(Path(folder, run_folder.REPORT)))
-                Store(log_dir).upload(path, run_folder.REPORT)
+                path = report([log_dir], str(Path(folder, REPORT)))
+                Store(log_dir).upload(path, REPORT)
         else:
             report([log_dir])
     except (IpucnnError, OSError) as error:  # no temporary folder, or a full disk
@@ -133,9 +133,9 @@ def _place(places: Sequence[str], out: Optional[str]) -> Path:
         return Path(out)
     first = Path(local_path(places[0]))
     if len(places) > 1 or is_store(places[0]):
-        path = Path(run_folder.REPORT)
+        path = Path(REPORT)
     elif first.is_dir():
-        path = first / run_folder.REPORT
+        path = first / REPORT
     else:
         path = first.with_suffix(".html")
     if path.exists() and not kind_of(path) and not _ours(path):

@@ -7,11 +7,11 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
+from ipucnn.core.log_folder import RUNNING
 from ipucnn.core.names import printable
 from ipucnn.reports.metric_rows import LARGEST
 from ipucnn.runs.found import best_validation
 from ipucnn.terminal.layout import clock
-from ipucnn.training.live_status import RUNNING
 
 POINTS = 400
 """Maximum number of points of a curve; means of more points are drawn."""

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import parsed_json, parsed_yaml, read_limited
+from ipucnn.core.files import parsed_json, read_mapping
+from ipucnn.core.log_folder import CLASSES, METRICS, OPTIONS, RUNNING, STATUS
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store
 from ipucnn.reports.metric_rows import MetricRows
-from ipucnn.reports.run_folder import METRICS, OPTIONS
-from ipucnn.training.live_status import FILE as STATUS
-from ipucnn.training.live_status import RUNNING
 
-CLASSES = "classes.json"
 FILES = (METRICS, OPTIONS, CLASSES, STATUS)
 """Files of a log folder that are read here."""
 
@@ -152,18 +149,9 @@ def changed(folder: Path) -> float:
     return max(times, default=0.0)
 
 
-def read_json(path: Path) -> Dict[str, Any]:
-    """Return the mapping in a JSON file; empty if there is none."""
-    try:
-        found = parsed_json(read_limited(path, LARGEST).decode(errors="replace"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def classes_in(folder: Path) -> List[Dict[str, Any]]:
     """Return the classes of the last validation in a log folder; empty if there are none."""
-    found = read_json(folder / CLASSES).get("classes")
+    found = read_mapping(folder / CLASSES, LARGEST).get("classes")
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
@@ -180,12 +168,12 @@ def read(folder: Path, metrics: Optional[Metrics] = None, place: str = "",
     if metrics is None:
         metrics = Metrics(folder / METRICS)
         metrics.read_on()
-    status = read_json(folder / STATUS)
+    status = read_mapping(folder / STATUS, LARGEST)
     rows = metrics.rows
     validations = [row for row in rows if row.get("kind") == "validation"]
     trained = [row for row in rows if row.get("kind") == "train"]
     return FoundRun(
-        folder, _options(folder / OPTIONS), status,
+        folder, read_mapping(folder / OPTIONS, LARGEST), status,
         state_of(status, silent, SILENT_STORE if place else SILENT),
         trained[-1] if trained else {}, best_validation(rows),
         validations[-1] if validations else {}, changed(folder), place)
@@ -276,14 +264,6 @@ def best_validation(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
 def _top1(row: Mapping[str, Any]) -> float:
     value = row.get("top1")
     return float(value) if isinstance(value, (int, float)) else -1.0
-
-
-def _options(path: Path) -> Dict[str, Any]:
-    try:
-        found = parsed_yaml(read_limited(path, LARGEST).decode(errors="replace"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def folders(place: Path) -> List[Path]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Mapping, Optional
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.log_folder import LOGS
 from ipucnn.core.names import key
 from ipucnn.core.options.composition import Given, common_option
 from ipucnn.core.options.profiles import source_of
@@ -16,7 +17,6 @@ from ipucnn.data.remote.transfer import shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
-from ipucnn.reports.run_folder import LOGS
 from ipucnn.runs.found import DEPTH, searched
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.precedence import without_overridden

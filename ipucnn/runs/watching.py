@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 
 from ipucnn.core.errors import UsageError
+from ipucnn.core.files import read_mapping
+from ipucnn.core.log_folder import METRICS, OPTIONS, RUNNING, STATUS
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store
-from ipucnn.reports.run_folder import METRICS, OPTIONS
 from ipucnn.runs.dashboard import View, age, drawn, encodable, facts_of
 from ipucnn.runs.found import (
     DEPTH,
@@ -23,11 +24,8 @@ from ipucnn.runs.found import (
     classes_in,
     folders,
     read,
-    read_json,
 )
 from ipucnn.terminal.tables import console as standard_error
-from ipucnn.training.live_status import FILE as STATUS
-from ipucnn.training.live_status import RUNNING
 
 EVERY = 1.0
 """Seconds between two updates of the display."""
@@ -88,7 +86,7 @@ class Watched:
     def view(self) -> View:
         """Return the current state of the run."""
         self._metrics.read_on()
-        status = read_json(self._folder / STATUS)
+        status = read_mapping(self._folder / STATUS)
         silent = self._silent(status)
         run = read(self._folder, self._metrics, self._url, silent)
         notes = []

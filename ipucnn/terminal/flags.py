@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Collection, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.names import RESERVED, did_you_mean, key
+from ipucnn.core.names import RESERVED, did_you_mean
 from ipucnn.core.options.composition import (
     CommandOptions,
     common_option,
@@ -17,9 +17,14 @@ from ipucnn.core.options.composition import (
 )
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.declared_option import Declared
-from ipucnn.core.options.owners import AUTO, Owner, builtin_owners, owner_of, third_party_owners
+from ipucnn.core.options.owners import (
+    Owner,
+    builtin_owners,
+    owners_of,
+    selected_names,
+    third_party_owners,
+)
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.terminal.spellings import expanded, require_values
 
@@ -204,17 +209,9 @@ def _selected(options_class: type[CommandOptions], arguments: Sequence[str],
     """
     values = _selecting_values(options_class, arguments)
     for kind in (KINDS[name] for name in options_class.kinds):
-        names = values.get(kind.selector)
-        for name in names if isinstance(names, (tuple, list)) else [names]:
-            if name is None or key(str(name)) == AUTO:
-                continue
+        for name in selected_names(kind, values.get(kind.selector)):
             try:
-                spec = registry.get(kind.name, str(name))
-                also = spec.also if isinstance(spec, DatasetSpec) else ()
-                for record in (spec, *(registry.get(kind.name, other) for other in also)):
-                    owner = owner_of(kind, record, registry)
-                    if owner is not None:
-                        yield owner
+                yield from owners_of(kind, registry.get(kind.name, name), registry)
             except IpucnnError as error:  # the command itself reports it
                 problems.append(error)
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Callable, ClassVar, Dict, List, Optional,
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.launching import launched, launched_count, launcher_named, select
 from ipucnn.core.exit_codes import USAGE
-from ipucnn.core.names import key
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.declaration import option
@@ -193,13 +192,9 @@ def launcher_of(given: Dict[str, Any]) -> Optional[Tuple[str, Any]]:
 
 def _owners_in(given: Dict[str, Any], known: Registry) -> List[Owner]:
     """Return the plugins with options that values of selecting options name."""
-    from ipucnn.core.options.owners import AUTO, owner_of
+    from ipucnn.core.options.owners import owners_of, selected_names
     from ipucnn.core.registry.kinds import KINDS
 
-    found = []
-    for kind in KINDS.values():
-        names = given.get(kind.selector)
-        for name in names if isinstance(names, (list, tuple)) else [names]:
-            if name and key(str(name)) != AUTO:
-                found.append(owner_of(kind, known.get(kind.name, str(name)), known))
-    return [owner for owner in found if owner is not None]
+    return [owner for kind in KINDS.values()
+            for name in selected_names(kind, given.get(kind.selector))
+            for owner in owners_of(kind, known.get(kind.name, name), known)]

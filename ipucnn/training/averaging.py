@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import make_folder, require_writable
+from ipucnn.core.log_folder import WRITTEN
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
-from ipucnn.reports.run_folder import WRITTEN
 from ipucnn.training.checkpoints import Checkpoint, Position, save
 from ipucnn.training.stored import StoredModel, load_stored
 

@@ -10,11 +10,11 @@ from typing import List, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.files import require_writable
+from ipucnn.core.log_folder import WRITTEN
 from ipucnn.core.staging import sweep
 from ipucnn.models.checkpoint_files import CheckpointError, entries, names_in
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
-from ipucnn.reports.run_folder import WRITTEN
 from ipucnn.training.checkpoints import Checkpoint, load
 
 PROBE = ".writable"

@@ -20,6 +20,7 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.checkpoint_names import NAME
+from ipucnn.models.old_checkpoints import OLD_WEIGHTS
 from ipucnn.models.store_paths import on_store
 from ipucnn.models.weights_card import CARD, card_in
 from ipucnn.training.figures import Figures
@@ -194,7 +195,7 @@ def load(path: Path) -> Checkpoint:
     """
     content = read_content(path)
     if content.get("format") != FORMAT:
-        if isinstance(content.get("model_state_dict"), dict):
+        if isinstance(content.get(OLD_WEIGHTS), dict):
             raise CheckpointError(
                 f"'{path}' was written by an old application and holds weights only",
                 f"start from them with 'ipucnn train --weights {path}'")

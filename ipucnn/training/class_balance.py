@@ -6,12 +6,12 @@ from typing import List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.losses import Loss
+from ipucnn.core.names import listed
 from ipucnn.core.registry.records import BackendSpec, DatasetSpec
 from ipucnn.data import ImageDataset
 from ipucnn.data.balanced import BalancedImages
 from ipucnn.data.labels import class_counts, imbalance
 from ipucnn.data.views import Part
-from ipucnn.models.card import listed
 from ipucnn.models.class_names import ClassMatch
 from ipucnn.training.options import TrainOptions
 

@@ -8,11 +8,11 @@ from statistics import median
 from typing import Any, Dict, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.preprocessing import half_size
 from ipucnn.core.registry.records import DatasetSpec, ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.dataset_checks import image_of
-from ipucnn.models.weights_card import half_size
 from ipucnn.training.options import TrainOptions
 
 OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")

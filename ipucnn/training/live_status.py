@@ -13,11 +13,9 @@ from types import MappingProxyType
 from typing import Any, Mapping, Optional, Tuple
 
 from ipucnn.core.files import json_text
+from ipucnn.core.log_folder import RUNNING, STATUS
 from ipucnn.core.progress import Status
 from ipucnn.models.store_paths import on_store
-
-FILE = "status.json"
-"""Name of the file."""
 
 EVERY = 1.0
 """Minimum seconds between two writes."""
@@ -34,9 +32,6 @@ LONGEST = 60.0
 _FACTS = ("model", "dataset", "backend", "device", "error")
 """Facts of a result that the last status contains."""
 
-RUNNING = "running"
-"""The state of a training that has not ended or was killed; in the latter case the file is old."""
-
 
 class LiveStatus:
     """Writes the status at most once per second; a failure to write is ignored.
@@ -49,7 +44,7 @@ class LiveStatus:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / FILE
+        self._path = folder / STATUS
         self._stored = on_store(folder)
         self._next = self._written = 0.0
         self._last: Tuple[Optional[Status], Mapping[str, Any]] = (None, {})
@@ -100,7 +95,7 @@ class LiveStatus:
                    "time": time.time(), "begun": self._begun,
                    "pid": os.getpid(), "host": socket.gethostname()}
         # a fixed name, so that files of killed processes are replaced; a link is not followed
-        part = self._path.with_name(f".{FILE}.part")
+        part = self._path.with_name(f".{STATUS}.part")
         with suppress(OSError):  # it need not survive a power failure
             with suppress(FileNotFoundError):
                 part.unlink()

@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import List, Optional, Sequence, Tuple
 
+from ipucnn.core.names import listed
 from ipucnn.core.options.parts import NetworkPart
-from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.preprocessing import Preprocessing, half_size
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.opening import with_classes
 from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
-from ipucnn.models.card import ModelCard, listed
+from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import known_outputs
 from ipucnn.models.memory_checks import MANY_OUTPUTS
 from ipucnn.models.optimisation import state_size
-from ipucnn.models.weights_card import file_card, half_size, preprocessing_of
+from ipucnn.models.weights_card import file_card, preprocessing_of
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.rates import optimizer_choice
 

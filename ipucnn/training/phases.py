@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.options.effects import idle_notes
-from ipucnn.core.preprocessing import Preprocessing
+from ipucnn.core.preprocessing import Preprocessing, half_size
 from ipucnn.core.progress import Listener
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
@@ -19,7 +19,7 @@ from ipucnn.data.images import cannot_skip
 from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import on_store, place_of, shown_path
-from ipucnn.models.weights_card import half_size, preprocessing_of
+from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.training.averaging import AverageResult, average, averaged_paths, reestimate
 from ipucnn.training.checkpoint_folder import newest
 from ipucnn.training.checkpoints import Checkpoint

@@ -65,7 +65,7 @@ class Prepared:
     """The parts of a training.
 
     Attributes:
-        options: the options as given.
+        options: the options as given, with the values that were chosen.
         plan: the execution plan.
         chosen: the backend.
         data: the dataset's record.

@@ -10,6 +10,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import fitted, is_first, launched
+from ipucnn.core.log_folder import LOGS
 from ipucnn.core.options.building import build, common_values
 from ipucnn.core.options.composition import common_option, settings
 from ipucnn.core.progress import Listener
@@ -21,7 +22,6 @@ from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
-from ipucnn.reports.run_folder import LOGS
 from ipucnn.training.checkpoint_folder import check_result, newest
 from ipucnn.training.checkpoints import Checkpoint, load
 from ipucnn.training.folder_lock import locked

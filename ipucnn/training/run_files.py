@@ -28,13 +28,13 @@ from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.training_session import TrainingBatch
 from ipucnn.core.files import (
-    LARGEST_JSON,
     json_text,
     make_folder,
     parsed_json,
-    read_limited,
+    read_mapping,
     write_text,
 )
+from ipucnn.core.log_folder import LOGS, METRICS, RUNNING, TRAINING, VALIDATION, WRITTEN
 from ipucnn.core.loggers import RunInfo
 from ipucnn.core.names import without_secrets
 from ipucnn.core.progress import Listener, Status
@@ -43,7 +43,6 @@ from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
-from ipucnn.reports.run_folder import LOGS, METRICS, TRAINING, VALIDATION, WRITTEN
 from ipucnn.training import keeper as keeping
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.figures import Figures
@@ -58,9 +57,6 @@ from ipucnn.training.validation import Validation
 
 if TYPE_CHECKING:
     from ipucnn.training.preparation import Prepared
-
-RUNNING = "running"
-"""The status of a training that has not ended or was killed."""
 
 RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""
@@ -206,7 +202,7 @@ class FileRecords(Records):
                 report(f"'{self.log_dir}' has no record of this training, and a new one begins; "
                        "'--log-dir DIR' continues that in another folder")
             self._live = LiveStatus(self.log_dir)
-            known = without_secrets(options.as_dict())
+            known = options.recorded()
             self._loggers.start(RunInfo(
                 known, self.log_dir, rows, restored.path if restored else None,
                 restored.position.update if restored else 0, prepared.built.card.as_plain(),
@@ -329,7 +325,7 @@ def _is_record_of(log_dir: Path, restored: Checkpoint, options: TrainOptions) ->
         restored: the checkpoint.
         options: of the training that continues from it.
     """
-    record = without_secrets(_content(log_dir / TRAINING).get("options"))
+    record = without_secrets(read_mapping(log_dir / TRAINING).get("options"))
     saved = without_secrets(restored.options)
     if not isinstance(record, dict):
         return True
@@ -368,7 +364,7 @@ def _set_aside(log_dir: Path, folder: Optional[Path], new: bool) -> List[str]:
     if on_store(log_dir) is not None or not metrics.is_file() or not metrics.stat().st_size:
         return []
     if new and folder is not None and folder.resolve() == log_dir.resolve() \
-            and _content(log_dir / TRAINING).get("status") == RUNNING:
+            and read_mapping(log_dir / TRAINING).get("status") == RUNNING:
         return []
     names = [name for name in WRITTEN if (log_dir / name).is_file()]
     for name in names:
@@ -379,14 +375,6 @@ def _set_aside(log_dir: Path, folder: Optional[Path], new: bool) -> List[str]:
             raise UsageError(f"cannot rename '{path}', which is of another training: "
                              f"{error.strerror}", "choose another '--log-dir'") from error
     return names
-
-
-def _content(path: Path) -> Dict[str, Any]:
-    with suppress(OSError, ValueError):
-        content = parsed_json(read_limited(path, LARGEST_JSON))
-        if isinstance(content, dict):
-            return content
-    return {}
 
 
 def new_folder(options: TrainOptions) -> Path:

@@ -11,12 +11,12 @@ from ipucnn.core.options.building import common_values
 from ipucnn.core.options.composition import Given, common_option, default_of
 from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import (
-    AUTO,
     Owner,
     builtin_owners,
     having,
     is_default,
     owner_of,
+    selected_names,
     selected_owners,
 )
 from ipucnn.core.registry.contract import PluginSpec
@@ -175,11 +175,8 @@ def _third_parties(values: Mapping[str, Any], registry: Registry) -> List[User]:
     """Return the third-party plugins that saved options select."""
     found: List[User] = []
     for kind in (KINDS[name] for name in TrainOptions.kinds):
-        names = values.get(kind.selector)
-        for name in names if isinstance(names, (list, tuple)) else [names]:
-            if name is None or (kind.name == "backend" and name == AUTO):
-                continue
-            spec = registry.get(kind.name, str(name))
+        for name in selected_names(kind, values.get(kind.selector)):
+            spec = registry.get(kind.name, name)
             provider = registry.provider_of(spec)
             if not provider.builtin:
                 found.append((kind, spec, provider))
@@ -236,14 +233,11 @@ def _numbered(version: Optional[str]) -> str:
 
 def _unusable(kind: Kind, value: Any, registry: Registry) -> Optional[Tuple[str, IpucnnError]]:
     """Return the name of a saved plugin that cannot be used, and the error; None if all can."""
-    names: List[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
-    for name in names:
-        if name is None or (kind.name == "backend" and name == AUTO):
-            continue
+    for name in selected_names(kind, value):
         try:
-            owner_of(kind, registry.get(kind.name, str(name)), registry)
+            owner_of(kind, registry.get(kind.name, name), registry)
         except IpucnnError as error:
-            return str(name), error
+            return name, error
     return None
 
 

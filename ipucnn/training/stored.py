@@ -16,8 +16,9 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import CLASS_COUNTS, FORMAT, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
+from ipucnn.models.old_checkpoints import OLD_WEIGHTS, old_options, translated_options
 from ipucnn.models.store_paths import shown_path
-from ipucnn.models.weights_card import card_in, translated
+from ipucnn.models.weights_card import card_in
 from ipucnn.training.fine_tuning import FineTuningPart
 from ipucnn.training.options import TrainOptions
 from ipucnn.training.saved_plugins import Saved, still_valid, without_unusable
@@ -86,19 +87,18 @@ def load_stored(path: Path) -> StoredModel:
             content["ema"], content["options"], card_in(content, path, registry()),
             update=position["update"], data=content.get("data", {}), place=shown_path(path),
             versions=content.get("versions", {}))
-    weights = content.get("model_state_dict")
-    options = content.get("opts") or content.get("args")
-    if not isinstance(weights, dict) or not isinstance(options, Mapping):
+    options = old_options(content)
+    if options is None:
         raise CheckpointError(f"'{path}' is not a checkpoint",
                               "'ipucnn run --weights' takes files with weights only")
-    values = translated(options, TrainOptions, registry())
+    values = translated_options(options, TrainOptions, registry())
     name, dataset = values.get("model"), values.get("data")
     if not name or not dataset:
         raise CheckpointError(f"'{path}' does not state its model and dataset",
                               "'ipucnn run --weights' takes files with weights only")
     return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
-                       _plain(weights, values), None, values, card_in(content, path, registry()),
-                       old=True, place=shown_path(path))
+                       _plain(content[OLD_WEIGHTS], values), None, values,
+                       card_in(content, path, registry()), old=True, place=shown_path(path))
 
 
 def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any],

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from ipucnn.core.errors import DataError, PluginError, UsageError
-from ipucnn.core.names import brief
+from ipucnn.core.names import brief, listed
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.records import RANDOM_RESIZED_CROP
 from ipucnn.data import ImageDataset
 from ipucnn.data.dataset_checks import who
-from ipucnn.models.card import ModelCard, listed
+from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import CLASS_COUNTS
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.optimisation import parameter_groups

@@ -12,7 +12,6 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.instances import Agreement
 from ipucnn.core.execution.session_checks import result_of_step
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
-from ipucnn.core.names import without_secrets
 from ipucnn.core.progress import Listener
 from ipucnn.models.store_paths import shown_path
 from ipucnn.training.averaging import average
@@ -378,7 +377,7 @@ class Trainer:
         return TrainResult(
             model=prepared.built.spec.name, dataset=prepared.data.name,
             backend=prepared.chosen.spec.name, device=prepared.chosen.probe.device,
-            options=without_secrets(self.options.as_dict()),
+            options=self.options.recorded(),
             environment={**describe(), "backend": prepared.chosen.probe.versions},
             plan={**plan.algebra(), "half": prepared.chosen.probe.half if plan.half else ""},
             session=self.session.facts, card=prepared.built.card.as_plain(),

@@ -20,7 +20,7 @@ from ipucnn.core.execution.selection import choose_backend
 from ipucnn.core.execution.session_checks import opened
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.files import write_text
-from ipucnn.core.names import key, without_secrets
+from ipucnn.core.names import key
 from ipucnn.core.options.attributes import VALIDATION
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
@@ -255,7 +255,7 @@ def _evaluator(stored: StoredModel, given: ValidateOptions, registry: Registry, 
                           options.dataset.skip_bad_samples, instances, cache, chosen.plugin)
     return evaluator, {
         "model": stored.name, "dataset": data.name, "backend": chosen.spec.name,
-        "device": chosen.probe.device, "options": without_secrets(options.as_dict()),
+        "device": chosen.probe.device, "options": options.recorded(),
         "environment": {**describe(), "backend": chosen.probe.versions},
         "card": built.card.as_plain()}
 

@@ -136,9 +136,13 @@ class Validations(ShownList[Validation]):
         """Return the validations and their details as plain types, for a file and a report."""
         return {**self.as_dict(per_class), **self.details}
 
+    def tables(self, per_class: bool = False) -> List[Table]:
+        """Return the scores; on request also those of each class in the last validation."""
+        return [_scores(self), *([_classes(self[-1])] if per_class else [])]
+
     def blocks(self) -> Blocks:
         """Return the scores; see `Shown`."""
-        return [_scores(self)]
+        return self.tables()
 
     def records(self) -> List[Dict[str, Any]]:
         """Return a row per validation."""
@@ -149,6 +153,12 @@ def _scores(found: Sequence[Validation]) -> Table:
     return Table(("checkpoint", "epoch", "weights", "images", "loss", "top-1 %", "top-5 %"),
                  [(os.path.basename(v.checkpoint), str(v.epoch), v.weights, str(v.images),
                    f"{v.loss:.4f}", f"{v.top1:.2f}", f"{v.top5:.2f}") for v in found])
+
+
+def _classes(found: Validation) -> Table:
+    return Table(("class", "images", "top-1 %"), [
+        (row["class"], str(row["images"]), "" if row["top1"] is None else f"{row['top1']:.2f}")
+        for row in found.per_class()])
 
 
 @dataclass

@@ -483,6 +483,18 @@ def test_the_weights_of_another_model_are_refused(cli, tmp_path):
     one_line_and_hint(err)
 
 
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("name", ["own.pt", "pretrained.pt"])
+def test_weights_of_a_file_are_for_the_classes_of_the_images(cli, tiny_images, name):
+    from ipucnn.models.build import create_model
+
+    torch.save(create_model("resnet8-cifar", weights="random", num_classes=2).module.state_dict(),
+               name)
+    code, _, err = cli("run", "--model", "resnet8-cifar", "--weights", name, "--data",
+                       "image_folder", "--data-dir", tiny_images, "--progress", "off")
+    assert code == 0, err
+
+
 def test_a_pickle_with_code_in_it_is_refused_and_never_executed(cli, tmp_path):
     class Attack:
         def __reduce__(self):

@@ -15,7 +15,7 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.registry import registry
-from ipucnn.planning.options import LaunchOptions, PlanOptions
+from ipucnn.planning.options import LaunchProfileOptions, PlanOptions
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
 from ipucnn.training.options import TrainOptions
@@ -256,7 +256,7 @@ def test_the_command_launches_the_planned_training(plan, training):
 
 def test_every_option_for_poprun_is_one_of_its_own(plan):
     values = {bool: "true", int: "1", str: "x"}
-    items = [item for item in declared(LaunchOptions) if item.option.group == "PopRun"]
+    items = [item for item in declared(LaunchProfileOptions) if item.option.group == "PopRun"]
     words = [word for item in items for word in (
         [item.flag] if item.boolean else [item.flag, values[item.type]])]
     code, out, err = plan("--poprun", *words)
@@ -445,7 +445,7 @@ def test_launch_profiles_are_listed_and_shown(capsys, profile):
     assert invoke(["config", "show", profile.name, "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["ipus"] == int(profile.name[3:])
-    assert set(shown) == {item.name for item in declared(LaunchOptions)}
+    assert set(shown) == {item.name for item in declared(LaunchProfileOptions)}
 
 
 @pytest.mark.parametrize(("text", "message", "hint"), [

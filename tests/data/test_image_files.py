@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from ipucnn.core.errors import DataError
+from ipucnn.core.files import name_text
 from ipucnn.data.image_files import FileImages, folders_in, list_images
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import LeftOut
 
 
 def touch(folder, *names):
@@ -167,5 +168,5 @@ def test_name_that_is_not_text(tmp_path):
     with open(os.path.join(os.fsencode(str(tmp_path)), b"caf\xe9.jpg"), "wb"):
         pass
     (path,) = list_images(str(tmp_path))
-    assert printable(path).encode("utf-8").endswith(rb"caf\xe9.jpg")
-    assert printable("dir/é漢.jpg") == "dir/é漢.jpg"
+    assert name_text(path).encode("utf-8").endswith(rb"caf\xe9.jpg")
+    assert name_text("dir/é漢.jpg") == "dir/é漢.jpg"

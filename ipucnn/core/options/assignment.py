@@ -17,6 +17,7 @@ from ipucnn.core.options.owners import (
     having,
     is_default,
     owner_of,
+    owners_of,
     selected_owners,
     third_party_owners,
 )
@@ -30,7 +31,6 @@ from ipucnn.core.options.refusals import (
 )
 from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
 
 
@@ -283,10 +283,7 @@ def owned_by(kind: str, spec: PluginSpec, values: Mapping[str, Any],
     Raises:
         UsageError: a value for which none of them has an option, or an invalid one.
     """
-    also = spec.also if isinstance(spec, DatasetSpec) else ()
-    records = [spec, *(registry.get(kind, name) for name in also)]
-    owners = [owner for record in records
-              for owner in [owner_of(KINDS[kind], record, registry)] if owner is not None]
+    owners = owners_of(KINDS[kind], spec, registry)
     for name in values:
         if not any(owner.option(name) for owner in owners):
             flags = [item.name for owner in owners for item in declared(owner.options)]

@@ -30,7 +30,7 @@ from typing import (
     TypeVar,
 )
 
-from ipucnn.core.names import flag_of, key
+from ipucnn.core.names import flag_of, key, without_secrets
 from ipucnn.core.options.declaration import declared, once_per_class, spellings
 from ipucnn.core.options.declared_option import Declared
 
@@ -251,6 +251,14 @@ class CommandOptions:
         values = {item.name: _plain(self.get(item.name)) for item in common_options(type(self))
                   if not item.option.switch}
         return {**values, **self.plugins.as_dict(without)}
+
+    def recorded(self) -> Dict[str, Any]:
+        """Return the same for results, records and reports: URLs without user, password and query.
+
+        A checkpoint contains the whole URLs, because a restored training needs them.
+        """
+        values: Dict[str, Any] = without_secrets(self.as_dict())
+        return values
 
 
 @once_per_class

@@ -25,7 +25,7 @@ _DIGITS = 40
 """Maximum number of digits of a whole number; parsing takes quadratic time in Python."""
 
 
-class TooLargeError(ValueError):
+class TooManyDigitsError(ValueError):
     """A number that is valid but has more digits than any option allows."""
 
 
@@ -47,7 +47,7 @@ def as_type(wanted: type, value: Any) -> Any:
     """Return `value` converted to bool, int, float or str, or None if that is impossible.
 
     Raises:
-        TooLargeError: it is a number with too many digits.
+        TooManyDigitsError: it is a number with too many digits.
     """
     if wanted is bool:
         if isinstance(value, bool):
@@ -67,7 +67,7 @@ def as_type(wanted: type, value: Any) -> Any:
         return _whole(value) if wanted is int else float(value)
     except (TypeError, OverflowError):
         return None
-    except TooLargeError:
+    except TooManyDigitsError:
         raise
     except ValueError:
         return None
@@ -113,7 +113,7 @@ def _whole(value: Any) -> Optional[int]:
         text = value.strip()
         if re.fullmatch(r"[+-]?\d(_?\d)*", text, re.ASCII):
             if len(text) > _DIGITS:
-                raise TooLargeError
+                raise TooManyDigitsError
             return int(text)
     if isinstance(value, int):
         return int(value)
@@ -123,14 +123,14 @@ def _whole(value: Any) -> Optional[int]:
 
 def _check_digits(value: int) -> None:
     if abs(value) >= 10 ** _DIGITS:
-        raise TooLargeError
+        raise TooManyDigitsError
 
 
 def size_in_bytes(value: Any) -> Any:
     """Return the number of bytes in `20G`, or `value` without a suffix.
 
     Raises:
-        TooLargeError: it has too many digits.
+        TooManyDigitsError: it has too many digits.
     """
     if not isinstance(value, str):
         return value
@@ -139,6 +139,6 @@ def size_in_bytes(value: Any) -> Any:
         return value
     number, letter, binary = found.groups()
     if len(number) > _DIGITS:
-        raise TooLargeError
+        raise TooManyDigitsError
     power = 1 + "KMGT".index(letter.upper())
     return int(Decimal(number) * (1024 if binary else 1000) ** power)

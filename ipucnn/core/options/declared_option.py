@@ -16,7 +16,7 @@ from ipucnn.core.options.conversion import (
     LARGEST,
     LARGEST_REAL,
     LARGEST_SIZE,
-    TooLargeError,
+    TooManyDigitsError,
     as_type,
     builtin,
     size_in_bytes,
@@ -132,7 +132,7 @@ class Declared:
                 return spelt
         try:
             result = as_type(self.type, value)
-        except TooLargeError:
+        except TooManyDigitsError:
             result = None
         if result is None:
             return []
@@ -163,7 +163,7 @@ class Declared:
         rule = self.option
         try:
             result = as_type(self.type, size_in_bytes(value) if rule.size else value)
-        except TooLargeError:
+        except TooManyDigitsError:
             raise self._too_large(value, where) from None
         if result is not None:
             return result

@@ -94,6 +94,19 @@ def owner_of(kind: Kind, spec: PluginSpec, registry: Registry) -> Optional[Owner
     return None if options is None else Owner(kind, spec, options, registry.name_of(spec))
 
 
+def owners_of(kind: Kind, spec: PluginSpec, registry: Registry) -> List[Owner]:
+    """Return the record as an owner of options, and those of datasets that are read in its place.
+
+    Raises:
+        PluginError: see `owner_of`.
+        UnknownNameError: there is no such other dataset.
+    """
+    also = spec.also if isinstance(spec, DatasetSpec) else ()
+    records = (spec, *(registry.get(kind.name, name) for name in also))
+    return [owner for record in records for owner in [owner_of(kind, record, registry)]
+            if owner is not None]
+
+
 def builtin_owners(kinds: Iterable[str], registry: Registry) -> List[Owner]:
     """Return the built-in plugins of these kinds that declare options."""
     return [owner for kind in kinds for owner in _builtin_owners(kind, registry)]
@@ -110,6 +123,17 @@ def _builtin_owners(kind: str, registry: Registry) -> Tuple[Owner, ...]:
     found = (owner_of(KINDS[kind], registry.get(kind, name), registry)
              for name in registry.names(kind))
     return tuple(owner for owner in found if owner is not None)
+
+
+def is_auto(kind: Kind, value: Any) -> bool:
+    """Return whether a value leaves open which plugin of a kind is selected: `--backend auto`."""
+    return kind.name == "backend" and isinstance(value, str) and key(value) == AUTO
+
+
+def selected_names(kind: Kind, value: Any) -> List[str]:
+    """Return the names of plugins in a value of the option that selects those of a kind."""
+    names = value if isinstance(value, (tuple, list)) else [value]
+    return [str(name) for name in names if name is not None and not is_auto(kind, name)]
 
 
 def selected_owners(options_class: type, value_of: Callable[[str], Any], registry: Registry
@@ -130,23 +154,15 @@ def selected_owners(options_class: type, value_of: Callable[[str], Any], registr
     chosen: List[Owner] = []
     candidates: List[Owner] = []
     for kind in (KINDS[name] for name in options_class.kinds):  # type: ignore[attr-defined]
-        names = value_of(kind.selector)
-        if names is None and options_class.defers:  # type: ignore[attr-defined]
+        value = value_of(kind.selector)
+        deferred = value is None and options_class.defers  # type: ignore[attr-defined]
+        if deferred or is_auto(kind, value):
             candidates += builtin_owners([kind.name], registry)
-        for name in names if isinstance(names, (tuple, list)) else [names]:
-            if name is None:
-                continue
-            if kind.name == "backend" and key(name) == AUTO:
-                candidates += builtin_owners([kind.name], registry)
-                continue
-            spec = registry.get(kind.name, name)
-            also = spec.also if isinstance(spec, DatasetSpec) else ()
-            for record in (spec, *(registry.get(kind.name, other) for other in also)):
-                owner = owner_of(kind, record, registry)
-                if owner is not None:
-                    check_names(owner, options_class, registry)
-                    _check_namesake(owner, chosen)
-                    chosen.append(owner)
+        for name in selected_names(kind, value):
+            for owner in owners_of(kind, registry.get(kind.name, name), registry):
+                check_names(owner, options_class, registry)
+                _check_namesake(owner, chosen)
+                chosen.append(owner)
     return chosen, candidates
 
 

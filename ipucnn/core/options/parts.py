@@ -29,6 +29,11 @@ def named_precisions(*precisions: str) -> Dict[str, str]:
     return {"half": "16.16", "full": "32.32", **{name: name for name in precisions}}
 
 
+def names_published(weights: str) -> bool:
+    """Return whether a value of `--weights` names published ones: `pretrained`, or with a tag."""
+    return weights.partition(":")[0] == "pretrained"
+
+
 @dataclass(frozen=True)
 class ProfilePart:
     """Options that select a profile."""
@@ -81,7 +86,7 @@ class NetworkPart:
         Raises:
             UsageError: weights are random, or published ones without a moving average.
         """
-        if self.ema is not None and self.source.partition(":")[0] in ("pretrained", "random"):
+        if self.ema is not None and (self.source == "random" or names_published(self.source)):
             flag = "--ema" if self.ema else "--no-ema"
             raise UsageError(f"'{flag}' is for checkpoints, and none is named",
                              "add '--weights FILE', or leave it out")

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import require_local
+from ipucnn.core.files import name_text, require_local
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.core.staging import scratch
 from ipucnn.data.image_files import list_images, no_images
-from ipucnn.data.left_out import LeftOut, printable, unpacking
+from ipucnn.data.left_out import LeftOut, unpacking
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Partitions(Shown):
         """Return one line."""
         sizes = " or ".join(map(str, sorted(set(self.sizes))))
         ways = ", ".join(f"{count} {way}" for way, count in self.made_as.items())
-        return f"{printable(self.output)}: {len(self.sizes)} partitions of {sizes} images ({ways})"
+        return f"{name_text(self.output)}: {len(self.sizes)} partitions of {sizes} images ({ways})"
 
 
 def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -> Partitions:
@@ -101,7 +101,7 @@ def partition(data_dir: str, partitions: int, output: str, copy: bool = False) -
               for path in images[bounds[number]:bounds[number + 1]]]
     made_as = _make(dict(zip(places, images)), os.path.realpath(output), _ways(copy))
     for place in places:
-        log.debug("%s", printable(os.path.join(output, place)))
+        log.debug("%s", name_text(os.path.join(output, place)))
     return Partitions(output, [end - begin for begin, end in zip(bounds, bounds[1:])], made_as,
                       left.notes())
 

@@ -1,4 +1,4 @@
-"""Remote files: downloads, transfers and a bounded cache of shards.
+"""Remote files: downloads over HTTP, files on stores, and bounded local copies of them.
 
-Used for datasets and weights. Import `remote.download` and `remote.shard_cache`.
+Used for datasets, weights, checkpoints and reports.
 """

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.names import class_key
+from ipucnn.core.files import name_text
+from ipucnn.core.names import class_key, listed
 from ipucnn.data import DatasetRequest, left_out
 from ipucnn.data.image_files import Contents, contents, folders_in, list_images
-from ipucnn.data.left_out import LeftOut, printable, unpacking
+from ipucnn.data.left_out import LeftOut, unpacking
 
 TRAINING_FOLDERS = ("train", "training")
 VALIDATION_FOLDERS = ("validation", "valid", "val", "dev", "eval", "evaluation", "test", "testing")
@@ -106,7 +107,7 @@ def find_layout(root: str) -> Layout:
     unused = [name for name in here.folders if name not in (train, validation)]
     if unused:
         used = [name for name in (train, validation) if name is not None]
-        notes.append(f"the splits {_listed(used)} of {printable(place)!r} are used, not "
+        notes.append(f"the splits {_listed(used)} of {name_text(place)!r} are used, not "
                      f"{_listed(unused)}")
     _leave_loose(place, here, left)
     training = train and _entered(os.path.join(place, train), splits[train], notes)
@@ -147,8 +148,8 @@ def _entered(folder: str, here: Contents, notes: List[str]) -> str:
             return folder
         place = inner
         if len(here.folders) > 1 or any(name.lower() in _SPLITS for name in here.folders):
-            notes.append(f"the images are read from {printable(place)!r}, the only folder in "
-                         f"{printable(folder)!r}")
+            notes.append(f"the images are read from {name_text(place)!r}, the only folder in "
+                         f"{name_text(folder)!r}")
             return place
     return folder
 
@@ -189,7 +190,7 @@ def _question(place: str, folders: Sequence[str], notes: List[str]) -> None:
         first = folders[0]
         raise DataError(
             f"{place!r} has splits within its classes, such as "
-            + " and ".join(repr(os.path.join(printable(first), printable(name)))
+            + " and ".join(repr(os.path.join(name_text(first), name_text(name)))
                            for name in list(_split_words(inside[first].folders))[:2]),
             "put the classes into the splits, as in 'train/<class>' and 'validation/<class>'")
     held = [tuple(here.folders) for here in inside.values() if not here.images]
@@ -219,8 +220,7 @@ def _leave_loose(place: str, here: Contents, left: LeftOut) -> None:
 
 def _listed(names: Sequence[str]) -> str:
     """Return up to four names in quotes."""
-    shown = ", ".join(repr(printable(name)) for name in names[:4])
-    return shown + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return listed([name_text(name) for name in names], 4)
 
 
 def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
@@ -248,7 +248,7 @@ def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
                         "; ".join(filter(None, ("" if count else left.advice(),
                                                 f"layout: {layout}"))))
     _leave_loose(folder, here, left)
-    names = tuple(classes) or tuple(printable(name) for name in here.folders)
+    names = tuple(classes) or tuple(name_text(name) for name in here.folders)
     numbers: Dict[str, int] = {name: number for number, name in enumerate(names)}
     forms = [class_key(name) for name in names]
     counts = Counter(forms)
@@ -257,7 +257,7 @@ def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
     labels: List[int] = []
     for name in here.folders:
         place = os.path.join(folder, name)
-        label = numbers.get(printable(name), alike.get(class_key(printable(name))))
+        label = numbers.get(name_text(name), alike.get(class_key(name_text(name))))
         if label is None:
             raise DataError(f"class folder {place!r} is none of the {len(numbers)} classes that "
                             "are trained", "both splits must have the same class folders")
@@ -277,4 +277,4 @@ def images_by_class(folder: str, layout: str, classes: Sequence[str] = (),
 
 def class_names(folder: str) -> Tuple[str, ...]:
     """Return the names of the classes whose folders are in `folder`, in the order of labels."""
-    return tuple(printable(name) for name in folders_in(folder))
+    return tuple(name_text(name) for name in folders_in(folder))

@@ -8,9 +8,9 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import Callable, DefaultDict, Hashable, List, Mapping, NamedTuple, TypeVar
 
+from ipucnn.core.files import name_text
 from ipucnn.data.image_files import FileImages
 from ipucnn.data.images import read_file
-from ipucnn.data.left_out import printable
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
@@ -61,5 +61,5 @@ def _example(folder: str, copies: List[_Image]) -> str:
     """Return two of them that differ in split or class if possible."""
     first = copies[0]
     other = max(copies[1:], key=lambda one: (one.split != first.split, one.label != first.label))
-    return " and ".join(repr(printable(os.path.relpath(one.path, folder)))
+    return " and ".join(repr(name_text(os.path.relpath(one.path, folder)))
                         for one in (first, other))

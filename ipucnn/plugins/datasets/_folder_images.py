@@ -7,10 +7,11 @@ from contextlib import suppress
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.files import name_text
 from ipucnn.data import DatasetRequest, check_classes
 from ipucnn.data.image_files import FileImages, faults, list_images
 from ipucnn.data.images import read_file
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import LeftOut
 from ipucnn.plugins.datasets import _copies, _held_out
 from ipucnn.plugins.datasets._cache_options import on_store
 from ipucnn.plugins.datasets._class_folders import (
@@ -53,11 +54,11 @@ def _of_layout(root: str, layout: Layout, request: DatasetRequest,
     check_classes(repr(root), names, request.num_classes)
     notes: Tuple[str, ...] = layout.notes
     if request.split is None and place == layout.validation and layout.train is not None:
-        notes = (*notes, f"the validation images are read, those in {printable(place)!r}")
+        notes = (*notes, f"the validation images are read, those in {name_text(place)!r}")
     if share:
         kept = _held_out.held_out([os.path.relpath(path, place) for path in paths], labels, share,
                                   request.seed)
-        notes = (*notes, _held_out.note(printable(place), kept, labels,
+        notes = (*notes, _held_out.note(name_text(place), kept, labels,
                                         options.validation_split is not None))
         wanted = [held == (request.split == "validation") for held in kept]
         paths = _chosen(paths, wanted)
@@ -76,12 +77,12 @@ def _part(root: str, layout: Layout, request: DatasetRequest,
     if layout.validation is not None:
         if given:
             raise UsageError(f"'--validation-split' has no effect: {root!r} has validation images "
-                             f"in {printable(layout.validation)!r}", "leave it out")
+                             f"in {name_text(layout.validation)!r}", "leave it out")
         if request.split != "train":
             return layout.validation, 0.0
         if layout.train is None:
             raise NoSplitError(f"there are no training images in {root!r}, only validation images "
-                               f"in {printable(layout.validation)!r}", f"layout: {LAYOUT}")
+                               f"in {name_text(layout.validation)!r}", f"layout: {LAYOUT}")
         return layout.train, 0.0
     share = _held_out.share_of(request, given)
     if request.split == "validation" and not share:

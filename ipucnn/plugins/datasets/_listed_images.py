@@ -6,9 +6,10 @@ import os
 from typing import Callable, Dict, Hashable, List, Optional, Sequence, Tuple
 
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.files import name_text
 from ipucnn.data import DatasetRequest, check_classes, left_out
 from ipucnn.data.image_files import FileImages, list_images, no_images
-from ipucnn.data.left_out import LeftOut, printable
+from ipucnn.data.left_out import LeftOut
 from ipucnn.plugins.datasets import _held_out
 from ipucnn.plugins.datasets._label_files import Finder, LabelFile, Labelled, read_labels
 from ipucnn.plugins.datasets.image_folder import LAYOUT, ImageFolderOptions
@@ -100,7 +101,7 @@ def _found(file: LabelFile, root: str, left: LeftOut) -> List[Row]:
         before = found.setdefault(path, row)
         if (before.classes, before.split) != (row.classes, row.split):
             raise DataError(f"labels {file.path!r}: lines {before.line} and {row.line} give "
-                            f"different labels for {printable(path)!r}",
+                            f"different labels for {name_text(path)!r}",
                             "keep one of them; several labels of an image are written in one line, "
                             "separated by '|'")
     if not found:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import json_text, kind_of, write_text
+from ipucnn.core.files import json_text, kind_of, parsed_json, write_text
+from ipucnn.core.log_folder import CLASSES, METRICS, METRICS_TABLE, OPTIONS
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.registry.hookspecs import hookimpl
 from ipucnn.core.registry.records import LoggerSpec
@@ -19,10 +19,6 @@ from ipucnn.core.registry.records import LoggerSpec
 COLUMNS = ("kind", "epoch", "update", "loss", "accuracy", "learning_rate", "loss_scaling",
            "images_per_second", "data_wait_share", "weights", "top1", "top5", "images", "skipped")
 """Columns of the CSV file; missing values are empty."""
-
-
-CLASSES = "classes.json"
-"""The accuracy of each class in the last validation, with its confusion matrix."""
 
 PLACES = ("checkpoint_path", "log_dir", "result")
 """Options that name what a training writes; another one with these options must not replace it."""
@@ -60,17 +56,16 @@ class MetricsWriter:
         self._pending: Dict[str, str] = {}
         self.failed: Optional[str] = None
         self._synced = 0.0
-        kept = [row for row in _read(folder / "metrics.jsonl")[:rows]
-                if precedes is None or precedes(row)]
+        kept = [row for row in _read(folder / METRICS)[:rows] if precedes is None or precedes(row)]
         self.rows = len(kept)
-        for name, text in (("metrics.jsonl", "".join(map(_line, kept))),
-                           ("metrics.csv", _HEADER + _csv(kept))):
+        for name, text in ((METRICS, "".join(map(_line, kept))),
+                           (METRICS_TABLE, _HEADER + _csv(kept))):
             write_text(str(folder / name), text)
 
     def add(self, row: Dict[str, Any]) -> None:
         """Append a row of plain values."""
         self.rows += 1
-        for name, text in (("metrics.jsonl", _line(row)), ("metrics.csv", _csv([row]))):
+        for name, text in ((METRICS, _line(row)), (METRICS_TABLE, _csv([row]))):
             self._pending[name] = self._pending.get(name, "") + text
         self.flush()
 
@@ -90,7 +85,7 @@ class MetricsWriter:
     def sync(self) -> None:
         """Synchronise the rows written so far with the disk."""
         self._synced = time.monotonic()
-        for name in ("metrics.jsonl", "metrics.csv"):
+        for name in (METRICS, METRICS_TABLE):
             try:
                 with open(self._folder / name, "rb") as file:
                     os.fsync(file.fileno())
@@ -105,7 +100,7 @@ class MetricsWriter:
         # unbuffered: a buffer would write the remainder of a failed row when the file is closed
         with open(self._folder / name, "ab", buffering=0) as file:
             end = file.tell()
-            if not end and name == "metrics.csv":  # the folder was deleted meanwhile
+            if not end and name == METRICS_TABLE:  # the folder was deleted meanwhile
                 content = _HEADER.encode("utf-8") + content
             try:
                 while content:
@@ -133,7 +128,7 @@ class FilesLogger(Logger):
         self._metrics = MetricsWriter(run.folder, run.rows,
                                       run.precedes if run.restored else None)
         options = {name: value for name, value in run.options.items() if name not in PLACES}
-        write_text(str(run.folder / "options.yaml"), yaml.safe_dump(options, sort_keys=False))
+        write_text(str(run.folder / OPTIONS), yaml.safe_dump(options, sort_keys=False))
 
     def row(self, row: Dict[str, Any]) -> Optional[str]:
         """Append a row to both files; see `Logger.row`."""
@@ -210,8 +205,8 @@ def _read(path: Path) -> List[Dict[str, Any]]:
         return rows
     for line in text.splitlines():
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parsed_json(line)
+        except ValueError:
             break
         if not isinstance(row, dict):
             break

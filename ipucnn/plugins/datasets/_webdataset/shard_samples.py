@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
-from ipucnn.core.files import parsed_json
+from ipucnn.core.files import name_text, parsed_json
 from ipucnn.core.names import brief
 from ipucnn.data import Box
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
-from ipucnn.data.left_out import printable
 from ipucnn.plugins.datasets._webdataset.shard_index import (
     File,
     Member,
@@ -82,7 +81,7 @@ def read_records(file: File) -> Records:
 
 def _record(file: File, sample: Sample) -> Record:
     kind = next((kind for kind in (*_IMAGES, *TENSORS) if kind in sample.members), None)
-    key = printable(sample.key)
+    key = name_text(sample.key)
     if kind is None:
         return Record(f"{key}.*", Member(0, 0),
                       fault=f"it has no image (it has: {', '.join(sorted(sample.members))})")

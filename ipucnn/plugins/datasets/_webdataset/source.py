@@ -8,10 +8,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, List, Optional, Sequence
 
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import read_limited
+from ipucnn.core.files import name_text, read_limited
 from ipucnn.data import DatasetRequest
 from ipucnn.data.formats.recognition import is_url
-from ipucnn.data.left_out import printable
 from ipucnn.data.remote.shard_cache import RemoteFiles
 from ipucnn.data.remote.transfer import shown
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
@@ -77,7 +76,7 @@ class Folder(Source):
 
     def shown(self, name: str) -> str:
         """Return the path of a file."""
-        return printable(self.path(name))
+        return name_text(self.path(name))
 
     def text(self, name: str) -> str:
         """Return the content of a file."""
