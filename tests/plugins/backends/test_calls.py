@@ -13,6 +13,7 @@ import torch
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import registry
 from ipucnn.plugins.backends import _calls
 from tests.plugins.backends.engine_checks import SIZE, images_of
@@ -177,3 +178,16 @@ def test_stages_in_several_processes_compute_whole_micro_batches():
     stage._options = TorchOptions()
     plan = ExecutionPlan(micro_batch=64)
     assert PipelineInferenceSession._in_calls(stage, None, plan, SIZE, None) is plan
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+@pytest.mark.parametrize(("batch", "size", "images"), [
+    (128, 32, 128), (128, 224, 4), (17, 224, 17)])
+def test_the_usual_images_per_call_are_measured(engine, batch, size, images, threads):
+    plan = ExecutionPlan(micro_batch=batch, preprocessing=Preprocessing(input_size=size))
+    backend = registry().make(registry().get("backend", engine))
+    first = backend.variants(plan)[0]
+    assert first["images_per_call"] == images
+    assert first["requests"] == (1 if batch == 17 else 4)
+    threads(2, 4)  # two logical CPUs per core
+    assert backend.variants(plan)[-1]["threads"] == 4
