@@ -15,6 +15,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import registry
+from ipucnn.inference import session_rate, tuning
 from ipucnn.plugins.backends import _calls
 from tests.plugins.backends.engine_checks import SIZE, images_of
 
@@ -178,6 +179,37 @@ def test_stages_in_several_processes_compute_whole_micro_batches():
     stage._options = TorchOptions()
     plan = ExecutionPlan(micro_batch=64)
     assert PipelineInferenceSession._in_calls(stage, None, plan, SIZE, None) is plan
+
+
+def test_a_file_of_one_batch_size_is_measured_with_it(capsys, tmp_path, small, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    helper, info = onnx.helper, onnx.helper.make_tensor_value_info
+    for name, batch in (("any", "n"), ("one", 32)):
+        graph = helper.make_graph(
+            [helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+             helper.make_node("Flatten", ["mean"], ["logits"])], "graph",
+            [info("images", onnx.TensorProto.FLOAT, [batch, 3, 32, 32])],
+            [info("logits", onnx.TensorProto.FLOAT, [batch, 3])])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)],
+                                    ir_version=8), str(tmp_path / f"{name}.onnx"))
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(session_rate, "SECONDS", 0.01)
+    monkeypatch.setattr(tuning, "ROUNDS", 1)
+
+    def session(name, *words):
+        code = invoke(["run", "--onnx", str(tmp_path / f"{name}.onnx"), "--batch-size", "32",
+                       "--backend", "onnxruntime", "--data", "generated", "--iterations", "1",
+                       "--precision", "full", "--json", "--progress", "off", *words])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return json.loads(out)["session"]
+
+    assert session("any", "--tune")["images_per_call"] < 32
+    assert session("one")["images_per_call"] == 32  # the measurement is for the other file
+    tuned = session("one", "--tune")
+    assert list(tuned["measured"]) == ["--backend onnxruntime"]
+    assert tuned["images_per_call"] == 32
 
 
 @pytest.mark.parametrize("engine", ENGINES[1:])
