@@ -67,7 +67,7 @@ def run_options(backend: str, case: Case) -> RunOptions:
     if case.data != SYNTHETIC:
         given["iterations"] = max(1, case.samples // case.batch_size)
     if case.data == FILES:
-        given.update(data="image_folder", data_dir=case.folder, match_classes="position")
+        given.update(data="real", data_dir=case.folder)  # in any folders, as the others read them
     return build(RunOptions, given)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Iterator, Tuple
 from ipucnn.benchmarking.case import FILES, Case, Facts, Link, RefusedError, repeated, serve
 from ipucnn.benchmarking.limits import jpeg_files
 from ipucnn.benchmarking.own import AHEAD, FIRST_UPDATES
-from ipucnn.benchmarking.peers import Pictures, timm_network, torchvision_network
+from ipucnn.benchmarking.peers import Pictures, check_files, timm_network, torchvision_network
 from ipucnn.core.machine import compute_threads, thread_count
 
 _LOOPS = ("torchvision", "torch-compile", "timm")
@@ -29,6 +29,7 @@ def training(name: str, case: Case, link: Link) -> Facts:
     """
     if name not in _LOOPS:
         raise RefusedError("trains no network")
+    check_files(case)
     import torch
 
     torch.set_num_threads(compute_threads())

@@ -206,6 +206,7 @@ def inference(name: str, case: Case, link: Link) -> Facts:
         raise RefusedError("quantises no network by itself")
     if case.data not in (SYNTHETIC, FILES):
         raise RefusedError("has no images of '--data generated'")
+    check_files(case)
     engine = ENGINES[name](case)
     if name == "timm":
         engine.facts["timm"] = import_module("timm").__version__
@@ -258,6 +259,18 @@ def batches(case: Case) -> Iterator[Any]:
     pictures: Any = Pictures(jpeg_files(case.folder, case.samples), prepare)
     yield from DataLoader(pictures, case.batch_size, num_workers=thread_count(),
                           drop_last=True)
+
+
+def check_files(case: Case) -> None:
+    """Check that there are enough files for a micro-batch, of which loaders return whole ones.
+
+    Raises:
+        RefusedError: there are fewer.
+    """
+    if case.data == FILES:
+        count = len(jpeg_files(case.folder, case.samples))
+        if count < case.batch_size:
+            raise RefusedError(f"a micro-batch has {case.batch_size} images, and a pass {count}")
 
 
 class Pictures:

@@ -8,6 +8,7 @@ from typing import Mapping, Optional, Tuple
 
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import launched
+from ipucnn.core.execution.offers import lacks
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen, choose_backend
 from ipucnn.core.names import key
@@ -57,12 +58,15 @@ def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
         fresh = measured is not None
         for backend in (only or AUTO, AUTO):
             measured = measured or Record.of(options, registry, backend).read(registry)
-        best = measured.best(refusals, only) if measured else None
-        if measured is None or best is None \
-                or options.execution.precision not in (None, measured.precision):
+        if measured is None or options.execution.precision not in (None, measured.precision):
+            return None
+        executed = replace(plan, precision=measured.precision)
+        lacking = {rate.backend for rate in measured.rates if lacks(
+            options, executed, registry.get_typed(BackendSpec, rate.backend), registry)}
+        best = measured.best({*refusals, *lacking}, only)
+        if best is None:
             return None
         made = as_chosen(options, best.backend, best.options, measured.precision, registry)
-        executed = replace(plan, precision=measured.precision)
         chosen = choose_backend(made, executed, registry)
         own = chosen.backend.probe_for(replace(plan, precision="32.32")).precision
         further = "" if measured.precision in (own, options.execution.precision) \

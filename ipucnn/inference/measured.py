@@ -217,7 +217,8 @@ def _network(options: RunOptions, registry: Registry) -> Dict[str, Any]:
         path = find_file(network.onnx, registry.get_typed(ModelSpec, network.model).name,
                          options.execution.batch_size)
         stored = read_network(path)
-        return {"structure": stored.facts.structure, "size": stored.input_size}
+        return {"structure": stored.facts.structure, "size": stored.input_size,
+                "batch": stored.batch}
     spec = registry.get_typed(ModelSpec, network.model)
     place, eight_bit = options.dataset.input
     return {

@@ -158,6 +158,7 @@ class _Contest:
         if options.execution.precision is None:
             self._first, self._plan = settled(self._first, self._plan)
         self.precision = self._plan.precision
+        self._batch = stored.batch if stored is not None else None
         self._candidates: List[_Candidate] = []
 
     @property
@@ -222,6 +223,9 @@ class _Contest:
             if not variants and chosen.spec is self._first.spec:
                 raise UsageError(f"backend {name!r} cannot be measured by '--tune'",
                                  "leave it out, or name another backend with '--backend'")
+            if variants and self._batch is not None:  # calls of a file have this number of images
+                variants = [values for values in variants
+                            if values.get("images_per_call", self._batch) == self._batch] or [{}]
             if variants:
                 found.append([_Candidate(name, values) for values in variants])
         return found

@@ -29,6 +29,13 @@ class StoredNetwork:
     built: BuiltModel
 
     @property
+    def batch(self) -> Optional[int]:
+        """Images per call; None if any number is accepted."""
+        network = self.built.module
+        assert isinstance(network, OnnxNetwork)
+        return network.batch
+
+    @property
     def notes(self) -> List[str]:
         """Notes for the user."""
         network, images = self.built.module, self.built.preprocessing

@@ -250,6 +250,13 @@ def test_files_are_measured_by_whole_runs(photos):
     assert measured(limits.measured, "decoding", case) == {}
 
 
+def test_files_need_no_folders_of_classes(photos, tmp_path):
+    for number, path in enumerate(sorted(photos.rglob("*.jpg"))[:3]):
+        (tmp_path / f"{number}.jpg").write_bytes(path.read_bytes())
+    case = replace(TINY, data=FILES, folder=str(tmp_path), samples=3)
+    assert measured(own.inference, "torch", case)["backend"] == "torch"
+
+
 def test_trainings_pause_between_turns(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     facts = measured(own.training, "torch", replace(TINY, job=TRAIN))
@@ -300,6 +307,13 @@ def test_what_a_peer_does_not_do_is_refused(name, case, reason):
     function = peer_training.training if case.job == TRAIN else peers.inference
     with pytest.raises(RefusedError, match=reason):
         function(name, case, Turns())
+
+
+@pytest.mark.parametrize("function", [peers.inference, peer_training.training])
+def test_fewer_files_than_a_micro_batch_are_refused(function, photos):
+    case = replace(WHOLE, data=FILES, folder=str(photos), samples=1)
+    with pytest.raises(RefusedError, match="a micro-batch has 2 images, and a pass 1"):
+        function("torchvision", case, Turns())
 
 
 @pytest.mark.skipif(peak_memory() is None, reason="no /proc")

@@ -148,7 +148,7 @@ def ipucnn_backends():
     both = ("16.16", "32.32")
     return [
         ipucnn.BackendSpec(name="tortoise", summary="slow", target=Tortoise, preference=9,
-                           precisions=both, features=("batch-size-auto",)),
+                           precisions=both, features=("batch-size-auto", "compile-only")),
         ipucnn.BackendSpec(name="hare", summary="fast", target=Hare, preference=5,
                            options=LaneOptions, precisions=both, features=("batch-size-auto",)),
         ipucnn.BackendSpec(name="eagle", summary="fast", target=Eagle, preference=9,

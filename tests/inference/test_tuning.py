@@ -173,6 +173,14 @@ def test_a_named_backend_gets_its_best_options(registry):
     assert [one.backend for one in only.rates] == ["tortoise"]
 
 
+def test_a_backend_that_lacks_an_option_is_not_chosen(registry):
+    assert taken(sprint(registry, tune=True)) == ("hare", 2)
+    result = sprint(registry, compile_only=True)
+    assert taken(result) == ("tortoise", None)
+    assert result.images == 0
+    assert taken(sprint(registry)) == ("hare", 2)
+
+
 def test_third_party_backends_are_measured_on_request():
     registry = _WithoutHare(PluginSettings(extra=(str(BACKENDS),)))
     options = build(RunOptions, SPRINT, registry=registry)

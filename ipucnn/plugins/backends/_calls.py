@@ -19,7 +19,8 @@ _LEAST, _USUAL, _PER_THREAD, _SIDE = 2, 4, 2, 224
 width of the images that these are for."""
 
 _IN_FLIGHT, _IN_FLIGHT_PER_THREAD = 512, 32
-"""Maximum number of images of all calls in flight for a measurement, in all and per thread."""
+"""Maximum number of images of all calls in flight for a measurement, in all and per thread; more of
+images that are smaller than `_SIDE`."""
 
 
 def divided(plan: ExecutionPlan, input_size: int, given: Optional[int], on_cpu: bool,
@@ -83,7 +84,7 @@ def measured_images(batch: int, input_size: int) -> List[int]:
                                         if size >= 1 and batch % size == 0)]))
 
 
-def measured_calls(sizes: Sequence[int], threads: int,
+def measured_calls(sizes: Sequence[int], threads: int, input_size: int,
                    most_or_one: bool = False) -> List[Tuple[int, int]]:
     """Return the images per call and calls in flight that are measured.
 
@@ -95,13 +96,14 @@ def measured_calls(sizes: Sequence[int], threads: int,
     Args:
         sizes: numbers of images per call, the preferred one first.
         threads: number of threads that compute.
+        input_size: height and width of the images.
         most_or_one: leave out what is between one call in flight and most of them.
     """
     counts = [1]
     if threads > 1:
         powers = 1 if most_or_one else (threads - 1).bit_length()
         counts = [*(1 << power for power in range(powers)), 2 * threads]
-    most = min(_IN_FLIGHT, _IN_FLIGHT_PER_THREAD * threads)
+    most = min(_IN_FLIGHT, _IN_FLIGHT_PER_THREAD * threads) * max(1, (_SIDE / input_size) ** 2)
     return [(size, count) for count in reversed(counts) for size in sizes
             if count == 1 or size * count <= most]
 

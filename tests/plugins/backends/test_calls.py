@@ -13,7 +13,9 @@ import torch
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.registry import registry
+from ipucnn.inference import session_rate, tuning
 from ipucnn.plugins.backends import _calls
 from tests.plugins.backends.engine_checks import SIZE, images_of
 
@@ -177,3 +179,47 @@ def test_stages_in_several_processes_compute_whole_micro_batches():
     stage._options = TorchOptions()
     plan = ExecutionPlan(micro_batch=64)
     assert PipelineInferenceSession._in_calls(stage, None, plan, SIZE, None) is plan
+
+
+def test_a_file_of_one_batch_size_is_measured_with_it(capsys, tmp_path, small, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    helper, info = onnx.helper, onnx.helper.make_tensor_value_info
+    for name, batch in (("any", "n"), ("one", 32)):
+        graph = helper.make_graph(
+            [helper.make_node("GlobalAveragePool", ["images"], ["mean"]),
+             helper.make_node("Flatten", ["mean"], ["logits"])], "graph",
+            [info("images", onnx.TensorProto.FLOAT, [batch, 3, 32, 32])],
+            [info("logits", onnx.TensorProto.FLOAT, [batch, 3])])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)],
+                                    ir_version=8), str(tmp_path / f"{name}.onnx"))
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(session_rate, "SECONDS", 0.01)
+    monkeypatch.setattr(tuning, "ROUNDS", 1)
+
+    def session(name, *words):
+        code = invoke(["run", "--onnx", str(tmp_path / f"{name}.onnx"), "--batch-size", "32",
+                       "--backend", "onnxruntime", "--data", "generated", "--iterations", "1",
+                       "--precision", "full", "--json", "--progress", "off", *words])
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        return json.loads(out)["session"]
+
+    assert session("any", "--tune")["images_per_call"] < 32
+    assert session("one")["images_per_call"] == 32  # the measurement is for the other file
+    tuned = session("one", "--tune")
+    assert list(tuned["measured"]) == ["--backend onnxruntime"]
+    assert tuned["images_per_call"] == 32
+
+
+@pytest.mark.parametrize("engine", ENGINES[1:])
+@pytest.mark.parametrize(("batch", "size", "images"), [
+    (128, 32, 128), (128, 224, 4), (17, 224, 17)])
+def test_the_usual_images_per_call_are_measured(engine, batch, size, images, threads):
+    plan = ExecutionPlan(micro_batch=batch, preprocessing=Preprocessing(input_size=size))
+    backend = registry().make(registry().get("backend", engine))
+    first = backend.variants(plan)[0]
+    assert first["images_per_call"] == images
+    assert first["requests"] == (1 if batch == 17 else 4)
+    threads(2, 4)  # two logical CPUs per core
+    assert backend.variants(plan)[-1]["threads"] == 4

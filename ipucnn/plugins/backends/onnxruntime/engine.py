@@ -61,15 +61,16 @@ class OnnxRuntimeBackend(OnnxBackend):
         """
         if picked(self.options.device)[0] != "cpu":
             return ({},)
-        sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
+        input_size = plan.preprocessing.input_size
+        sizes = measured_images(plan.micro_batch, input_size)
         threads, every = threads_of(self.options.threads), measured_threads(self.options.threads)
         found: List[Dict[str, Any]] = [
             {"images_per_call": size, "requests": count, "spinning": True}
-            for size, count in measured_calls(sizes, threads, most_or_one=True)]
+            for size, count in measured_calls(sizes, threads, input_size, most_or_one=True)]
         if threads > _FEW:
             found.append({"images_per_call": sizes[0], "requests": 1, "spinning": False})
         elif threads > 1:
-            found = [one for one in found if one["requests"] > 1]
+            found = [one for one in found if one["requests"] > 1] or found
         if every:
             found.append({**found[0], "requests": 2 * every, "threads": every})
         return found

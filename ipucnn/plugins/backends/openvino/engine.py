@@ -67,12 +67,13 @@ class OpenVinoBackend(OnnxBackend):
     def variants(self, plan: ExecutionPlan) -> Sequence[Mapping[str, Any]]:
         """Return numbers of images per call, and of calls in flight."""
         sizes, every = [plan.micro_batch], None
+        input_size = plan.preprocessing.input_size
         if picked(self._core, self.options.device) == "CPU":
-            sizes = measured_images(plan.micro_batch, plan.preprocessing.input_size)
+            sizes = measured_images(plan.micro_batch, input_size)
             every = measured_threads(self.options.threads)
         threads = threads_of(self.options.threads)
         found = [{"images_per_call": size, "requests": count}
-                 for size, count in measured_calls(sizes, threads)]
+                 for size, count in measured_calls(sizes, threads, input_size)]
         if every:
             found.append({"images_per_call": sizes[0], "requests": 2 * every, "threads": every})
         return found
