@@ -28,8 +28,8 @@ from ipucnn.core.options.building import build
 from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
-from ipucnn.plugins.backends.torch import devices
-from ipucnn.plugins.backends.torch.data_parallel import new_group
+from ipucnn.plugins.backends.torch import data_parallel, devices
+from ipucnn.plugins.backends.torch.data_parallel import group_of
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.backends.torch.gradients import unscale
@@ -223,9 +223,18 @@ def test_a_process_uses_the_only_card_that_is_visible_to_it(card, monkeypatch):
     (None, {}), (60.0, {"timeout": timedelta(seconds=60)})])
 def test_a_group_without_a_timeout_has_that_of_torch(monkeypatch, seconds, limit):
     """torch 2.0 raises an error for None, which launchers may state."""
+    monkeypatch.setattr(data_parallel, "_made", {})
     monkeypatch.setattr(torch.distributed, "new_group", lambda *given, **named: (given, named))
-    assert new_group("nccl", seconds) == ((None,), {"backend": "nccl", **limit})
-    assert new_group("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
+    assert group_of("nccl", seconds) == ((None,), {"backend": "nccl", **limit})
+    assert group_of("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
+
+
+def test_trainings_one_after_the_other_share_their_groups(monkeypatch):
+    """torch keeps groups until the process ends, and those of NCCL take memory of the card."""
+    monkeypatch.setattr(data_parallel, "_made", {})
+    monkeypatch.setattr(torch.distributed, "new_group", lambda *_, **__: object())
+    assert group_of("nccl", 60.0) is group_of("nccl", 60.0)
+    assert group_of("nccl", 60.0) is not group_of("nccl", 60.0, (0, 1))
 
 
 # -- 5: doctor -----------------------------------------------------------------------------------

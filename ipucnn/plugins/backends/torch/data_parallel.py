@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, cast
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple, cast
 
 import torch
 from torch import distributed, nn
@@ -23,6 +23,9 @@ from ipucnn.core.warning_filters import own_filters
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 from ipucnn.plugins.backends.torch.synchronised import synchronise
+
+_made: Dict[Tuple[str, Optional[Tuple[int, ...]]], Any] = {}
+"""Groups of torch.distributed that exist, by backend and members: sessions share them."""
 
 
 class DataParallel:
@@ -67,7 +70,7 @@ class DataParallel:
     def _connect(self) -> None:
         """Make the group of the gradients, where it is another than that of the hosts."""
         if self._device.place.type == "cuda":
-            self._group = new_group("nccl", self._instances.timeout)
+            self._group = group_of("nccl", self._instances.timeout)
 
     def number(self, micro_batch: int) -> int:
         """Return the number over all processes of a micro-batch of an update of this one."""
@@ -146,20 +149,24 @@ class DataParallel:
         self._module = None
 
 
-def new_group(backend: str, seconds: Optional[float],
-              members: Optional[Sequence[int]] = None) -> Any:
-    """Return a new group of torch.distributed; collective, in the same order everywhere.
+def group_of(backend: str, seconds: Optional[float],
+             members: Optional[Tuple[int, ...]] = None) -> Any:
+    """Return a group of torch.distributed; collective, in the same order everywhere.
+
+    torch keeps groups until the process ends, and those of `nccl` take memory of the GPU.
 
     Args:
         backend: `nccl` or `gloo`.
         seconds: until an exchange fails; None for torch's default.
         members: numbers of its processes; all when None.
     """
-    # torch 2.0 does not accept None as the timeout
-    limit: Dict[str, Any] = {} if seconds is None else {
-        "timeout": timedelta(seconds=seconds)}
-    return distributed.new_group(
-        None if members is None else list(members), backend=backend, **limit)
+    if (backend, members) not in _made:
+        # torch 2.0 does not accept None as the timeout
+        limit: Dict[str, Any] = {} if seconds is None else {
+            "timeout": timedelta(seconds=seconds)}
+        _made[backend, members] = distributed.new_group(
+            None if members is None else list(members), backend=backend, **limit)
+    return _made[backend, members]
 
 
 def _to_host(buffers: Buffers) -> Dict[str, torch.Tensor]:
