@@ -229,6 +229,20 @@ def test_a_group_without_a_timeout_has_that_of_torch(monkeypatch, seconds, limit
     assert group_of("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
 
 
+def test_each_process_makes_its_card_the_current_one(monkeypatch):
+    steps = []
+    for owner, name, value in (
+            (data_parallel, "joined", lambda: SimpleNamespace(
+                index=1, count=2, by_torch=True, timeout=60.0)),
+            (data_parallel, "group_of", lambda *_: steps.append("group")),
+            (torch.distributed, "is_nccl_available", lambda: True),
+            (torch.cuda, "set_device", steps.append)):
+        monkeypatch.setattr(owner, name, value)
+    second = replace(CARD, place=torch.device("cuda", 1))
+    data_parallel.DataParallel(ExecutionPlan(replicas=2, instances=2, training=True), second)
+    assert steps == [second.place, "group"]
+
+
 def test_trainings_one_after_the_other_share_their_groups(monkeypatch):
     """torch keeps groups until the process ends, and those of NCCL take memory of the card."""
     monkeypatch.setattr(data_parallel, "_made", {})

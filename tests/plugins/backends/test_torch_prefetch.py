@@ -56,6 +56,13 @@ class Card:
 
     def __init__(self):
         self.waiting, self.begun, self.ran, self.pinned, self.orders = [], 0, 0, 0, []
+        self.contexts = []
+
+    @contextlib.contextmanager
+    def within(self, what):
+        self.contexts.append(what)
+        yield
+        self.contexts.append(("end", what))
 
     def copy(self, host):
         target = torch.full_like(host, 255)
@@ -115,8 +122,8 @@ def card(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: made.orders.append("keep"))
     monkeypatch.setattr(torch, "empty", allocated)
     for name, value in (("Stream", Stream), ("Event", Event),
-                        ("stream", lambda _: contextlib.nullcontext()),
-                        ("current_stream", Stream)):
+                        ("stream", lambda _: made.within("stream")),
+                        ("device", made.within), ("current_stream", Stream)):
         monkeypatch.setattr(torch.cuda, name, value)
     return made
 
@@ -175,6 +182,13 @@ def test_the_next_batch_is_copied_while_the_last_one_is_used(card):
     loader.close()
     assert card.waiting == []
     assert loader._coming == loader._leaving == type(loader._coming)()
+
+
+def test_a_copy_makes_its_device_the_current_one_before_its_stream(card):
+    """The end of a stream would set the device before, and so make a context of CUDA 12 there."""
+    list(feeding(Numbers(4))[1])
+    place = CARD.place
+    assert card.contexts == [place, "stream", ("end", "stream"), ("end", place)]
 
 
 def test_batches_are_right_after_a_start_that_was_abandoned(card):

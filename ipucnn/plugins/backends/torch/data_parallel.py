@@ -61,6 +61,9 @@ class DataParallel:
         if device.place.type == "cuda" and not distributed.is_nccl_available():
             raise UsageError("this build of torch has no NCCL, which connects GPUs",
                              "install the torch of pytorch.org, or use '--device cpu'")
+        if device.place.type == "cuda":
+            # otherwise NCCL in torch before 2.6 takes memory of the first GPU for each process
+            torch.cuda.set_device(device.place)
         self._connect()
 
     def _shared(self, plan: ExecutionPlan) -> bool:

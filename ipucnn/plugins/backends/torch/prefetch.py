@@ -90,7 +90,9 @@ class Lane:
 
     def begin(self, host: torch.Tensor) -> Copy:
         """Start a copy to the device."""
-        with torch.cuda.stream(self._stream):
+        # the end of a stream makes the device before it current again, which with CUDA 12 takes
+        # memory of that one for a context; the end of a device does not
+        with torch.cuda.device(self._place), torch.cuda.stream(self._stream):
             device = host.to(self._place, non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
