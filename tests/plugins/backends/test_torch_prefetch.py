@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_torch_training import network, session
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.feeding import FeedRequest
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.preprocessing import Preprocessing
@@ -191,6 +191,29 @@ def test_a_copy_makes_its_device_the_current_one_before_its_stream(card):
     assert card.contexts == [place, "stream", ("end", "stream"), ("end", place)]
 
 
+@pytest.mark.parametrize(("text", "kind", "words"), [
+    ("CUDA out of memory. Tried to allocate 2.00 GiB", OutOfMemoryError, "a micro-batch of 4"),
+    ("CUDA error: an illegal memory access was encountered", IpucnnError, "the GPU failed: CUDA")])
+def test_a_copy_that_fails_is_an_error_of_the_device(card, monkeypatch, text, kind, words):
+    def fails(_):
+        raise RuntimeError(text)
+
+    _, loader = feeding(Numbers(8))
+    monkeypatch.setattr(card, "copy", fails)
+    with pytest.raises(kind, match=words):
+        list(loader)
+
+
+def test_the_end_of_a_loader_does_not_hide_why_the_device_failed(card, monkeypatch):
+    def fails(_):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    _, loader = feeding(Numbers(24))
+    next(iter(loader))
+    monkeypatch.setattr(Event, "synchronize", fails)
+    loader.close()
+
+
 def test_batches_are_right_after_a_start_that_was_abandoned(card):
     _, loader = feeding(Numbers(24))
     loader.begin()
@@ -276,6 +299,15 @@ def test_answers_are_read_while_the_next_call_is_on_its_way(card, monkeypatch):
     begun.append(made.start(images[:3]))
     assert torch.equal(begun[1](), found[1])
     assert torch.equal(begun[2](), found[2][:3])
+
+
+def test_a_failure_of_the_first_call_is_an_error_of_the_device(monkeypatch):
+    def fails(_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fails)
+    with pytest.raises(IpucnnError, match="the GPU failed: CUDA error: an illegal"):
+        inference()._wait()
 
 
 def compiling(monkeypatch, size=4, device=CARD):
