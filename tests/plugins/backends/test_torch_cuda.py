@@ -291,7 +291,8 @@ def test_doctor_recognises_a_build_for_cards_of_amd(card, monkeypatch):
 
 @pytest.mark.parametrize("text", [
     "CUDA error: device-side assert triggered\nmore", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED",
-    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "HIP error: invalid device function"])
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "HIP error: invalid device function",
+    "CUDA driver error: unknown error", "Triton Error [CUDA]: device kernel image is invalid"])
 def test_a_failing_gpu_is_one_line(text):
     made = session(network(), micro_batch=4)
 
@@ -304,6 +305,20 @@ def test_a_failing_gpu_is_one_line(text):
         made.step(TrainingBatch(images, labels), 0)
     assert caught.value.message == "the GPU failed: " + text.splitlines()[0]
     assert "CUDA_LAUNCH_BLOCKING=1" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", [
+    "GET was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution"])
+def test_a_convolution_that_cudnn_cannot_compute_is_one_line(text):
+    made = session(network(), micro_batch=4)
+
+    def fails(_):
+        raise RuntimeError(text)
+
+    made._forward = fails
+    with pytest.raises(IpucnnError, match="no algorithm for a convolution at a micro-batch of 4"):
+        made.step(TrainingBatch(*batches(1, 4)[0]), 0)
 
 
 def test_closing_a_session_does_not_hide_the_failure(monkeypatch):
