@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
@@ -32,6 +33,7 @@ from ipucnn.plugins.backends.torch import data_parallel, devices
 from ipucnn.plugins.backends.torch.data_parallel import group_of
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.backends.torch.generators import Generators
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
@@ -404,6 +406,26 @@ def test_out_of_memory_of_a_compiled_model_is_an_error(monkeypatch, backward):
 
 
 # -- 7, 10: calls to the device ------------------------------------------------------------------
+
+
+def test_a_training_seeds_no_generators_of_other_devices(monkeypatch):
+    """Only its own are restored after each update."""
+    seeded = []
+
+    @contextmanager
+    def device(place):
+        seeded.append(place)
+        yield
+
+    made = session(network(dropout=True), micro_batch=4)
+    for name, value in (("manual_seed_all", lambda _: seeded.append("all")), ("device", device),
+                        ("manual_seed", lambda _: seeded.append("current"))):
+        monkeypatch.setattr(torch.cuda, name, value)
+    made.set_rates(0.1, 1.0)
+    made.step(TrainingBatch(*batches(1, 4)[0]), 0)
+    assert seeded == []
+    Generators(1, CARD.place).seed(0)
+    assert seeded == [CARD.place, "current"]
 
 
 def test_an_update_waits_for_the_device_once(monkeypatch):
