@@ -148,6 +148,19 @@ def test_a_card_trains_in_bfloat16_and_infers_in_float16(card):
     assert TorchBackend().probe_for(ExecutionPlan()).half == "float16"
 
 
+def test_a_forked_process_does_not_compute_on_the_cpu_instead(card, monkeypatch):
+    def fails(_):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", fails)
+    assert devices.pick().place.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    with pytest.raises(UsageError, match="forked from one that has used it"):
+        devices.pick()
+    assert devices.pick("cpu").place.type == "cpu"
+    assert not TorchBackend().probe().usable
+
+
 @pytest.mark.parametrize("precision", ["16.16", "16.32"])
 def test_a_training_is_validated_in_its_own_half_precision(card, precision):
     """Activations beyond the range of float16 are no reason to end a training in bfloat16."""
