@@ -118,6 +118,7 @@ def card(monkeypatch):
     """A machine with two cards of compute capability 9.0."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90", "compute_90"])
@@ -146,6 +147,15 @@ def test_a_card_trains_in_bfloat16_and_infers_in_float16(card):
     probe = TorchBackend().probe_for(ExecutionPlan(training=True))
     assert (probe.half, probe.precision) == ("bfloat16", "16.32")
     assert TorchBackend().probe_for(ExecutionPlan()).half == "float16"
+
+
+@pytest.mark.parametrize(("wanted", "index"), [(None, 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_session_stays_on_its_card_when_another_one_is_made_current(card, monkeypatch, wanted,
+                                                                     index):
+    """The device "cuda" is the current one of each thread, in each call."""
+    assert devices.pick(wanted).place == torch.device("cuda", index)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert devices.pick(wanted).place == torch.device("cuda", 1)
 
 
 def test_a_forked_process_does_not_compute_on_the_cpu_instead(card, monkeypatch):

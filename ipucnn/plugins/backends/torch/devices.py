@@ -94,6 +94,8 @@ def _cuda(device: torch.device) -> Device:
         UsageError: this build of torch has no programs for the card, or the driver fails.
     """
     try:
+        if device.index is None:  # that would be the current one of each thread, in each call
+            device = torch.device("cuda", torch.cuda.current_device())
         name = torch.cuda.get_device_name(device)
         major, minor = torch.cuda.get_device_capability(device)
         built_for = torch.cuda.get_arch_list()
