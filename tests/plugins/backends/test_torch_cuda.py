@@ -39,6 +39,7 @@ from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.settings import ProcessSettings
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+from ipucnn.plugins.launchers._distributed import DistributedInstances
 from ipucnn.plugins.losses._class_weights import weights_like
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.options import TrainOptions
@@ -266,6 +267,19 @@ def test_each_process_makes_its_card_the_current_one(monkeypatch):
     second = replace(CARD, place=torch.device("cuda", 1))
     data_parallel.DataParallel(ExecutionPlan(replicas=2, instances=2, training=True), second)
     assert steps == [second.place, "group"]
+
+
+@pytest.mark.parametrize(("last", "shown"), [
+    ("Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 4000",
+     "failed: Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 4000"),
+    ("", "failed: NCCL error in: NCCLUtils.cpp:77, invalid usage")])
+def test_an_error_of_nccl_states_its_cause(monkeypatch, last, shown):
+    monkeypatch.setattr(DistributedInstances, "_missing", lambda _: "")
+    with pytest.raises(IpucnnError) as caught, DistributedInstances.connected(
+            DistributedInstances.__new__(DistributedInstances)):
+        raise RuntimeError("NCCL error in: NCCLUtils.cpp:77, invalid usage, NCCL version 2.28\n"
+                           f"ncclInvalidUsage: This usually reflects it.\nLast error:\n{last}")
+    assert shown in caught.value.message
 
 
 def test_trainings_one_after_the_other_share_their_groups(monkeypatch):
