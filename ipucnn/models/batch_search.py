@@ -207,7 +207,8 @@ def _free_memory(device: str, place: Optional[str]) -> Optional[int]:
         return available_memory()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        index = int(place[5:]) if place and place.startswith("cuda:") else None
-        free: int = torch.cuda.mem_get_info(index)[0]
-        return free
+        with suppress(RuntimeError):  # the measurement reports why the GPU cannot be used
+            index = int(place[5:]) if place and place.startswith("cuda:") else None
+            free: int = torch.cuda.mem_get_info(index)[0]
+            return free
     return None

@@ -149,6 +149,17 @@ def test_free_memory_is_that_of_the_device_in_use(tmp_path, monkeypatch, place, 
     assert devices == [index]
 
 
+def test_a_gpu_whose_free_memory_is_unknown_is_measured(tmp_path, monkeypatch):
+    """The measurement then reports the GPU, not the machine, as out of memory."""
+    def fails(_):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fails)
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    assert Record.of("network", {"device": "Card"}).result(lambda: FOUND) is FOUND
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"size": 8, "rates": {"4": 1}, "why": ""}',
                                      '{"size": 8, "rates": {"8": 0}, "why": ""}',
                                      '{"size": "8", "rates": {"8": 1}, "why": ""}',

@@ -142,6 +142,11 @@ class DistributedInstances(Instances):
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the first sentence of an error, without the place in the sources of Gloo."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first sentence of an error, without the place in the sources of Gloo.
+
+    NCCL states the cause after others: processes that share a GPU, shared memory that is too small.
+    """
+    text = str(error)
+    text = text.partition("Last error:\n")[2].strip() or text.strip()
+    text = (text.splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[[^\]]*\.\w+:\d+\] ", "", text).partition(". ")[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from operator import attrgetter
@@ -28,15 +29,17 @@ from ipucnn.core.options.building import build
 from ipucnn.data.mixup import draw
 from ipucnn.doctor import deep
 from ipucnn.plugins.backends._gpus import of_instance
-from ipucnn.plugins.backends.torch import devices
-from ipucnn.plugins.backends.torch.data_parallel import new_group
+from ipucnn.plugins.backends.torch import data_parallel, devices
+from ipucnn.plugins.backends.torch.data_parallel import group_of
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.engine import TorchBackend
+from ipucnn.plugins.backends.torch.generators import Generators
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.inference import TorchInferenceSession
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.settings import ProcessSettings
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
+from ipucnn.plugins.launchers._distributed import DistributedInstances
 from ipucnn.plugins.losses._class_weights import weights_like
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.options import TrainOptions
@@ -116,6 +119,7 @@ def card(monkeypatch):
     """A machine with two cards of compute capability 9.0."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Card")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80", "sm_90", "compute_90"])
@@ -144,6 +148,28 @@ def test_a_card_trains_in_bfloat16_and_infers_in_float16(card):
     probe = TorchBackend().probe_for(ExecutionPlan(training=True))
     assert (probe.half, probe.precision) == ("bfloat16", "16.32")
     assert TorchBackend().probe_for(ExecutionPlan()).half == "float16"
+
+
+@pytest.mark.parametrize(("wanted", "index"), [(None, 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_session_stays_on_its_card_when_another_one_is_made_current(card, monkeypatch, wanted,
+                                                                     index):
+    """The device "cuda" is the current one of each thread, in each call."""
+    assert devices.pick(wanted).place == torch.device("cuda", index)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert devices.pick(wanted).place == torch.device("cuda", 1)
+
+
+def test_a_forked_process_does_not_compute_on_the_cpu_instead(card, monkeypatch):
+    def fails(_):
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess")
+
+    monkeypatch.setattr(torch.cuda, "get_device_name", fails)
+    assert devices.pick().place.type == "cpu"
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    with pytest.raises(UsageError, match="forked from one that has used it"):
+        devices.pick()
+    assert devices.pick("cpu").place.type == "cpu"
+    assert not TorchBackend().probe().usable
 
 
 @pytest.mark.parametrize("precision", ["16.16", "16.32"])
@@ -223,9 +249,45 @@ def test_a_process_uses_the_only_card_that_is_visible_to_it(card, monkeypatch):
     (None, {}), (60.0, {"timeout": timedelta(seconds=60)})])
 def test_a_group_without_a_timeout_has_that_of_torch(monkeypatch, seconds, limit):
     """torch 2.0 raises an error for None, which launchers may state."""
+    monkeypatch.setattr(data_parallel, "_made", {})
     monkeypatch.setattr(torch.distributed, "new_group", lambda *given, **named: (given, named))
-    assert new_group("nccl", seconds) == ((None,), {"backend": "nccl", **limit})
-    assert new_group("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
+    assert group_of("nccl", seconds) == ((None,), {"backend": "nccl", **limit})
+    assert group_of("gloo", seconds, (0, 2)) == (([0, 2],), {"backend": "gloo", **limit})
+
+
+def test_each_process_makes_its_card_the_current_one(monkeypatch):
+    steps = []
+    for owner, name, value in (
+            (data_parallel, "joined", lambda: SimpleNamespace(
+                index=1, count=2, by_torch=True, timeout=60.0)),
+            (data_parallel, "group_of", lambda *_: steps.append("group")),
+            (torch.distributed, "is_nccl_available", lambda: True),
+            (torch.cuda, "set_device", steps.append)):
+        monkeypatch.setattr(owner, name, value)
+    second = replace(CARD, place=torch.device("cuda", 1))
+    data_parallel.DataParallel(ExecutionPlan(replicas=2, instances=2, training=True), second)
+    assert steps == [second.place, "group"]
+
+
+@pytest.mark.parametrize(("last", "shown"), [
+    ("Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 4000",
+     "failed: Duplicate GPU detected : rank 1 and rank 0 both on CUDA device 4000"),
+    ("", "failed: NCCL error in: NCCLUtils.cpp:77, invalid usage")])
+def test_an_error_of_nccl_states_its_cause(monkeypatch, last, shown):
+    monkeypatch.setattr(DistributedInstances, "_missing", lambda _: "")
+    with pytest.raises(IpucnnError) as caught, DistributedInstances.connected(
+            DistributedInstances.__new__(DistributedInstances)):
+        raise RuntimeError("NCCL error in: NCCLUtils.cpp:77, invalid usage, NCCL version 2.28\n"
+                           f"ncclInvalidUsage: This usually reflects it.\nLast error:\n{last}")
+    assert shown in caught.value.message
+
+
+def test_trainings_one_after_the_other_share_their_groups(monkeypatch):
+    """torch keeps groups until the process ends, and those of NCCL take memory of the card."""
+    monkeypatch.setattr(data_parallel, "_made", {})
+    monkeypatch.setattr(torch.distributed, "new_group", lambda *_, **__: object())
+    assert group_of("nccl", 60.0) is group_of("nccl", 60.0)
+    assert group_of("nccl", 60.0) is not group_of("nccl", 60.0, (0, 1))
 
 
 # -- 5: doctor -----------------------------------------------------------------------------------
@@ -268,7 +330,8 @@ def test_doctor_recognises_a_build_for_cards_of_amd(card, monkeypatch):
 
 @pytest.mark.parametrize("text", [
     "CUDA error: device-side assert triggered\nmore", "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED",
-    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "HIP error: invalid device function"])
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR", "HIP error: invalid device function",
+    "CUDA driver error: unknown error", "Triton Error [CUDA]: device kernel image is invalid"])
 def test_a_failing_gpu_is_one_line(text):
     made = session(network(), micro_batch=4)
 
@@ -281,6 +344,20 @@ def test_a_failing_gpu_is_one_line(text):
         made.step(TrainingBatch(images, labels), 0)
     assert caught.value.message == "the GPU failed: " + text.splitlines()[0]
     assert "CUDA_LAUNCH_BLOCKING=1" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", [
+    "GET was unable to find an engine to execute this computation",
+    "Unable to find a valid cuDNN algorithm to run convolution"])
+def test_a_convolution_that_cudnn_cannot_compute_is_one_line(text):
+    made = session(network(), micro_batch=4)
+
+    def fails(_):
+        raise RuntimeError(text)
+
+    made._forward = fails
+    with pytest.raises(IpucnnError, match="no algorithm for a convolution at a micro-batch of 4"):
+        made.step(TrainingBatch(*batches(1, 4)[0]), 0)
 
 
 def test_closing_a_session_does_not_hide_the_failure(monkeypatch):
@@ -366,6 +443,26 @@ def test_out_of_memory_of_a_compiled_model_is_an_error(monkeypatch, backward):
 
 
 # -- 7, 10: calls to the device ------------------------------------------------------------------
+
+
+def test_a_training_seeds_no_generators_of_other_devices(monkeypatch):
+    """Only its own are restored after each update."""
+    seeded = []
+
+    @contextmanager
+    def device(place):
+        seeded.append(place)
+        yield
+
+    made = session(network(dropout=True), micro_batch=4)
+    for name, value in (("manual_seed_all", lambda _: seeded.append("all")), ("device", device),
+                        ("manual_seed", lambda _: seeded.append("current"))):
+        monkeypatch.setattr(torch.cuda, name, value)
+    made.set_rates(0.1, 1.0)
+    made.step(TrainingBatch(*batches(1, 4)[0]), 0)
+    assert seeded == []
+    Generators(1, CARD.place).seed(0)
+    assert seeded == [CARD.place, "current"]
 
 
 def test_an_update_waits_for_the_device_once(monkeypatch):

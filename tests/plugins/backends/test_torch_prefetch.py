@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_torch_training import network, session
 
-from ipucnn.core.errors import DataError
+from ipucnn.core.errors import DataError, IpucnnError, OutOfMemoryError
 from ipucnn.core.execution.feeding import FeedRequest
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.preprocessing import Preprocessing
@@ -56,6 +56,13 @@ class Card:
 
     def __init__(self):
         self.waiting, self.begun, self.ran, self.pinned, self.orders = [], 0, 0, 0, []
+        self.contexts = []
+
+    @contextlib.contextmanager
+    def within(self, what):
+        self.contexts.append(what)
+        yield
+        self.contexts.append(("end", what))
 
     def copy(self, host):
         target = torch.full_like(host, 255)
@@ -115,8 +122,8 @@ def card(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "record_stream", lambda *_: made.orders.append("keep"))
     monkeypatch.setattr(torch, "empty", allocated)
     for name, value in (("Stream", Stream), ("Event", Event),
-                        ("stream", lambda _: contextlib.nullcontext()),
-                        ("current_stream", Stream)):
+                        ("stream", lambda _: made.within("stream")),
+                        ("device", made.within), ("current_stream", Stream)):
         monkeypatch.setattr(torch.cuda, name, value)
     return made
 
@@ -175,6 +182,36 @@ def test_the_next_batch_is_copied_while_the_last_one_is_used(card):
     loader.close()
     assert card.waiting == []
     assert loader._coming == loader._leaving == type(loader._coming)()
+
+
+def test_a_copy_makes_its_device_the_current_one_before_its_stream(card):
+    """The end of a stream would set the device before, and so make a context of CUDA 12 there."""
+    list(feeding(Numbers(4))[1])
+    place = CARD.place
+    assert card.contexts == [place, "stream", ("end", "stream"), ("end", place)]
+
+
+@pytest.mark.parametrize(("text", "kind", "words"), [
+    ("CUDA out of memory. Tried to allocate 2.00 GiB", OutOfMemoryError, "a micro-batch of 4"),
+    ("CUDA error: an illegal memory access was encountered", IpucnnError, "the GPU failed: CUDA")])
+def test_a_copy_that_fails_is_an_error_of_the_device(card, monkeypatch, text, kind, words):
+    def fails(_):
+        raise RuntimeError(text)
+
+    _, loader = feeding(Numbers(8))
+    monkeypatch.setattr(card, "copy", fails)
+    with pytest.raises(kind, match=words):
+        list(loader)
+
+
+def test_the_end_of_a_loader_does_not_hide_why_the_device_failed(card, monkeypatch):
+    def fails(_):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    _, loader = feeding(Numbers(24))
+    next(iter(loader))
+    monkeypatch.setattr(Event, "synchronize", fails)
+    loader.close()
 
 
 def test_batches_are_right_after_a_start_that_was_abandoned(card):
@@ -262,6 +299,15 @@ def test_answers_are_read_while_the_next_call_is_on_its_way(card, monkeypatch):
     begun.append(made.start(images[:3]))
     assert torch.equal(begun[1](), found[1])
     assert torch.equal(begun[2](), found[2][:3])
+
+
+def test_a_failure_of_the_first_call_is_an_error_of_the_device(monkeypatch):
+    def fails(_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fails)
+    with pytest.raises(IpucnnError, match="the GPU failed: CUDA error: an illegal"):
+        inference()._wait()
 
 
 def compiling(monkeypatch, size=4, device=CARD):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from contextlib import nullcontext
 from datetime import timedelta
-from typing import Any, Callable, ContextManager, Dict, List, Optional, Sequence, cast
+from typing import Any, Callable, ContextManager, Dict, List, Optional, Tuple, cast
 
 import torch
 from torch import distributed, nn
@@ -23,6 +23,9 @@ from ipucnn.core.warning_filters import own_filters
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 from ipucnn.plugins.backends.torch.synchronised import synchronise
+
+_made: Dict[Tuple[str, Optional[Tuple[int, ...]]], Any] = {}
+"""Groups of torch.distributed that exist, by backend and members: sessions share them."""
 
 
 class DataParallel:
@@ -58,6 +61,9 @@ class DataParallel:
         if device.place.type == "cuda" and not distributed.is_nccl_available():
             raise UsageError("this build of torch has no NCCL, which connects GPUs",
                              "install the torch of pytorch.org, or use '--device cpu'")
+        if device.place.type == "cuda":
+            # otherwise NCCL in torch before 2.6 takes memory of the first GPU for each process
+            torch.cuda.set_device(device.place)
         self._connect()
 
     def _shared(self, plan: ExecutionPlan) -> bool:
@@ -67,7 +73,7 @@ class DataParallel:
     def _connect(self) -> None:
         """Make the group of the gradients, where it is another than that of the hosts."""
         if self._device.place.type == "cuda":
-            self._group = new_group("nccl", self._instances.timeout)
+            self._group = group_of("nccl", self._instances.timeout)
 
     def number(self, micro_batch: int) -> int:
         """Return the number over all processes of a micro-batch of an update of this one."""
@@ -146,20 +152,24 @@ class DataParallel:
         self._module = None
 
 
-def new_group(backend: str, seconds: Optional[float],
-              members: Optional[Sequence[int]] = None) -> Any:
-    """Return a new group of torch.distributed; collective, in the same order everywhere.
+def group_of(backend: str, seconds: Optional[float],
+             members: Optional[Tuple[int, ...]] = None) -> Any:
+    """Return a group of torch.distributed; collective, in the same order everywhere.
+
+    torch keeps groups until the process ends, and those of `nccl` take memory of the GPU.
 
     Args:
         backend: `nccl` or `gloo`.
         seconds: until an exchange fails; None for torch's default.
         members: numbers of its processes; all when None.
     """
-    # torch 2.0 does not accept None as the timeout
-    limit: Dict[str, Any] = {} if seconds is None else {
-        "timeout": timedelta(seconds=seconds)}
-    return distributed.new_group(
-        None if members is None else list(members), backend=backend, **limit)
+    if (backend, members) not in _made:
+        # torch 2.0 does not accept None as the timeout
+        limit: Dict[str, Any] = {} if seconds is None else {
+            "timeout": timedelta(seconds=seconds)}
+        _made[backend, members] = distributed.new_group(
+            None if members is None else list(members), backend=backend, **limit)
+    return _made[backend, members]
 
 
 def _to_host(buffers: Buffers) -> Dict[str, torch.Tensor]:

@@ -68,8 +68,16 @@ def pick(wanted: Optional[str] = None) -> Device:
 
 
 def _best() -> Device:
-    """Return the first CUDA device if it is usable, else the CPU."""
+    """Return the current CUDA device, by default the first one, if it is usable, else the CPU.
+
+    Raises:
+        UsageError: this process was forked from one that has used CUDA.
+    """
     if torch.cuda.is_available():
+        if torch.cuda._is_in_bad_fork():  # which would compute on the CPU instead, without a note
+            raise UsageError("CUDA cannot be used in a process that was forked from one that has "
+                             "used it", "start processes with the method 'spawn' or 'forkserver' "
+                             "of multiprocessing and load models there, or use '--device cpu'")
         with suppress(UsageError):  # 'ipucnn doctor --deep' reports the reason
             return _cuda(torch.device("cuda"))
     return _cpu()
@@ -86,6 +94,8 @@ def _cuda(device: torch.device) -> Device:
         UsageError: this build of torch has no programs for the card, or the driver fails.
     """
     try:
+        if device.index is None:  # that would be the current one of each thread, in each call
+            device = torch.device("cuda", torch.cuda.current_device())
         name = torch.cuda.get_device_name(device)
         major, minor = torch.cuda.get_device_capability(device)
         built_for = torch.cuda.get_arch_list()

@@ -11,10 +11,12 @@ import torch
 from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
 from ipucnn.plugins.backends.torch.devices import Device
 
-_FATAL = re.compile(r"(?:CUDA|HIP) error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT|NCCL error"
-                    r"|device-side assert|illegal memory access|unspecified launch failure",
-                    re.IGNORECASE)
+_FATAL = re.compile(r"(?:CUDA|HIP)(?: driver)? error|Triton error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT"
+                    r"|NCCL error|device-side assert|illegal memory access"
+                    r"|unspecified launch failure", re.IGNORECASE)
 _NO_MEMORY = re.compile(r"out of memory|allocate memory|ALLOC_FAILED", re.IGNORECASE)
+_NO_ALGORITHM = re.compile(r"unable to find an engine|find a valid cuDNN algorithm", re.IGNORECASE)
+"""Errors of convolutions for which cuDNN has no algorithm, or too little memory for each."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -36,6 +38,11 @@ def device_errors(micro_batch: int) -> Iterator[None]:
             raise OutOfMemoryError(
                 f"the device is out of memory at a micro-batch of {micro_batch}",
                 "use a smaller '--batch-size', or '--precision half'") from error
+        if _NO_ALGORITHM.search(str(error)):
+            raise IpucnnError(
+                f"cuDNN has no algorithm for a convolution at a micro-batch of {micro_batch}, or "
+                "too little memory for it",
+                "use a smaller '--batch-size', another '--precision', or '--device cpu'") from error
         if not _FATAL.search(str(error)):
             raise
         text = str(error).strip().splitlines()[0]

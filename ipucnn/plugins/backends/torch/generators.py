@@ -25,13 +25,20 @@ class Generators:
         self.salt = 0
 
     def seed(self, update: int, micro_batch: int = 0) -> None:
-        """Seed all generators for a micro-batch, by its number over all instances."""
+        """Seed the generators for a micro-batch, by its number over all instances.
+
+        Those of other devices, which `seeded` does not restore, are not seeded.
+        """
         words = numpy.random.SeedSequence(self._entropy(update, micro_batch)).generate_state(2)
-        torch.manual_seed(int(words[0]) << 31 ^ int(words[1]))
+        seed = int(words[0]) << 31 ^ int(words[1])
+        torch.default_generator.manual_seed(seed)
+        if self._place.type == "cuda":
+            with torch.cuda.device(self._place):
+                torch.cuda.manual_seed(seed)
 
     @contextmanager
     def seeded(self, update: int) -> Iterator[None]:
-        """Seed all generators for an update; restore them afterwards."""
+        """Seed the generators for an update; restore them afterwards."""
         devices = [self._place] if self._place.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             self.seed(update)

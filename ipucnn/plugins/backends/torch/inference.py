@@ -124,7 +124,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def __call__(self, images: Optional[torch.Tensor]) -> torch.Tensor:
         """Classify up to a micro-batch; see `InferenceSession.__call__`."""
-        return self._on_device(images).cpu()
+        with device_errors(self._plan.micro_batch):
+            return self._on_device(images).cpu()
 
     def start(self, images: Optional[torch.Tensor]) -> Callable[[], torch.Tensor]:
         """Start a call; see `InferenceSession.start`. A CUDA device can compute ahead.
@@ -133,9 +134,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         """
         if self.in_flight == 1:
             return super().start(images)
-        logits = self._on_device(images)
         with device_errors(self._plan.micro_batch):
-            answer = begun_answer(logits, self._device.place)
+            answer = begun_answer(self._on_device(images), self._device.place)
 
         def read() -> torch.Tensor:
             with device_errors(self._plan.micro_batch):  # errors of the call are detected here
@@ -224,7 +224,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def _wait(self) -> None:
         if self._device.place.type == "cuda":
-            torch.cuda.synchronize(self._device.place)
+            with device_errors(self._plan.micro_batch):
+                torch.cuda.synchronize(self._device.place)
 
 
 def _single_batch_norms(model: torch.nn.Module) -> None:

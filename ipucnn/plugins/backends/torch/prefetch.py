@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, Deque, Generator, Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -21,6 +22,7 @@ from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.loader import Block, Entry
 from ipucnn.data.workers import Memory, Threads
 from ipucnn.plugins.backends.torch.devices import Device
+from ipucnn.plugins.backends.torch.errors import device_errors
 
 log = logging.getLogger("ipucnn.torch")
 
@@ -90,7 +92,9 @@ class Lane:
 
     def begin(self, host: torch.Tensor) -> Copy:
         """Start a copy to the device."""
-        with torch.cuda.stream(self._stream):
+        # the end of a stream makes the device before it current again, which with CUDA 12 takes
+        # memory of that one for a context; the end of a device does not
+        with torch.cuda.device(self._place), torch.cuda.stream(self._stream):
             device = host.to(self._place, non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(self._stream)
@@ -111,12 +115,15 @@ class DeviceLoader(HostLoader):
         request: of the session.
         memory: for the batches, pinned.
         lane: for the copies.
+        micro_batch: of the session, for errors.
     """
 
-    def __init__(self, request: FeedRequest, memory: Memory, lane: Lane) -> None:
+    def __init__(self, request: FeedRequest, memory: Memory, lane: Lane,
+                 micro_batch: int) -> None:
         super().__init__(request.dataset, request.preprocessing, request.batch_size,
                          request.indices, memory=memory, **request.how)
         self._lane = lane
+        self._micro_batch = micro_batch
         self._coming: Deque[Tuple[Block, List[Future[None]]]] = deque()
         self._leaving: Deque[Tuple[torch.Tensor, Any]] = deque()
 
@@ -131,20 +138,22 @@ class DeviceLoader(HostLoader):
             for block in blocks:
                 if self._coming:
                     self._coming.popleft()
-                copy = ahead or self._lane.begin(torch.from_numpy(block.pixels))
-                # the next one is not waited for: this thread has something to compute
-                ahead = self._lane.begin(torch.from_numpy(self._coming[0][0].pixels)) \
-                    if self._coming and all(task.done() for task in self._coming[0][1]) else None
-                self._lane.use(copy)
-                self._release()
+                with device_errors(self._micro_batch):
+                    copy = ahead or self._lane.begin(torch.from_numpy(block.pixels))
+                    # the next one is not waited for: this thread has something to compute
+                    ahead = self._lane.begin(torch.from_numpy(self._coming[0][0].pixels)) if \
+                        self._coming and all(task.done() for task in self._coming[0][1]) else None
+                    self._lane.use(copy)
+                    self._release()
                 self._leaving.append((copy.host, copy.done))
                 yield Block(copy.device, block.entries, block.failed)
         finally:
             self._coming.clear()
             if ahead is not None:
                 self._leaving.append((ahead.host, ahead.done))
-            for _, done in self._leaving:
-                done.synchronize()
+            with suppress(RuntimeError):  # of a GPU that failed, which would hide the cause
+                for _, done in self._leaving:
+                    done.synchronize()
             self._leaving.clear()
 
     def _submitted(self, threads: Threads,
@@ -181,4 +190,4 @@ class Prefetching(Fed):
             return None
         self._pinned = self._pinned or PinnedMemory()
         self._lane = self._lane or Lane(self._device.place)
-        return DeviceLoader(request, self._pinned, self._lane)
+        return DeviceLoader(request, self._pinned, self._lane, self._plan.micro_batch)

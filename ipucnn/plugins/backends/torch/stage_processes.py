@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import torch
 from torch import distributed, nn
@@ -10,15 +10,12 @@ from torch.torch_version import TorchVersion
 
 from ipucnn.core.errors import IpucnnError, UnavailableError, UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.plugins.backends.torch.data_parallel import DataParallel, new_group
+from ipucnn.plugins.backends.torch.data_parallel import DataParallel, group_of
 from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 
 _OLDEST = "2.5"
 """The first version of torch with the required parts of `torch.distributed.pipelining`."""
-
-_made: Dict[Tuple[str, Tuple[int, ...]], Any] = {}
-"""Groups of torch.distributed that exist, by backend and members: sessions share them."""
 
 
 class StageProcesses(DataParallel):
@@ -61,18 +58,16 @@ class StageProcesses(DataParallel):
         self.line: Any = None
         for stage in range(self.stages if self.groups > 1 else 0):
             members = tuple(stage * self.groups + group for group in range(self.groups))
-            made = self._made(members)
+            made = self._of(members)
             self._group = made if stage == self.stage else self._group
         for group in range(self.groups):
             members = tuple(stage * self.groups + group for stage in range(self.stages))
-            made = self._made(members)
+            made = self._of(members)
             self.line = made if group == self.group else self.line
 
-    def _made(self, members: Tuple[int, ...]) -> Any:
+    def _of(self, members: Tuple[int, ...]) -> Any:
         backend = "nccl" if self._device.place.type == "cuda" else "gloo"
-        if (backend, members) not in _made:
-            _made[backend, members] = new_group(backend, self._instances.timeout, members)
-        return _made[backend, members]
+        return group_of(backend, self._instances.timeout, members)
 
     @property
     def is_first(self) -> bool:
