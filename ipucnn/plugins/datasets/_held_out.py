@@ -75,6 +75,11 @@ def note(root: str, kept: Sequence[bool], strata: Sequence[Hashable], given: boo
             f"{without}{how}")
 
 
+def no_effect(why: str) -> str:
+    """Return the note about a share without effect, which a checkpoint may contain."""
+    return f"'--validation-split' has no effect: {why}"
+
+
 def no_training(root: str) -> NoSplitError:
     """Return the error for validation images without training images."""
     return NoSplitError(f"there are no training images in {root!r}, only validation images",

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ipucnn import load_dataset
-from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.errors import DataError, NoSplitError
 
 
 @pytest.fixture
@@ -186,8 +186,9 @@ class TestSplits:
             assert "1 test image beside validation images: deep/d.jpg" in noted(dataset)
         assert list(content(load(root, self.TEXT.replace("valid", "test"), "validation"),
                             root)) == ["deep/c.jpg", "deep/d.jpg"]
-        with pytest.raises(UsageError, match="no effect"):
-            load(root, self.TEXT, "train", validation_split=0.1)
+        dataset = load(root, self.TEXT, "train", validation_split=0.1)
+        assert list(content(dataset, root)) == ["a.jpg", "b.jpg"]
+        assert any("'--validation-split' has no effect" in note for note in dataset.notes)
         with pytest.raises(NoSplitError, match="no training images"):
             load(root, self.TEXT.replace("rain", "est"), "train")
         with pytest.raises(DataError, match="line 2: 'fold1' is not a split"):

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ipucnn import load_dataset
-from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.data.formats.partition import partition
 from ipucnn.data.formats.recognition import recognised
 from ipucnn.data.formats.verify import left_out, verification, verify
@@ -289,8 +289,11 @@ class TestHeldOut:
 
     def test_no_effect_beside_validation_images(self, tmp_path):
         root = fill(tmp_path, "train/a/1.jpg", "val/a/2.jpg")
-        with pytest.raises(UsageError, match=r"no effect.*val'"):
-            opened(root, "train", validation_split=0.2)
+        for split in ("train", "validation"):
+            names, _, notes = opened(root, split, validation_split=0.2)
+            assert names == opened(root, split)[0]
+            assert notes == [f"'--validation-split' has no effect: {root!r} has validation "
+                             f"images in {root + '/val'!r}"]
         assert opened(root, "train", hold_out=True)[0] == ["train/a/1.jpg"]
 
 
