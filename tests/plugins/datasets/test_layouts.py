@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -10,6 +12,7 @@ from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.data.formats.partition import partition
 from ipucnn.data.formats.recognition import recognised
 from ipucnn.data.formats.verify import left_out, verification, verify
+from ipucnn.data.images import MAX_BYTES
 
 
 def fill(root, *names):
@@ -230,6 +233,15 @@ def test_verify_notes_images_with_the_same_content(tmp_path):
         "images that are there several times: 1, for example 'train/b/3.png' and 'train/b/4.png'"]
     _, note = verification(str(tmp_path / "train")).notes
     assert note.endswith("'b/4.png'; a training may hold out a copy for validation")
+
+
+def test_copies_that_cannot_be_read_are_problems(tmp_path):
+    root = fill(tmp_path, "a/1.jpg", "b/1.jpg")
+    for name in ("a/2.jpg", "b/2.jpg"):
+        (tmp_path / name).write_bytes(b"")
+        os.truncate(str(tmp_path / name), MAX_BYTES + 1)
+    problems = verification(root).problems
+    assert [("2.jpg" in line, "larger than" in line) for line in problems] == [(True, True)] * 2
 
 
 class TestHeldOut:
