@@ -14,7 +14,13 @@ from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_content import CLASS_COUNTS, FORMAT, read_content
+from ipucnn.models.checkpoint_content import (
+    CLASS_COUNTS,
+    FORMAT,
+    damaged,
+    is_state,
+    read_content,
+)
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import shown_path
 from ipucnn.models.weights_card import card_in, translated
@@ -96,7 +102,11 @@ def load_stored(path: Path) -> StoredModel:
     if not name or not dataset:
         raise CheckpointError(f"'{path}' does not state its model and dataset",
                               "'ipucnn run --weights' takes files with weights only")
-    return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
+    epoch = content.get("epoch", 0)
+    numbered = isinstance(epoch, (int, float)) and 0 <= epoch < float("inf")
+    if not numbered or not is_state(weights):
+        raise damaged(path, "its weights or epoch are not what a training wrote")
+    return StoredModel(str(name), str(dataset), int(epoch),
                        _plain(weights, values), None, values, card_in(content, path, registry()),
                        old=True, place=shown_path(path))
 
