@@ -34,8 +34,8 @@ def explain(  # noqa: PLR0913 - one per option
     classes: Optional[List[str]] = typer.Option(
         None, "--class", metavar="NAME", help="Name or number of a class to explain; may be "
         "repeated (default: the most probable ones)."),
-    top_k: int = typer.Option(3, "--top-k", min=1, max=20, help="Number of classes to explain, the "
-                              "most probable ones."),
+    top_k: Optional[int] = typer.Option(None, "--top-k", min=1, max=20, help="Number of classes to "
+                                        "explain, the most probable ones (default: 3)."),
     layer: Optional[str] = typer.Option(None, "--layer", metavar="MODULE", help="Module whose "
                                         "activations are shown (default: the last with "
                                         "convolutions)."),
@@ -53,6 +53,8 @@ def explain(  # noqa: PLR0913 - one per option
     from ipucnn.core.registry.registry import registry
     from ipucnn.inference.options import RunOptions
 
+    if classes and top_k is not None:
+        raise UsageError("'--class' and '--top-k' exclude each other", "leave one of them out")
     target = os.path.expanduser(out) if out else f"{Path(image).stem}-explained.png"
     suffix = Path(target).suffix.lower()
     if suffix not in SUFFIXES:
@@ -66,7 +68,7 @@ def explain(  # noqa: PLR0913 - one per option
     with importing_torch():
         from ipucnn.inference.explaining import explain as explained
     with render.only_data(as_json):
-        found = explained(os.path.expanduser(image), options, registry(), top_k, classes or (),
+        found = explained(os.path.expanduser(image), options, registry(), top_k or 3, classes or (),
                           layer)
     from ipucnn.reports.pictures import encoded, side_by_side
 

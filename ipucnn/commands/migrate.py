@@ -47,8 +47,9 @@ def migrate(
     script: Optional[str] = typer.Option(
         None, "--script", metavar="NAME", help="Script of the file of '--config' (default: by its "
         "options)."),
-    out: str = typer.Option(".", "--out", metavar="DIR", callback=home,
-                            help="Folder for the profiles made from '--config'."),
+    out: Optional[str] = typer.Option(None, "--out", metavar="DIR", callback=home,
+                                      help="Folder for the profiles made from '--config' "
+                                      "(default: the current folder)."),
     as_json: bool = JSON,
 ) -> int:
     """Translate a command line of Graphcore's examples, timm or torchvision.
@@ -67,7 +68,9 @@ def migrate(
         if command:
             raise UsageError("a command line and '--config' exclude each other",
                              "migrate one of them at a time")
-        return _converted(config, (program, script), out, as_json)
+        return _converted(config, (program, script), out or ".", as_json)
+    if out or script:
+        raise UsageError(f"'{'--out' if out else '--script'}' is for '--config'", "leave it out")
     words = command or []
     found = migrated(words[0] if len(words) == 1 else shlex.join(words), program)
     if as_json:

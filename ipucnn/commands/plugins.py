@@ -115,7 +115,13 @@ def show(
 
     For a checkpoint, a folder of checkpoints or an ONNX file, the model card is shown.
     """
+    if plot and (splits or as_json):
+        raise UsageError(f"'--plot' and '{'--splits' if splits else '--json'}' exclude each other",
+                         "leave one of them out")
     if kind and not name and not plot and _is_model(kind):
+        if splits:
+            raise UsageError(f"'--splits' is for models by name, and {kind!r} is a file or folder",
+                             "'ipucnn show FILE' shows its model")
         _show_card(kind, as_json)
         return
     kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])

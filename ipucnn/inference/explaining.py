@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import DataError, UnavailableError, UsageError
+import numpy
+
+from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
 from ipucnn.core.names import did_you_mean, key
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data.given_images import GivenImages, fitted
@@ -93,6 +95,7 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
         UnavailableError: captum is not installed.
         DataError: the image cannot be read.
         UsageError: there is no such class or layer.
+        IpucnnError: an output of the model is not a finite number.
     """
     _require_captum()
     import torch
@@ -115,6 +118,9 @@ def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
     name, chosen = _layer(module, images, layer)
     with torch.no_grad():
         probabilities = built.card.probabilities(module(images))[0]
+    if not numpy.isfinite(probabilities).all():
+        raise IpucnnError(f"the model's outputs for {path!r} are not finite",
+                          "the weights are damaged or diverged in training")
     numbers = [_class(word, built.card.names) for word in classes] or \
         (-probabilities).argsort(kind="stable")[:top_k].tolist()
     pixels = seen.flip(2) if preprocessing.channel_order == "bgr" else seen

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
+from typing import Iterator
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ipucnn.core.errors import UsageError
 
 
 def depends_on_batch(model: nn.Module) -> bool:
@@ -14,3 +20,25 @@ def depends_on_batch(model: nn.Module) -> bool:
     """
     return any((isinstance(m, _BatchNorm) and (m.training or m.running_mean is None))
                or getattr(m, "batch_dependent", False) for m in model.modules())
+
+
+@contextmanager
+def norm_errors(micro_batch: int) -> Iterator[None]:
+    """Report a norm layer that has a single value per channel, and so no variance.
+
+    Args:
+        micro_batch: samples that are computed at once.
+    """
+    try:
+        yield
+    except ValueError as error:
+        found = re.search(r"more than 1 (?:value|spatial element).*?torch\.Size\(\[([\d, ]+)\]\)",
+                          str(error))
+        if found is None:
+            raise
+        *_, height, width = found.group(1).split(", ")
+        raise UsageError(
+            f"a norm layer sees {height}x{width} pixels of {micro_batch} image"
+            f"{'s' if micro_batch > 1 else ''}, which is a single value per channel and has no "
+            "variance", "use '--batch-size 2' or more, a larger '--input-size', or '--normlayer "
+            "group'") from error

@@ -97,7 +97,7 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
         seconds: time after which no further size is measured.
 
     Raises:
-        IpucnnError: the first size cannot be computed.
+        IpucnnError: the first size cannot be computed; after 1, 2 is tried.
     """
     begin = time.perf_counter()
     rates: Dict[int, float] = {}
@@ -111,7 +111,10 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
             del call  # its memory, before the next size takes some
         except IpucnnError as error:
             if not rates:
-                raise
+                if size > 1 or most < 2 or not isinstance(error, UsageError):
+                    raise
+                best = size = 2  # two images give a norm layer a variance
+                continue
             if not isinstance(error, OutOfMemoryError):
                 return Found(best, rates, f"{size} is not possible: {error.message}",
                              lasting=False)

@@ -113,7 +113,8 @@ def _is_named(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(name, str) for name in value)
 
 
-def _is_state(value: Any) -> bool:
+def is_state(value: Any) -> bool:
+    """Return whether a value is a state dictionary: tensors by name."""
     import torch
 
     return _is_named(value) and bool(value) and all(
@@ -146,8 +147,8 @@ def _is_text(value: Any) -> bool:
 
 
 _ENTRIES: Dict[str, Callable[[Any], bool]] = {
-    "model": _is_state, "model_name": _is_text, "dataset": _is_text, "position": _is_position,
-    "ema": lambda value: value is None or _is_state(value),
+    "model": is_state, "model_name": _is_text, "dataset": _is_text, "position": _is_position,
+    "ema": lambda value: value is None or is_state(value),
     "session": lambda value: isinstance(value, dict), "progress": _is_named,
     "options": _are_options, "versions": _is_named, "data": _is_description,
     "class_names": lambda value: isinstance(value, (list, tuple)) and all(map(_is_text, value))}

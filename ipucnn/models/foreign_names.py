@@ -47,8 +47,8 @@ def _all_names(fields: List[Field], num_outputs: Optional[int]) -> Iterator[Tupl
     count = 2 if num_outputs == 1 else num_outputs
     for key, value in fields:
         names = _listed(key, _parsed(value) if isinstance(value, str) else value)
-        # a list with repetitions may be the labels of images
-        if names and (len(set(names)) if count is None else count) == len(names):
+        # one name is that of a file or data set; a list with repetitions, the labels of images
+        if len(names) > 1 and (len(set(names)) if count is None else count) == len(names):
             yield names
 
 

@@ -210,9 +210,11 @@ def card_in(content: Mapping[str, Any], path: Path, registry: Registry) -> Optio
             return ModelCard.from_plain(content[CARD])
         except PluginError as error:
             raise WeightsError(f"'{path}': {error.message}", "use another copy of it") from error
+    names = content.get("class_names")
     if isinstance(content.get("model_name"), str) and isinstance(content.get("options"), Mapping):
         return _completed(content["model_name"], content["options"],
-                          tuple(content.get("class_names", ())), path, registry)
+                          tuple(names) if isinstance(names, (list, tuple)) else (), path,
+                          registry)
     written = old_options(content)
     if written is not None:
         from ipucnn.models.options import ModelOptions

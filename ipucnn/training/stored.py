@@ -14,7 +14,13 @@ from ipucnn.core.registry.registry import Registry, registry
 from ipucnn.models.build import build_model, seeded
 from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_content import CLASS_COUNTS, FORMAT, read_content
+from ipucnn.models.checkpoint_content import (
+    CLASS_COUNTS,
+    FORMAT,
+    damaged,
+    is_state,
+    read_content,
+)
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.old_checkpoints import OLD_WEIGHTS, old_options, translated_options
 from ipucnn.models.store_paths import shown_path
@@ -96,9 +102,13 @@ def load_stored(path: Path) -> StoredModel:
     if not name or not dataset:
         raise CheckpointError(f"'{path}' does not state its model and dataset",
                               "'ipucnn run --weights' takes files with weights only")
-    return StoredModel(str(name), str(dataset), int(content.get("epoch", 0)),
-                       _plain(content[OLD_WEIGHTS], values), None, values,
-                       card_in(content, path, registry()), old=True, place=shown_path(path))
+    epoch, weights = content.get("epoch", 0), content[OLD_WEIGHTS]
+    numbered = isinstance(epoch, (int, float)) and 0 <= epoch < float("inf")
+    if not numbered or not is_state(weights):
+        raise damaged(path, "its weights or epoch are not what a training wrote")
+    return StoredModel(str(name), str(dataset), int(epoch),
+                       _plain(weights, values), None, values, card_in(content, path, registry()),
+                       old=True, place=shown_path(path))
 
 
 def options_of(stored: StoredModel, registry: Registry, chosen: Mapping[str, Any],

@@ -427,6 +427,14 @@ def test_a_plot_takes_the_options_of_a_training_as_train_does(cli):
     assert "option '--no-validation' does not take a value" in err
 
 
+@pytest.mark.parametrize("words", [
+    ["step", "--plot", "--json"], ["resnet18", "--plot", "--splits"]])
+def test_options_of_show_that_exclude_each_other(cli, words):
+    code, _, err = cli("show", *words)
+    assert code == 2
+    assert "exclude each other" in err
+
+
 def test_the_home_folder_is_expanded_in_every_path(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mynet.py").write_text(

@@ -195,6 +195,7 @@ def test_activation_maps_are_over_the_image(cli, tmp_path, monkeypatch):
     assert (photo != star).any()
     for words, message in ((["--class", "stat"], "no class 'stat'"),
                            (["--layer", "layer9"], "no module 'layer9'"),
+                           (["--class", "star", "--top-k", "2"], "exclude each other"),
                            (["--out", "x.gif"], "no known format")):
         code, _, err = cli("explain", picture, "--weights", "saved", *words)
         assert (code, message in err) == (2, True), err
@@ -207,6 +208,21 @@ def test_activation_maps_are_over_the_image(cli, tmp_path, monkeypatch):
     code, _, err = cli("explain", heic, "--weights", "saved")
     assert code == 1
     assert "hint: pip install 'ipucnn[formats]'; name another image file" in err
+
+
+def test_outputs_that_are_not_finite_are_not_explained(cli, tmp_path):
+    pytest.importorskip("captum", reason="captum is not installed")
+    import torch
+
+    content = torch.load(str(next(Path("saved").glob("*_2.pt"))), weights_only=True)
+    for part in ("model", "ema"):
+        content[part]["conv1.weight"].fill_(float("nan"))
+    torch.save(content, str(tmp_path / "diverged.pt"))
+    code, _, err = cli("explain", next(Path("pictures/train/star").iterdir()), "--weights",
+                       tmp_path / "diverged.pt", "--out", tmp_path / "x.png")
+    assert code == 1
+    assert "are not finite" in err
+    assert not (tmp_path / "x.png").exists()
 
 
 def test_a_missing_captum_is_one_line(cli, monkeypatch):

@@ -647,6 +647,12 @@ def test_the_home_folder_is_expanded_behind_an_equals_sign(tmp_path, monkeypatch
     assert "cannot read '~no-such-user/configs.yml'" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_options_of_a_conversion_need_a_file(capsys):
+    for words in (["--out", "made"], ["--script", "timm"]):
+        assert invoke(["migrate", *words, "python train.py --model resnet50"]) == 2
+        assert f"'{words[0]}' is for '--config'" in capsys.readouterr().err
+
+
 def test_profiles_of_one_file_name_are_refused(tmp_path, capsys):
     place = tmp_path / "configs.yml"
     place.write_text("my_net: {model: resnet18}\nmy-net: {model: resnet50}\n")

@@ -73,6 +73,20 @@ def test_a_size_that_is_refused_ends_the_search_with_the_reason(clock, tmp_path)
     assert record.result(lambda: FOUND) is FOUND
 
 
+def test_a_norm_layer_may_need_two_images(clock):
+    fitting = calls(clock, lambda _: 0.01)
+
+    def caller(size):
+        if size < 2:
+            raise UsageError("a norm layer sees a single value per channel")
+        return fitting(size)
+
+    found = search(caller, 1, 4)
+    assert (found.size, list(found.rates)) == (4, [2, 4])
+    with pytest.raises(UsageError, match="a norm layer"):
+        search(caller, 1, 1)
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])
 def test_missing_memory_of_the_host_ends_the_search(clock, error):
     fitting = calls(clock, lambda _: 0.01, times=3)

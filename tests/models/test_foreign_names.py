@@ -23,6 +23,8 @@ WEIGHTS = {"weight": torch.zeros(2, 2)}
      ()),
     ({"state_dict": WEIGHTS, "labels": ["cat", "dog", "cat"]}, ()),  # of three images
     ({"state_dict": WEIGHTS, "classes": 2}, ()),
+    ({"state_dict": WEIGHTS, "args": {"labels": "labels.csv"}}, ()),  # name of a file
+    ({"state_dict": WEIGHTS, "model_name": "ours", "options": {}, "class_names": None}, ()),
     (WEIGHTS, ())])
 def test_checkpoints_name_their_classes(tmp_path, content, names):
     torch.save(content, str(tmp_path / "net.pth"))

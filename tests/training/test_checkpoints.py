@@ -208,6 +208,16 @@ def test_the_network_of_an_old_checkpoint_has_its_outputs(tmp_path):
     assert build_stored(stored, registry()).module.fc.out_features == 10
 
 
+@pytest.mark.parametrize("values", [
+    {"epoch": None}, {"epoch": "last"}, {"epoch": float("nan")}, {"model_state_dict": {}},
+    {"model_state_dict": {"conv1.weight": [1.0]}}])
+def test_an_old_checkpoint_with_other_values_is_damaged(tmp_path, values):
+    path = tmp_path / "resnet18_cifar10_3.pt"
+    torch.save(old(**values), str(path))
+    with pytest.raises(CheckpointError, match="its weights or epoch are not"):
+        load_stored(path)
+
+
 @pytest.mark.parametrize(("data", "place"), [("cifar10", None), ("imagenet", "/data/imagenet")])
 def test_the_folder_of_imagenet_is_not_that_of_other_data(tmp_path, data, place):
     path = tmp_path / f"resnet18_{data}_3.pt"

@@ -70,6 +70,17 @@ def test_a_training_validates_on_a_folder_of_another_format(cli, photos, tmp_pat
     assert f"'{other}' is read as dataset '{name}'" in done.out + done.err
 
 
+def test_a_saved_share_does_not_prevent_validating_with_validation_images(cli, photos, tmp_path):
+    trained(cli, tmp_path / "a", "--data-dir", photos, "--validation-split", "0.5")
+    write_made("shapes", str(tmp_path / "both/train"), GeneratedFiles(per_class=2, size=24))
+    shutil.copytree(str(photos), str(tmp_path / "both/val"))
+    for option in ("--data-dir", "--validation-data-dir"):
+        code, rows, err = validated(cli, tmp_path / "a", option, tmp_path / "both")
+        assert code == 0, err
+        assert [images for images, _ in rows] == [16]
+        assert "'--validation-split' has no effect" in err
+
+
 def test_another_dataset_is_not_downloaded_into_the_folder_of_the_training(
         cli, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

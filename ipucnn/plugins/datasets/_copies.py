@@ -8,6 +8,7 @@ from collections import defaultdict
 from contextlib import suppress
 from typing import Callable, DefaultDict, Hashable, List, Mapping, NamedTuple, TypeVar
 
+from ipucnn.core.errors import DataError
 from ipucnn.core.files import name_text
 from ipucnn.data.image_files import FileImages
 from ipucnn.data.images import read_file
@@ -52,7 +53,7 @@ def _groups(images: List[_Image], of: Callable[[_Image], KeyT]) -> List[List[_Im
     """Return the images that have a value in common with others."""
     found: DefaultDict[KeyT, List[_Image]] = defaultdict(list)
     for one in images:
-        with suppress(OSError):  # which `verify` reports
+        with suppress(OSError, DataError):  # which `verify` reports
             found[of(one)].append(one)
     return [group for group in found.values() if len(group) > 1]
 

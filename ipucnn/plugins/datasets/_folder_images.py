@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
-from ipucnn.core.errors import DataError, NoSplitError, UsageError
+from ipucnn.core.errors import DataError, NoSplitError
 from ipucnn.core.files import name_text
 from ipucnn.data import DatasetRequest, check_classes
 from ipucnn.data.image_files import FileImages, faults, list_images
@@ -53,6 +53,10 @@ def _of_layout(root: str, layout: Layout, request: DatasetRequest,
     paths, labels, names = images_by_class(place, _HINT, classes, layout.left)
     check_classes(repr(root), names, request.num_classes)
     notes: Tuple[str, ...] = layout.notes
+    if options.validation_split and layout.validation is not None:
+        notes = (*notes, _held_out.no_effect(
+            request, f"{name_text(root)!r} has validation images in "
+                     f"{name_text(layout.validation)!r}"))
     if request.split is None and place == layout.validation and layout.train is not None:
         notes = (*notes, f"the validation images are read, those in {name_text(place)!r}")
     if share:
@@ -75,9 +79,6 @@ def _part(root: str, layout: Layout, request: DatasetRequest,
           given: Optional[float]) -> Tuple[str, float]:
     """Return the folder of the requested split, and the share of it that is held out."""
     if layout.validation is not None:
-        if given:
-            raise UsageError(f"'--validation-split' has no effect: {root!r} has validation images "
-                             f"in {name_text(layout.validation)!r}", "leave it out")
         if request.split != "train":
             return layout.validation, 0.0
         if layout.train is None:

@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from typing import Dict, Hashable, List, Optional, Sequence
 
-from ipucnn.core.errors import NoSplitError
+from ipucnn.core.errors import NoSplitError, UsageError
 from ipucnn.core.files import name_bytes
 from ipucnn.data import DatasetRequest
 
@@ -73,6 +73,18 @@ def note(root: str, kept: Sequence[bool], strata: Sequence[Hashable], given: boo
     are = "is" if sum(kept) == 1 else "are"
     return (f"{sum(kept)} of the {len(kept)} images in {root!r} {are} held out for validation"
             f"{without}{how}")
+
+
+def no_effect(request: DatasetRequest, why: str) -> str:
+    """Return the note about a share without effect, which the checkpoint of a training contains.
+
+    Raises:
+        UsageError: the images are those of a training.
+    """
+    message = f"'--validation-split' has no effect: {why}"
+    if request.split == "train":
+        raise UsageError(message, "leave it out; a restored training needs the images as they were")
+    return message
 
 
 def no_training(root: str) -> NoSplitError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Callable, Dict, Hashable, List, Optional, Sequence, Tuple
 
-from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.errors import DataError
 from ipucnn.core.files import name_text
 from ipucnn.data import DatasetRequest, check_classes, left_out
 from ipucnn.data.image_files import FileImages, list_images, no_images
@@ -55,7 +55,7 @@ def listed_images(root: str, request: DatasetRequest, options: ImageFolderOption
     Raises:
         DataError: the file cannot be read or contradicts itself, names none of the images, or
             has classes that are not trained or more than the model has outputs.
-        UsageError: `--validation-split` has no effect.
+        UsageError: `--validation-split` has no effect on a training.
     """
     file = read_labels(_place(str(options.labels), root))
     left = LeftOut(root)
@@ -134,15 +134,15 @@ def _of_split(rows: List[Row], file: LabelFile, left: LeftOut, request: DatasetR
         for path, _ in parts.get("test", []):
             left.add(left_out.OTHER_SPLIT, path)
     if validation:
-        if given:
-            raise UsageError(f"'--validation-split' has no effect: {file.path!r} has validation "
-                             "images", "leave it out")
+        notes = (_held_out.no_effect(request, f"{file.path!r} has validation images"),) \
+            if given else ()
         if request.split is None:
-            return validation, (f"the validation images of {file.path!r} are read",), False
+            return (validation, (*notes, f"the validation images of {file.path!r} are read"),
+                    False)
         train = parts.get("train", [])
         if request.split == "train" and not train:
             raise _held_out.no_training(file.path)
-        return train if request.split == "train" else validation, (), False
+        return train if request.split == "train" else validation, notes, False
     share = _held_out.share_of(request, given)
     if not share:
         if request.split == "validation":

@@ -519,3 +519,10 @@ def test_a_restored_velocity_keeps_its_scale():
         one.set_rates(0.1, 64.0)
         one.step(batch(4, 1), 1)
     assert_close(whole.weights(), restored.weights())
+
+
+def test_batch_norm_of_a_single_value_is_one_line():
+    model = nn.Sequential(nn.Conv2d(3, 8, SIZE), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 5))
+    with pytest.raises(UsageError, match="single value per channel") as refused:
+        session(model=model, micro_batch=1)
+    assert "--batch-size 2" in refused.value.hint

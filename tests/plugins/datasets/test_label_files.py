@@ -188,6 +188,9 @@ class TestSplits:
                             root)) == ["deep/c.jpg", "deep/d.jpg"]
         with pytest.raises(UsageError, match="no effect"):
             load(root, self.TEXT, "train", validation_split=0.1)
+        dataset = load(root, self.TEXT, "validation", validation_split=0.1)
+        assert list(content(dataset, root)) == list(content(load(root, self.TEXT, "validation"), root))
+        assert any("'--validation-split' has no effect" in note for note in dataset.notes)
         with pytest.raises(NoSplitError, match="no training images"):
             load(root, self.TEXT.replace("rain", "est"), "train")
         with pytest.raises(DataError, match="line 2: 'fold1' is not a split"):

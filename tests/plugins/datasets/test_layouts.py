@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -10,6 +12,7 @@ from ipucnn.core.errors import DataError, NoSplitError, UsageError
 from ipucnn.data.formats.partition import partition
 from ipucnn.data.formats.recognition import recognised
 from ipucnn.data.formats.verify import left_out, verification, verify
+from ipucnn.data.images import MAX_BYTES
 
 
 def fill(root, *names):
@@ -232,6 +235,15 @@ def test_verify_notes_images_with_the_same_content(tmp_path):
     assert note.endswith("'b/4.png'; a training may hold out a copy for validation")
 
 
+def test_copies_that_cannot_be_read_are_problems(tmp_path):
+    root = fill(tmp_path, "a/1.jpg", "b/1.jpg")
+    for name in ("a/2.jpg", "b/2.jpg"):
+        (tmp_path / name).write_bytes(b"")
+        os.truncate(str(tmp_path / name), MAX_BYTES + 1)
+    problems = verification(root).problems
+    assert [("2.jpg" in line, "larger than" in line) for line in problems] == [(True, True)] * 2
+
+
 class TestHeldOut:
     """One folder is divided by itself."""
 
@@ -291,6 +303,10 @@ class TestHeldOut:
         root = fill(tmp_path, "train/a/1.jpg", "val/a/2.jpg")
         with pytest.raises(UsageError, match=r"no effect.*val'"):
             opened(root, "train", validation_split=0.2)
+        names, _, notes = opened(root, "validation", validation_split=0.2)
+        assert names == opened(root, "validation")[0]
+        assert notes == [f"'--validation-split' has no effect: {root!r} has validation "
+                         f"images in {root + '/val'!r}"]
         assert opened(root, "train", hold_out=True)[0] == ["train/a/1.jpg"]
 
 

@@ -26,6 +26,7 @@ from ipucnn.core.execution.training_session import (
 )
 from ipucnn.core.warning_filters import own_filters
 from ipucnn.data.mixup import draw
+from ipucnn.models.batch_dependence import norm_errors
 from ipucnn.models.optimisation import with_own_settings
 from ipucnn.models.surgery import recompute_points
 from ipucnn.plugins.backends._ipu.sdk import first_line
@@ -92,7 +93,8 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
     def compile(self) -> float:
         """Compile for the IPUs, or read the program from the cache, and load it."""
         started = time.perf_counter()
-        with device_errors("be compiled for training", self._plan):
+        with device_errors("be compiled for training", self._plan), \
+                norm_errors(self._plan.micro_batch):
             self._executor.compile(**self._inputs(self._example()))
         return time.perf_counter() - started
 

@@ -8,7 +8,7 @@ from typing import Iterator
 
 import torch
 
-from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
+from ipucnn.core.errors import IpucnnError, OutOfMemoryError
 from ipucnn.plugins.backends.torch.devices import Device
 
 _FATAL = re.compile(r"(?:CUDA|HIP)(?: driver)? error|Triton error|CUBLAS_STATUS|CUDNN_STATUS|CUFFT"
@@ -57,21 +57,3 @@ def empty_cache(device: Device) -> None:
     if device.place.type == "cuda":
         with suppress(RuntimeError):
             torch.cuda.empty_cache()
-
-
-@contextmanager
-def norm_errors(micro_batch: int) -> Iterator[None]:
-    """Report a norm layer that has a single value per channel, and so no variance."""
-    try:
-        yield
-    except ValueError as error:
-        found = re.search(r"more than 1 (?:value|spatial element).*?torch\.Size\(\[([\d, ]+)\]\)",
-                          str(error))
-        if found is None:
-            raise
-        *_, height, width = found.group(1).split(", ")
-        raise UsageError(
-            f"a norm layer sees {height}x{width} pixels of {micro_batch} image"
-            f"{'s' if micro_batch > 1 else ''}, which is a single value per channel and has no "
-            "variance", "use '--batch-size 2' or more, a larger '--input-size', or '--normlayer "
-            "group'") from error

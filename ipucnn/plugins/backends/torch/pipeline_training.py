@@ -18,6 +18,7 @@ from ipucnn.core.execution.training_session import (
     TrainingSetup,
 )
 from ipucnn.data.mixup import mix_images
+from ipucnn.models.batch_dependence import norm_errors
 from ipucnn.models.optimisation import (
     CHANGED,
     optimizer_of,
@@ -26,7 +27,7 @@ from ipucnn.models.optimisation import (
 )
 from ipucnn.plugins.backends.torch.data_parallel import DataParallel
 from ipucnn.plugins.backends.torch.devices import Device
-from ipucnn.plugins.backends.torch.errors import device_errors, norm_errors
+from ipucnn.plugins.backends.torch.errors import device_errors
 from ipucnn.plugins.backends.torch.gradients import unscale
 from ipucnn.plugins.backends.torch.options import TorchOptions
 from ipucnn.plugins.backends.torch.pipeline import Pipeline, StageModule, cut, tried

@@ -23,7 +23,7 @@ from ipucnn.core.execution.training_session import (
 )
 from ipucnn.data.mixup import mix_images
 from ipucnn.data.normalisation import normalise
-from ipucnn.models.batch_dependence import depends_on_batch
+from ipucnn.models.batch_dependence import depends_on_batch, norm_errors
 from ipucnn.models.memory_checks import check_layers
 from ipucnn.models.optimisation import (
     load_optimizer,
@@ -39,7 +39,6 @@ from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.errors import (
     device_errors,
     empty_cache,
-    norm_errors,
     out_of_memory,
 )
 from ipucnn.plugins.backends.torch.freezing import Body
