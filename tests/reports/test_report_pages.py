@@ -10,6 +10,7 @@ from made_runs import HOSTILE, evidence, training
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, UsageError
+from ipucnn.core.names import cells
 from ipucnn.reports.charts import ticks
 from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.job import read_runs, report
@@ -146,6 +147,14 @@ def test_text_has_80_columns_and_curves(tmp_path):
     assert re.search(f"training +[{BLOCKS}]+ +1.5 to 0.0732, best 0.0732 at 40", text)
     assert "Most frequent mistakes" in text
     assert not CONTROL.search(text)
+
+
+def test_wide_names_are_aligned(tmp_path):
+    names = ("\u5199\u771f\u732b", "dog", "horse")
+    lines = text_of(read_runs([str(training(tmp_path / "run", names=names))])).splitlines()
+    begin = lines.index("Classes") + 1
+    ends = {cells(re.match(r"  \S+ +\S+ +", line).group()) for line in lines[begin:begin + 4]}
+    assert len(ends) == 1
 
 
 def test_text_names_no_best_across_added_classes(tmp_path):
