@@ -100,6 +100,37 @@ def test_tables_and_curves_are_used_with_keys(browser, tmp_path):
     assert browser.complaints() == []
 
 
+OUTSIDE = """[...document.querySelectorAll("svg text")].filter(text => {
+  const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+  return own.left < all.left - 1 || own.right > all.right + 1;
+}).map(text => text.textContent)"""
+
+OVER = """[...document.querySelectorAll("svg.wide")].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll("text")].map(text => [text, text.getBoundingClientRect()]);
+  return boxes.filter(([one, a]) => boxes.some(([other, b]) => one !== other && a.left < b.right
+    && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom));
+}).map(([text]) => text.textContent)"""
+
+
+def test_names_fit_into_charts_and_lie_on_no_other(browser, tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps({"format": "ipucnn.plan/1", "pipeline": {
+        "fill": 0.9, "balance": 0.9, "stages": [
+            {"begins_at": name, "share": 0.5, "parameters": 24112104, "multiply_adds": 2275622912,
+             "inputs": 401408} for name in ("input", "features/denseblock3/denselayer12")]}}))
+    rate = {"median": 5.0}
+    (tmp_path / "bench.json").write_text(json.dumps({"format": "ipucnn.bench/1", "cases": [
+        {"model": "m", "job": "inference", "batch_size": 1, "precision": "32.32", "data": "files",
+         "limits": [], "entries": [{"kind": kind, "name": name, "images_per_second": rate}
+                                   for kind, name in (("ipucnn", "onnxruntime"),
+                                                      ("peer", "openvino-throughput"))]}]}))
+    training(tmp_path / "run", names=("HAMBURGER", "\u5199\u771f" * 3, "mmm"), lr=0.00125)
+    for source in ("plan.json", "bench.json", "run"):
+        browser.open(report([str(tmp_path / source)]))
+        assert browser.run(OUTSIDE) == []
+        assert browser.run(OVER) == []
+        look(browser, f"names-{source}")
+
+
 def test_many_epochs_and_many_predictions_are_small_and_quick(browser, tmp_path):
     long = training(tmp_path / "long", epochs=1000, rows_per_epoch=10)
     rows = "".join(f"photos/{place}.jpg,{place},{place * 7 % 1000},name {place * 7 % 1000},0.9,0,"

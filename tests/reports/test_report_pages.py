@@ -11,7 +11,7 @@ from made_runs import HOSTILE, evidence, training
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.names import cells
-from ipucnn.reports.charts import ticks
+from ipucnn.reports.charts import exact_label, ticks
 from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.job import read_runs, report
 from ipucnn.reports.text_report import BLOCKS, sparkline, text_of
@@ -116,6 +116,13 @@ def test_axes_hold_values_of_any_size(values):
     assert places == sorted(set(places))
     assert 2 <= len(places) <= 8
     assert places[0] <= low <= high <= places[-1]
+
+
+@pytest.mark.parametrize("values", [(2.302, 2.3035), (99.1, 99.3), (301.25, 303.75), (1234, 1236),
+                                    (12.0, 13.0), (1e-5, 1.2e-4), (1e5, 1.3e5), (0.0, 3e6)])
+def test_labels_of_axes_are_exact(values):
+    places = ticks(*values)
+    assert [float(exact_label(place).replace(",", "")) for place in places] == places
 
 
 def test_a_few_whole_epochs_have_whole_ticks(tmp_path):
