@@ -131,6 +131,34 @@ def test_names_fit_into_charts_and_lie_on_no_other(browser, tmp_path):
         look(browser, f"names-{source}")
 
 
+def test_a_training_has_values_where_it_was_and_durations_are_sorted(browser, tmp_path):
+    long, short = 90, 3
+    browser.open(report([str(training(tmp_path / name, epochs=epochs, seconds=seconds))
+                         for name, epochs, seconds in (("a", short, 4800.0), ("b", long, 2703.0),
+                                                       ("c", long, 12.3))],
+                        str(tmp_path / "three.html")))
+    browser.run("document.querySelector('.plot').focus()")
+    browser.press("End", 35)
+    at = "document.querySelector('.plot').parentElement.querySelector('.values-at').textContent"
+    assert browser.run(at).startswith("epoch 90: b: training ")
+    browser.press("Home", 36)
+    assert browser.run(at).startswith("epoch 1: a: training ")
+    browser.run("[...document.querySelectorAll('#runs button')].find("
+                "button => button.textContent === 'training time').click()")
+    assert browser.run(TEXTS.format("#runs", 0)) == ["a", "b", "c"]
+
+
+def test_a_printed_page_shows_the_whole_matrix(browser, tmp_path):
+    names = [f"a class {number}" for number in range(40)]
+    browser.open(report([str(training(tmp_path / "run", names=names))]), 720)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.run("document.querySelector('svg.matrix').getBoundingClientRect().right "
+                           "<= document.documentElement.clientWidth")
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
+
+
 def test_many_epochs_and_many_predictions_are_small_and_quick(browser, tmp_path):
     long = training(tmp_path / "long", epochs=1000, rows_per_epoch=10)
     rows = "".join(f"photos/{place}.jpg,{place},{place * 7 % 1000},name {place * 7 % 1000},0.9,0,"

@@ -91,6 +91,21 @@ def test_a_validation_shows_every_checkpoint(tmp_path):
     assert re.search(r"model_2.pt +2 +raw +9 +0.7500 +42.00 %", text_of(read_runs([str(place)])))
 
 
+def test_a_short_hostile_name_is_text_too(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([{"path": "a\u202e\udce9.jpg", "class_1": 0,
+                                                  "name_1": "cat", "probability_1": 0.9}]))
+    page = report([str(tmp_path / "p.json")]).read_text(encoding="utf-8")
+    assert r"<bdi>a\u202e\udce9.jpg</bdi>" in page
+
+
+def test_images_of_several_labels_are_not_counted_by_label(tmp_path):
+    (tmp_path / "p.csv").write_text("path,class_1,name_1,probability_1,labels\n"
+                                     "a.jpg,0,cat,0.9,cat|dog\nb.jpg,1,dog,0.8,cat\n")
+    page = report([str(tmp_path / "p.csv")]).read_text()
+    assert "<strong>50.00 <small>%</small></strong><span>top-1</span>" in page
+    assert '<bdi>cat</bdi></th><td class="number">1</td></tr>' in page  # images predicted
+
+
 def test_names_of_classes_keep_to_themselves(tmp_path):
     arabic, long = "\u0642\u0637\u0629", "x" * 180
     page = report([str(training(tmp_path / "run", names=(arabic, long, "dog")))]).read_text()
