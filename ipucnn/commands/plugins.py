@@ -91,9 +91,9 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
                          "'ipucnn list-plugins lr-schedules' lists them")
     given = parsed(TrainOptions, settings, registry())
     options = resolve(TrainOptions, {**given, "lr_schedule": name}, "train")
-    width, height = shutil.get_terminal_size()
+    size = shutil.get_terminal_size()
     return plot_schedule(learning_rate(options, registry()), options.optimisation.epochs,
-                         min(width, 100), min(height - 2, 24))
+                         min(size.columns or 80, 100), min((size.lines or 24) - 2, 24))
 
 
 def show(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from typing import Any, List, Mapping
@@ -10,6 +11,7 @@ from typing import Any, List, Mapping
 import typer
 
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.layout import terminal_width
 from ipucnn.terminal.options_command import JSON
 
 
@@ -64,7 +66,7 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
         return form.format(value) if abs(value) < 1e9 else f"{value:.3g}"  # a loss that diverged
 
     epochs = row.get("epochs")
-    epoch = number("epoch", "{:.3g}") + (f"/{epochs}" if epochs else "")
+    epoch = number("epoch", "{:.2f}").replace(".00", "") + (f"/{epochs}" if epochs else "")
     return [str(row["folder"]), str(row["state"]), str(row.get("model") or ""),
             str(row.get("data") or ""), epoch, number("loss", "{:.4f}"), number("top1", "{:.2f}"),
             number("images_per_second", "{:,.1f}"),
@@ -85,12 +87,12 @@ def watch(
     from ipucnn.runs.watching import Watched
     from ipucnn.runs.watching import watch as watched
 
-    if once or sys.stderr is None or not sys.stderr.isatty():
+    # Rich draws nothing on a terminal that cannot move the cursor
+    if once or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         view = Watched(run).view()
     else:
         view = watched(run)
-    size = os.get_terminal_size() if sys.stdout is not None and sys.stdout.isatty() \
-        else os.terminal_size((80, 24))
-    render.emit(encodable(drawn(view, size.columns, size.lines - 1),
+    lines = shutil.get_terminal_size().lines or 24  # a terminal may not know its size
+    render.emit(encodable(drawn(view, terminal_width(sys.stdout) or 80, lines - 1),
                           getattr(sys.stdout, "encoding", None)))
     return 0

@@ -127,6 +127,7 @@ def _curve(name: str, points: Sequence[Tuple[float, float]], width: int, height:
     import plotext
 
     plotext.clear_figure()
+    plotext.limit_size(False, False)  # a terminal may not state its size
     plotext.theme("clear")
     plotext.plot_size(width, height)
     plotext.title(name)
