@@ -10,8 +10,9 @@ from typing import Any, List, Mapping
 
 import typer
 
+from ipucnn.core.names import printable
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.layout import terminal_width
+from ipucnn.terminal.layout import terminal_width, wrapped
 from ipucnn.terminal.options_command import JSON
 
 
@@ -53,9 +54,13 @@ def runs(
     if not shown:
         render.note(f"no training in '{folder}'" + (" meets the conditions" if found else ""))
         return
-    render.emit(render.table(
-        ("run", "state", "model", "data", "epoch", "loss", "top-1 %", "images/s", "changed"),
-        [_cells(row) for row in shown]))
+    cells = [_cells(row) for row in shown]
+    table = render.table(("run", "state", "model", "data", "epoch", "loss", "top-1 %", "images/s",
+                          "changed"), cells)
+    width = terminal_width(sys.stdout)
+    if width is not None and table.count("\n") > len(cells):  # it is too wide
+        table = "\n".join(wrapped(_lines(*map(printable, row)), width) for row in cells)
+    render.emit(table)
 
 
 def _cells(row: Mapping[str, Any]) -> List[str]:
@@ -71,6 +76,14 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
             str(row.get("data") or ""), epoch, number("loss", "{:.4f}"), number("top1", "{:.2f}"),
             number("images_per_second", "{:,.1f}"),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed"]))]
+
+
+def _lines(run: str, state: str, model: str, data: str, epoch: str, loss: str, top1: str,
+           rate: str, changed: str) -> str:
+    """Return the cells of a run as two lines, for narrow terminals."""
+    return f"{run}\n  " + ", ".join(filter(None, (
+        state, changed, " on ".join(filter(None, (model, data))), epoch and f"epoch {epoch}",
+        loss and f"loss {loss}", top1 and f"top-1 {top1} %", rate and f"{rate} images/s")))
 
 
 def watch(

@@ -387,6 +387,15 @@ def test_a_terminal_of_little_ability_shows_the_state(tmp_path, argv, kind):
     assert "validation top-1" in terminal.text
 
 
+@pytest.mark.timeout(60)
+def test_runs_are_listed_in_lines_where_the_table_is_too_wide(tmp_path):
+    folder = written(tmp_path / "a-long-name-of-a-training")
+    terminal = Terminal("runs", str(tmp_path))
+    assert terminal.end() == 0
+    assert f"{folder}\r\n  completed, " in terminal.text
+    assert "resnet18 on cifar10, epoch 4/4, loss 0.5000," in terminal.text
+
+
 @pytest.mark.parametrize(("epoch", "text"), [(1234.5, "1234.50/2000"), (999.0, "999/2000"),
                                              (299.75, "299.75/2000"), (None, "/2000")])
 def test_epochs_of_long_trainings_are_listed_in_full(epoch, text):
