@@ -120,7 +120,10 @@ def show(
         return
     kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])
     if plot:
-        render.emit(_plotted(kind, name, settings))
+        from ipucnn.runs.dashboard import encodable
+
+        render.emit(encodable(_plotted(kind, name, settings),
+                              getattr(sys.stdout, "encoding", None)))
         return
     if settings:
         raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")

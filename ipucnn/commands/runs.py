@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Sequence
 
 import typer
 
@@ -59,7 +59,7 @@ def runs(
                           "changed"), cells)
     width = terminal_width(sys.stdout)
     if width is not None and table.count("\n") > len(cells):  # it is too wide
-        table = "\n".join(wrapped(_lines(*map(printable, row)), width) for row in cells)
+        table = "\n".join(wrapped(_lines(row), width) for row in cells)
     render.emit(table)
 
 
@@ -78,9 +78,9 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed"]))]
 
 
-def _lines(run: str, state: str, model: str, data: str, epoch: str, loss: str, top1: str,
-           rate: str, changed: str) -> str:
+def _lines(cells: Sequence[str]) -> str:
     """Return the cells of a run as two lines, for narrow terminals."""
+    run, state, model, data, epoch, loss, top1, rate, changed = map(printable, cells)
     return f"{run}\n  " + ", ".join(filter(None, (
         state, changed, " on ".join(filter(None, (model, data))), epoch and f"epoch {epoch}",
         loss and f"loss {loss}", top1 and f"top-1 {top1} %", rate and f"{rate} images/s")))

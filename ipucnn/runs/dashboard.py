@@ -62,7 +62,8 @@ def encodable(picture: str, encoding: Optional[str]) -> str:
     except (UnicodeEncodeError, LookupError):
         plain = re.sub("[\u2801-\u28ff]", "*", picture)
         plain = re.sub("[\u250c\u2510\u2514\u2518\u251c\u2524\u252c\u2534\u253c]", "+", plain)
-        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: ",", 0x2026: "~"})
+        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: "-", 0x2026: "~",
+                                0x2588: "#", 0x2593: "%", 0x2592: "+", 0x2591: ":"})
     return picture
 
 
