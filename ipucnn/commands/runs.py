@@ -105,7 +105,7 @@ def watch(
         view = Watched(run).view()
     else:
         view = watched(run)
-    lines = shutil.get_terminal_size().lines or 24  # a terminal may not know its size
+    lines = shutil.get_terminal_size().lines or 24  # a terminal may not state its size
     render.emit(encodable(drawn(view, terminal_width(sys.stdout) or 80, lines - 1),
                           getattr(sys.stdout, "encoding", None)))
     return 0
