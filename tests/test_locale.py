@@ -36,6 +36,14 @@ def images(folder, *names):
         Image.new("RGB", (16, 16), (9 * number, 255 - 9 * number, 0)).save(str(path))
 
 
+def test_plots_and_bars_are_drawn_in_any_encoding(tmp_path):
+    for arguments in (("show", "cosine", "--plot"), ("plan", "--model", "resnet8-cifar")):
+        found = ascii_process(tmp_path, *arguments)
+        assert found.returncode == 0, found.stderr
+        assert "\\u" not in found.stdout
+        assert "\\x" not in found.stdout
+
+
 @pytest.fixture
 def _ascii_names():
     """Skip where the encoding of file names is UTF-8 in every locale."""

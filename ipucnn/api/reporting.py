@@ -300,7 +300,7 @@ def _choice(progress: Any) -> str:
 def _shown(choice: str) -> bool:
     from ipucnn.terminal.tables import wants_bar
 
-    return choice != "off" and (_in_notebook() or wants_bar(choice))
+    return choice == "on" or (choice == "auto" and (_in_notebook() or wants_bar(choice)))
 
 
 def _in_notebook() -> bool:

@@ -60,6 +60,9 @@ def explain(  # noqa: PLR0913 - one per option
     if suffix not in SUFFIXES:
         raise UsageError(f"image {target!r} has no known format", "its name must end in .png or "
                          ".jpg")
+    if os.path.realpath(target) == os.path.realpath(os.path.expanduser(image)):
+        raise UsageError(f"'--out' would overwrite {target!r}, which is the image to explain",
+                         "name another file")
     require_writable(target)
     given = {"weights": weights, "model": model, "input_size": input_size}
     options = resolve(RunOptions, {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Dict, Optional, Tuple
 
 import typer
@@ -99,6 +100,7 @@ def _is_launcher(name: str) -> bool:
 def _show(made: Any, line: Optional[str]) -> None:
     """Print a plan as tables and bars."""
     from ipucnn.planning.picture import bars
+    from ipucnn.runs.dashboard import encodable
 
     render.emit(render.facts(made.facts()))
     pipeline = made.pipeline
@@ -106,7 +108,7 @@ def _show(made: Any, line: Optional[str]) -> None:
         for table in pipeline.tables():
             render.emit("\n" + (f"{table.title}\n" if table.title else "")
                         + render.table(table.headings, table.rows))
-        render.emit("\n" + bars(pipeline))
+        render.emit("\n" + encodable(bars(pipeline), getattr(sys.stdout, "encoding", None)))
         if made.plan.stages > 1:
             render.emit("\n" + pipeline.sentence)
     if line:

@@ -91,9 +91,9 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
                          "'ipucnn list-plugins lr-schedules' lists them")
     given = parsed(TrainOptions, settings, registry())
     options = resolve(TrainOptions, {**given, "lr_schedule": name}, "train")
-    width, height = shutil.get_terminal_size()
+    size = shutil.get_terminal_size()
     return plot_schedule(learning_rate(options, registry()), options.optimisation.epochs,
-                         min(width, 100), min(height - 2, 24))
+                         min(size.columns or 80, 100), min((size.lines or 24) - 2, 24))
 
 
 def show(
@@ -126,7 +126,10 @@ def show(
         return
     kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])
     if plot:
-        render.emit(_plotted(kind, name, settings))
+        from ipucnn.runs.dashboard import encodable
+
+        render.emit(encodable(_plotted(kind, name, settings),
+                              getattr(sys.stdout, "encoding", None)))
         return
     if settings:
         raise UsageError(f"unexpected argument {settings[0]!r}", "'--help' lists the options")

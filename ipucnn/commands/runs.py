@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
-from typing import Any, List, Mapping
+from typing import Any, List, Mapping, Sequence
 
 import typer
 
+from ipucnn.core.names import printable
 from ipucnn.terminal import tables as render
+from ipucnn.terminal.layout import terminal_width, wrapped
 from ipucnn.terminal.options_command import JSON
 
 
@@ -51,9 +54,13 @@ def runs(
     if not shown:
         render.note(f"no training in '{folder}'" + (" meets the conditions" if found else ""))
         return
-    render.emit(render.table(
-        ("run", "state", "model", "data", "epoch", "loss", "top-1 %", "images/s", "changed"),
-        [_cells(row) for row in shown]))
+    cells = [_cells(row) for row in shown]
+    table = render.table(("run", "state", "model", "data", "epoch", "loss", "top-1 %", "images/s",
+                          "changed"), cells)
+    width = terminal_width(sys.stdout)
+    if width is not None and table.count("\n") > len(cells):  # it is too wide
+        table = "\n".join(wrapped(_lines(row), width) for row in cells)
+    render.emit(table)
 
 
 def _cells(row: Mapping[str, Any]) -> List[str]:
@@ -64,11 +71,19 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
         return form.format(value) if abs(value) < 1e9 else f"{value:.3g}"  # a loss that diverged
 
     epochs = row.get("epochs")
-    epoch = number("epoch", "{:.3g}") + (f"/{epochs}" if epochs else "")
+    epoch = number("epoch", "{:.2f}").replace(".00", "") + (f"/{epochs}" if epochs else "")
     return [str(row["folder"]), str(row["state"]), str(row.get("model") or ""),
             str(row.get("data") or ""), epoch, number("loss", "{:.4f}"), number("top1", "{:.2f}"),
             number("images_per_second", "{:,.1f}"),
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed"]))]
+
+
+def _lines(cells: Sequence[str]) -> str:
+    """Return the cells of a run as two lines, for narrow terminals."""
+    run, state, model, data, epoch, loss, top1, rate, changed = map(printable, cells)
+    return f"{run}\n  " + ", ".join(filter(None, (
+        state, changed, " on ".join(filter(None, (model, data))), epoch and f"epoch {epoch}",
+        loss and f"loss {loss}", top1 and f"top-1 {top1} %", rate and f"{rate} images/s")))
 
 
 def watch(
@@ -85,12 +100,12 @@ def watch(
     from ipucnn.runs.watching import Watched
     from ipucnn.runs.watching import watch as watched
 
-    if once or sys.stderr is None or not sys.stderr.isatty():
+    # Rich draws nothing on a terminal that cannot move the cursor
+    if once or sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         view = Watched(run).view()
     else:
         view = watched(run)
-    size = os.get_terminal_size() if sys.stdout is not None and sys.stdout.isatty() \
-        else os.terminal_size((80, 24))
-    render.emit(encodable(drawn(view, size.columns, size.lines - 1),
+    lines = shutil.get_terminal_size().lines or 24  # a terminal may not state its size
+    render.emit(encodable(drawn(view, terminal_width(sys.stdout) or 80, lines - 1),
                           getattr(sys.stdout, "encoding", None)))
     return 0

@@ -78,6 +78,14 @@ def printable_lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
 
 
+def cells(text: str) -> int:
+    """Return how many columns `text` occupies on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(character) else
+               2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
 def without_secrets(value: Any) -> Any:
     """Return plain types with every URL in their texts without user, password and query."""
     if isinstance(value, str):

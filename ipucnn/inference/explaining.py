@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Dict, List, Optional, Sequence, Tuple
 import numpy
 
 from ipucnn.core.errors import DataError, IpucnnError, UnavailableError, UsageError
-from ipucnn.core.names import did_you_mean, key
+from ipucnn.core.names import class_key, did_you_mean
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data.given_images import GivenImages, fitted
 from ipucnn.data.prepare import Preparation
@@ -197,9 +197,14 @@ def _map(job: Job, images: torch.Tensor, layer: nn.Module, number: int) -> torch
 
 
 def _class(word: str, names: Sequence[str]) -> int:
-    known = {key(name): number for number, name in enumerate(names)}
-    if key(word) in known:
-        return known[key(word)]
+    form = class_key(word)
+    numbers = [number for number, name in enumerate(names) if name == word] or \
+        [number for number, name in enumerate(names) if class_key(name) == form]
+    if len(numbers) == 1:
+        return numbers[0]
+    if numbers:
+        raise UsageError(f"{word!r} is the name of {len(numbers)} classes of the model",
+                         "give a number: " + " or ".join(map(str, numbers)))
     if word.isdecimal() and int(word) < len(names):
         return int(word)
     raise UsageError(f"the model has no class {word!r}", did_you_mean(word, names)

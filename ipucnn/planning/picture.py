@@ -5,10 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import List, Sequence
 
-from ipucnn.core.names import printable
+from ipucnn.core.names import cells, printable
 from ipucnn.models.stage_memory import MIB, StageMemory
 from ipucnn.planning.stages import Estimate, Pipeline
-from ipucnn.terminal.layout import cells, shortened
+from ipucnn.terminal.layout import shortened
 
 PARTS = (("weights", "#3b6fb6", "#6f9fe0", "\u2588"), ("gradients", "#8a63b8", "#b493dd", "\u2593"),
          ("optimizer", "#b0679a", "#d892c2", "\u2592"),

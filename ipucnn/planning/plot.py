@@ -19,6 +19,7 @@ def plot_schedule(rate: LearningRate, epochs: int, width: int = 80, height: int 
     points = max(2, 4 * width)
     places = [epochs * i / points for i in range(points)]
     plotext.clear_figure()
+    plotext.limit_size(False, False)  # a terminal may not state its size
     plotext.theme("clear")
     plotext.plot_size(width, height)
     plotext.plot([*places], [rate.at(e, e + epochs / points) for e in places], marker="braille")

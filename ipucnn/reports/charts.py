@@ -6,6 +6,7 @@ Colours are CSS classes, which the page defines for light and dark mode. All tex
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import List, Optional, Sequence, Tuple
 
 from markupsafe import Markup
@@ -14,7 +15,7 @@ from ipucnn.core.names import printable
 from ipucnn.reports.curves import CurveChart
 
 WIDTH, HEIGHT = 420, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 408, 10, 206
+LEFT, RIGHT, TOP, BOTTOM = 64, 408, 10, 206
 COLOURS = 8
 
 _EMPTY = Markup("")
@@ -26,6 +27,12 @@ def text(x: float, y: float, content: str, css: str = "") -> Markup:
         x, y, css, printable(content))
 
 
+def text_width(content: str) -> float:
+    """Return about the width of a text of a chart in pixels."""
+    return sum(12.5 if letter in "MWmw" or unicodedata.east_asian_width(letter) in "WF" else
+               9.0 if letter.isupper() else 7.2 for letter in printable(content))
+
+
 def tick_label(value: float) -> str:
     """Return a value in few characters."""
     size = abs(value)
@@ -34,6 +41,12 @@ def tick_label(value: float) -> str:
     if size >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def exact_label(value: float) -> str:
+    """Return a round value of an axis in as few characters as state it exactly."""
+    label = tick_label(value)
+    return label if float(label.replace(",", "")) == value else f"{value:,.12g}"
 
 
 def ticks(low: float, high: float, most: int = 5) -> List[float]:
@@ -75,12 +88,12 @@ class Axes:
         for value in self.y_ticks:
             place = self.up(value)
             parts += [Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-                LEFT, RIGHT, place, place), text(LEFT - 6, place + 4, tick_label(value), "end")]
+                LEFT, RIGHT, place, place), text(LEFT - 6, place + 4, exact_label(value), "end")]
         places = x_ticks if x_ticks is not None else [
             value for value in ticks(self._first, self._last, 6)
             if self._first - 1e-9 <= value <= self._last + 1e-9
             and (value == int(value) or self._last - self._first < 5)]
-        parts += [text(self.across(value), BOTTOM + 16, tick_label(value), "middle")
+        parts += [text(self.across(value), BOTTOM + 16, exact_label(value), "middle")
                   for value in places]
         parts.append(text((LEFT + RIGHT) / 2, HEIGHT - 4, x_label, "middle label"))
         return _EMPTY.join(parts)
@@ -166,14 +179,15 @@ def histogram(values: Sequence[float], marks: Sequence[Tuple[str, float]], unit:
                                       BOTTOM - top), "bar c0",
                          f"{tick_label(low + place * width)} to "
                          f"{tick_label(low + (place + 1) * width)} {unit}{beyond}: {number}"))
+    names = []  # after all lines, so that none crosses a name
     for row, (name, value) in enumerate(marks):
         at = axes.across(min(value, low + width * count))
         parts.append(Markup('<line class="mark" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(
             at, at, TOP, BOTTOM))
         right = at > 0.75 * RIGHT
-        parts.append(text(at + (-4 if right else 4), TOP + 12 + 14 * row,
+        names.append(text(at + (-4 if right else 4), TOP + 12 + 14 * row,
                           f"{name} {tick_label(value)}", "strong" + (" end" if right else "")))
-    return svg(_EMPTY.join(parts), label)
+    return svg(_EMPTY.join([*parts, *names]), label)
 
 
 def bars(rows: Sequence[Tuple[str, float, Optional[float]]], unit: str, label: str) -> Markup:
@@ -185,7 +199,7 @@ def bars(rows: Sequence[Tuple[str, float, Optional[float]]], unit: str, label: s
         label: what it shows.
     """
     most = max([value for _, value, _ in rows] + [mark or 0 for *_, mark in rows]) or 1.0
-    height, begin = 30, 120
+    height, begin = 30, max(120.0, 16 + max(text_width(name) for name, *_ in rows))
     parts = []
     for place, (name, value, mark) in enumerate(rows):
         y = 6 + place * height

@@ -8,13 +8,16 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from markupsafe import Markup
 
 from ipucnn.core.names import printable
-from ipucnn.reports.charts import svg, text
+from ipucnn.reports.charts import svg, text, text_width
 
 MOST_CLASSES = 32
 """Maximum number of classes of a heat map; those with the most errors are shown."""
 
 MOST_PAIRS = 15
 """Maximum number of pairs of confused classes that are listed."""
+
+_WIDEST_NAME = 137.0
+"""Pixels of a name beside the heat map."""
 
 Counts = Dict[Tuple[int, int], int]
 
@@ -128,14 +131,15 @@ def heat_map(evidence: Dict[str, Any]) -> Optional[HeatMap]:
     for (label, _), images in counts.items():
         totals[label] += images
     cell = 34 if len(chosen) <= 12 else 20
-    edge = min(150, 14 + 7 * max(len(names[number]) for number in chosen))
+    shown = {number: _brief(names[number]) for number in chosen}
+    edge = round(14 + max(map(text_width, shown.values())))
     parts = []
     for row, label in enumerate(chosen):
         y = edge + row * cell
-        parts.append(text(edge - 6, y + cell / 2 + 4, _brief(names[label]), "end"))
+        parts.append(text(edge - 6, y + cell / 2 + 4, shown[label], "end"))
         parts.append(Markup('<text class="" transform="translate({:.0f} {}) rotate(-60)">{}</text>'
                             ).format(edge + row * cell + cell / 2 + 4, edge - 6,
-                                     printable(_brief(names[label]))))
+                                     shown[label]))
         for column, answer in enumerate(chosen):
             images = counts.get((label, answer), 0)
             share = images / totals[label] if totals[label] else 0
@@ -163,4 +167,11 @@ def _strength(share: float) -> float:
 
 
 def _brief(name: str) -> str:
-    return name if len(name) <= 19 else f"{name[:17]}\u2026"
+    """Return the beginning of a name that fits beside the matrix."""
+    name = printable(name)
+    if text_width(name) <= _WIDEST_NAME:
+        return name
+    name = name[:20]
+    while text_width(name) > _WIDEST_NAME - 12:
+        name = name[:-1]
+    return f"{name}\u2026"

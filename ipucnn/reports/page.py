@@ -98,8 +98,8 @@ def _environment_of_templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(str(_TEMPLATES)), autoescape=True, finalize=shown,
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["brief"] = lambda name: name if len(name) <= _LONGEST_NAME else (
-        "\u2026" + printable(name)[1 - _LONGEST_NAME:])
+    environment.filters["brief"] = lambda name: printable(name) if len(name) <= _LONGEST_NAME \
+        else "\u2026" + printable(name)[1 - _LONGEST_NAME:]
     environment.filters["short"] = lambda name: name if len(name) <= _LONGEST_CLASS else (
         name[:_LONGEST_CLASS - 1] + "\u2026")
     environment.filters["images"] = counted
@@ -133,8 +133,7 @@ def _details(run: FinishedRun, several: bool) -> Dict[str, Any]:
         found["heat"] = classes.heat_map(evidence)
         found["rows"] = classes.class_rows(evidence)
         found["pairs"] = classes.mistaken_pairs(evidence)
-        found["labelled"] = int(evidence.get("labelled", 0))
-        found["images"] = int(evidence.get("images", 0))
+        found["labelled"] = bool(evidence.get("confusion"))  # of images with one label each
         error = classes.calibration_error(evidence["calibration"])
         if error is not None:
             found["error"] = error

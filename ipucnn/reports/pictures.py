@@ -48,10 +48,13 @@ def sheet_picture(sheet: Sheet) -> Image.Image:
     blocks: List[Tuple[str, List[Any]]] = [
         (sheet.title + ": " + ", ".join(f"{name} {value}" for name, value in sheet.summary), []),
         (f"each stored image, then what the network sees ({sheet.prepared})", [])]
-    for name, count in sheet.counts.items():
-        pixels = [one for shown in sheet.classes.get(name, [])
+    for name, images in sheet.classes.items():
+        pixels = [one for shown in images
                   for one in ([None] if shown.problem else (shown.stored, *shown.prepared))]
-        blocks.append((f"{name}: {counted(count)}", pixels))
+        blocks.append((f"{name}: {counted(sheet.counts[name])}", pixels))
+    others = len(sheet.counts) - len(sheet.classes)
+    if others:
+        blocks.append((f"and {others:,} other class{'' if others == 1 else 'es'}", []))
     rows = [-(-len(pixels) // _ROW) for _, pixels in blocks]
     height = sum(_LINE + _GAP + lines * (_SIDE + _GAP) for lines in rows) + _GAP
     picture = Image.new("RGB", (_GAP + _ROW * (_SIDE + _GAP), height), _BACK)
@@ -83,14 +86,19 @@ def fitted(pixels: Any, side: int) -> Image.Image:
     return picture.resize(size, Image.BICUBIC)  # type: ignore[attr-defined]
 
 
-def caption(draw: Any, place: Tuple[int, int], text: str, soft: bool = False) -> None:
-    """Write a line of text into an image."""
+def caption(draw: Any, place: Tuple[int, int], text: str, soft: bool = False,
+            room: int = 0) -> None:
+    """Write a line of text into an image; its middle is left out if it is longer than `room`."""
     shown = printable(text)
     own = _font("")
     font = next((font for font in map(_font, ("", *_SYSTEM_FONTS))
                  if font is not None and _has_letters(font, shown)), own)
     if not hasattr(font, "path"):  # of Pillow before 10.1: a bitmap font of Latin-1
         shown = shown.encode("latin-1", "replace").decode("latin-1")
+    whole, kept = shown, min(len(shown), room)  # no letter is narrower than a pixel
+    while room and draw.textlength(shown, font=font) > room:
+        kept -= 1  # most of the end remains, as of the path of a file
+        shown = f"{whole[:kept // 3]}...{whole[kept // 3 - kept:]}"
     draw.text(place, shown, fill=_SOFT if soft else _INK, font=font)
 
 
@@ -134,6 +142,6 @@ def side_by_side(columns: Sequence[Tuple[str, str, Any]], side: int = 320) -> Im
     for place, ((first, second, _), one) in enumerate(zip(columns, pictures)):
         left = _GAP + place * (side + _GAP)
         picture.paste(one, (left + (side - one.width) // 2, _GAP + (side - one.height) // 2))
-        caption(draw, (left, side + 2 * _GAP), first[:44])
-        caption(draw, (left, side + 2 * _GAP + _LINE), second[:44], soft=True)
+        caption(draw, (left, side + 2 * _GAP), first, room=side)
+        caption(draw, (left, side + 2 * _GAP + _LINE), second, soft=True, room=side)
     return picture

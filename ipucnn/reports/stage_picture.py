@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Sequence
 
 from markupsafe import Markup
 
-from ipucnn.reports.charts import bar, svg, text
+from ipucnn.reports.charts import bar, svg, text, text_width
 
 _LANE, _LEFT, _WIDTH = 26, 120, 720
 _MOST_MICRO_BATCHES = 24
@@ -16,19 +16,21 @@ def stage_boxes(stages: Sequence[Dict[str, Any]]) -> Markup:
     """Return the SVG of the stages as bars of their share of the work, with their figures."""
     parts: List[Markup] = []
     most = max(float(stage["share"]) for stage in stages) or 1.0
+    left = max(_LEFT, 8 + max(text_width(str(stage["begins_at"])) for stage in stages))
     for place, stage in enumerate(stages):
         y = 8 + place * 56
         share = float(stage["share"])
         parts += [
             text(0, y + 14, f"stage {place + 1}", "strong"),
             text(0, y + 32, str(stage["begins_at"]), ""),
-            bar(_LEFT, y, (420 * share / most, 24), f"bar c{place % 8}",
+            bar(left, y, (420 * share / most, 24), f"bar c{place % 8}",
                 f"{share:.1%} of the multiply-adds"),
-            text(_LEFT + 420 * share / most + 8, y + 16, f"{share:.1%} of the work", "strong"),
-            text(_LEFT, y + 40, f"{int(stage['parameters']):,} parameters, "
+            text(left + 420 * share / most + 8, y + 16, f"{share:.1%} of the work", "strong"),
+            text(left, y + 40, f"{int(stage['parameters']):,} parameters, "
                  f"{int(stage['multiply_adds']) / 1e6:,.0f} M multiply-adds, receives "
                  f"{int(stage['inputs']):,} values per image", "")]
-    return svg(Markup("").join(parts), "pipeline stages", (_WIDTH, 8 + 56 * len(stages)), "wide")
+    return svg(Markup("").join(parts), "pipeline stages",
+               (_WIDTH + left - _LEFT, 8 + 56 * len(stages)), "wide")
 
 
 def schedule(stages: int, micro_batches: int) -> Markup:

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import Any, List, Sequence, Tuple
 
-from ipucnn.core.names import printable
+from ipucnn.core.names import cells, printable
 from ipucnn.reports.charts import tick_label
 from ipucnn.reports.classes_shown import calibration_error, class_rows, mistaken_pairs
 from ipucnn.reports.curves import Curve, CurveChart, charts_of
@@ -76,7 +76,7 @@ def _marks() -> str:
 
 def _heading(title: str, width: int) -> List[str]:
     shown = printable(title)
-    return [shown, "-" * min(width, len(shown))]
+    return [shown, "-" * min(width, cells(shown))]
 
 
 def _pairs(rows: Sequence[Tuple[str, str]], width: int) -> List[str]:
@@ -95,12 +95,12 @@ def _chart(chart: CurveChart, width: int) -> List[str]:
     title = f"{chart.title} ({chart.unit})" if chart.unit else chart.title
     lines = [title]
     names = [_short(curve.name, 24) for curve in chart.curves]
-    column = max(map(len, names))
+    column = max(map(cells, names))
     for curve, name in zip(chart.curves, names):
         summary = _summary(curve, chart.best)
         room = width - column - len(summary) - 6
         line = sparkline([value for _, value in curve.points], max(8, room))
-        lines.append(f"  {name.ljust(column)}  {line}  {summary}")
+        lines.append(f"  {_padded(name, column)}  {line}  {summary}")
     return lines
 
 
@@ -163,12 +163,12 @@ def _counts(values: Sequence[float], most: int) -> List[float]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> List[str]:
-    cells = [[_short(printable(str(cell)), 24 if place < len(row) - 1 else width)
+    shown = [[_short(printable(str(cell)), 24 if place < len(row) - 1 else width)
               for place, cell in enumerate(row)] for row in [headings, *rows]]
-    widths = [max(map(len, column)) for column in zip(*cells)]
+    widths = [max(map(cells, column)) for column in zip(*shown)]
     room = max(12, width - 2 - sum(widths[:-1]) - 2 * (len(widths) - 1))
-    return ["  " + "  ".join([cell.ljust(size) for cell, size in zip(row[:-1], widths)]
-                             + [_short(row[-1], room)]) for row in cells]
+    return ["  " + "  ".join([_padded(cell, size) for cell, size in zip(row[:-1], widths)]
+                             + [_short(row[-1], room)]) for row in shown]
 
 
 def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
@@ -183,6 +183,15 @@ def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
     return lines
 
 
-def _short(text: str, length: int) -> str:
-    """Return text shortened to `length` characters; the beginning of longer text is removed."""
-    return text if len(text) <= length else "..." + text[3 - length:]
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cells(text))
+
+
+def _short(text: str, width: int) -> str:
+    """Return text in at most `width` columns; the beginning of longer text is removed."""
+    if cells(text) <= width:
+        return text
+    text = text[-width:]
+    while cells(text) > width - 3:
+        text = text[1:]
+    return "..." + text

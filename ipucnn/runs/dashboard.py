@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.log_folder import RUNNING
-from ipucnn.core.names import printable
+from ipucnn.core.names import cells, printable
 from ipucnn.reports.metric_rows import LARGEST
 from ipucnn.runs.found import best_validation
-from ipucnn.terminal.layout import clock
+from ipucnn.terminal.layout import clock, shortened
 
 POINTS = 400
 """Maximum number of points of a curve; means of more points are drawn."""
@@ -44,9 +44,8 @@ class View:
 def drawn(view: View, width: int, height: int) -> str:
     """Return a view as text without colours, of at most the given columns and lines."""
     title, state = printable(view.title), printable(view.state)
-    room = width - len(state) - 3
-    title = title if len(title) <= room else "…" + title[1 - room:]
-    lines = [_fitted(f"{title}   {state}", width), *_figures(view, width)]
+    room = width - cells(state) - 3
+    lines = [_fitted(f"{shortened(title, max(0, room))}   {state}", width), *_figures(view, width)]
     classes = _classes(view)
     below = classes + [printable(note) for note in view.notes[-2:]]
     space = height - len(lines) - min(len(below), max(0, height // 4))
@@ -63,7 +62,8 @@ def encodable(picture: str, encoding: Optional[str]) -> str:
     except (UnicodeEncodeError, LookupError):
         plain = re.sub("[\u2801-\u28ff]", "*", picture)
         plain = re.sub("[\u250c\u2510\u2514\u2518\u251c\u2524\u252c\u2534\u253c]", "+", plain)
-        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: ",", 0x2026: "~"})
+        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: "-", 0x2026: "~",
+                                0x2588: "#", 0x2593: "%", 0x2592: "+", 0x2591: ":"})
     return picture
 
 
@@ -92,7 +92,7 @@ def _figures(view: View, width: int) -> List[str]:
 def _wrapped(parts: Iterable[str], width: int) -> Iterable[str]:
     line = ""
     for part in parts:
-        if line and len(line) + 3 + len(part) > width:
+        if line and cells(line) + 3 + cells(part) > width:
             yield line
             line = ""
         line = f"{line} · {part}" if line else _fitted(part, width)
@@ -128,6 +128,7 @@ def _curve(name: str, points: Sequence[Tuple[float, float]], width: int, height:
     import plotext
 
     plotext.clear_figure()
+    plotext.limit_size(False, False)  # a terminal may not state its size
     plotext.theme("clear")
     plotext.plot_size(width, height)
     plotext.title(name)
@@ -179,7 +180,12 @@ def _text(value: Any) -> str:
 
 
 def _fitted(line: str, width: int) -> str:
-    return line if len(line) <= width else line[:max(0, width - 1)] + "…"
+    if cells(line) <= width:
+        return line
+    line = line[:width]
+    while cells(line) > max(0, width - 1):
+        line = line[:-1]
+    return f"{line}…"
 
 
 def age(status: Mapping[str, Any]) -> float:

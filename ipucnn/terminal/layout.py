@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from typing import Any, List, Optional, Sequence
 
-from ipucnn.core.names import printable, printable_lines
+from ipucnn.core.names import cells, printable, printable_lines
 
 _WORD = re.compile(r"(?:(?<!\w)'[^'\n]*'(?!\w)|\S)+")
 """A word, or several in single quotes: a command or a path stays on one line."""
@@ -40,14 +39,6 @@ def terminal_width(stream: Any) -> Optional[int]:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):  # closed, or a stand-in without a file
         return None
-
-
-def cells(text: str) -> int:
-    """Return how many columns `text` occupies on a terminal."""
-    if text.isascii():
-        return len(text)
-    return sum(0 if unicodedata.combining(character) else
-               2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 def clock(seconds: float) -> str:

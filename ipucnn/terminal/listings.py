@@ -6,10 +6,10 @@ import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Dict, Iterator, List, Sequence, Tuple
 
-from ipucnn.core.names import printable
+from ipucnn.core.names import cells, printable
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.showing import plain_table
-from ipucnn.terminal.layout import cells, wrapped
+from ipucnn.terminal.layout import wrapped
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Row

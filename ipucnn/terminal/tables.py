@@ -241,8 +241,11 @@ def _is_terminal(stream: Optional[TextIO]) -> bool:
 
 
 def wants_bar(choice: str) -> bool:
-    """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI."""
+    """Return whether a bar or spinner is shown: on terminals that can, unless disabled or in CI.
+
+    Elsewhere, `on` has lines as `auto` has: nothing would be seen of a bar.
+    """
+    able = _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
     if choice != "auto":
-        return choice == "on"
-    return (not _quiet and is_first() and _is_terminal(sys.stderr)
-            and not os.environ.get("CI") and os.environ.get("TERM") != "dumb")
+        return choice == "on" and able
+    return able and not _quiet and is_first() and not os.environ.get("CI")

@@ -225,6 +225,15 @@ def test_outputs_that_are_not_finite_are_not_explained(cli, tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
+def test_the_image_to_explain_is_not_overwritten(cli):
+    picture = next(Path("pictures/train/star").iterdir())
+    before = picture.read_bytes()
+    code, _, err = cli("explain", picture, "--weights", "saved", "--out", Path.cwd() / picture)
+    assert code == 2
+    assert "would overwrite" in err
+    assert picture.read_bytes() == before
+
+
 def test_a_missing_captum_is_one_line(cli, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
     monkeypatch.setitem(sys.modules, "captum.attr", None)

@@ -55,6 +55,8 @@ def test_a_report_is_drawn_at_every_width_in_light_and_dark(browser, tmp_path):
             assert browser.complaints() == []
             assert not browser.run(WIDER), "the page scrolls sideways"
             assert browser.run(BROKEN) == [], "a short word of the command is broken"
+            tops = "new Set([...document.querySelectorAll('.tiles li')].map(one => one.offsetTop))"
+            assert width > 390 or name == "compared" or browser.run(f"{tops}.size") <= 4
             pixels = look(browser, f"{name}-{width}-{'dark' if dark else 'light'}")
             assert (pixels[0, 0].mean() < 60) == dark
             assert len(numpy.unique(pixels.astype(int) @ (1, 256, 65536))) > 50
@@ -98,6 +100,65 @@ def test_tables_and_curves_are_used_with_keys(browser, tmp_path):
     assert browser.run("[...document.querySelectorAll('button, summary, input, [tabindex]')]"
                        ".every(one => one.tabIndex === 0)")
     assert browser.complaints() == []
+
+
+OUTSIDE = """[...document.querySelectorAll("svg text")].filter(text => {
+  const own = text.getBoundingClientRect(), all = text.ownerSVGElement.getBoundingClientRect();
+  return own.left < all.left - 1 || own.right > all.right + 1;
+}).map(text => text.textContent)"""
+
+OVER = """[...document.querySelectorAll("svg.wide")].flatMap(svg => {
+  const boxes = [...svg.querySelectorAll("text")].map(text => [text, text.getBoundingClientRect()]);
+  return boxes.filter(([one, a]) => boxes.some(([other, b]) => one !== other && a.left < b.right
+    && b.left < a.right && a.top + 3 < b.bottom && b.top + 3 < a.bottom));
+}).map(([text]) => text.textContent)"""
+
+
+def test_names_fit_into_charts_and_lie_on_no_other(browser, tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps({"format": "ipucnn.plan/1", "pipeline": {
+        "fill": 0.9, "balance": 0.9, "stages": [
+            {"begins_at": name, "share": 0.5, "parameters": 24112104, "multiply_adds": 2275622912,
+             "inputs": 401408} for name in ("input", "features/denseblock3/denselayer12")]}}))
+    rate = {"median": 5.0}
+    (tmp_path / "bench.json").write_text(json.dumps({"format": "ipucnn.bench/1", "cases": [
+        {"model": "m", "job": "inference", "batch_size": 1, "precision": "32.32", "data": "files",
+         "limits": [], "entries": [{"kind": kind, "name": name, "images_per_second": rate}
+                                   for kind, name in (("ipucnn", "onnxruntime"),
+                                                      ("peer", "openvino-throughput"))]}]}))
+    training(tmp_path / "run", names=("HAMBURGER", "\u5199\u771f" * 3, "mmm"), lr=0.00125)
+    for source in ("plan.json", "bench.json", "run"):
+        browser.open(report([str(tmp_path / source)]))
+        assert browser.run(OUTSIDE) == []
+        assert browser.run(OVER) == []
+        look(browser, f"names-{source}")
+
+
+def test_a_training_has_values_where_it_was_and_durations_are_sorted(browser, tmp_path):
+    long, short = 90, 3
+    browser.open(report([str(training(tmp_path / name, epochs=epochs, seconds=seconds))
+                         for name, epochs, seconds in (("a", short, 4800.0), ("b", long, 2703.0),
+                                                       ("c", long, 12.3))],
+                        str(tmp_path / "three.html")))
+    browser.run("document.querySelector('.plot').focus()")
+    browser.press("End", 35)
+    at = "document.querySelector('.plot').parentElement.querySelector('.values-at').textContent"
+    assert browser.run(at).startswith("epoch 90: b: training ")
+    browser.press("Home", 36)
+    assert browser.run(at).startswith("epoch 1: a: training ")
+    browser.run("[...document.querySelectorAll('#runs button')].find("
+                "button => button.textContent === 'training time').click()")
+    assert browser.run(TEXTS.format("#runs", 0)) == ["a", "b", "c"]
+
+
+def test_a_printed_page_shows_the_whole_matrix(browser, tmp_path):
+    names = [f"a class {number}" for number in range(40)]
+    browser.open(report([str(training(tmp_path / "run", names=names))]), 720)
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        assert browser.run("document.querySelector('svg.matrix').getBoundingClientRect().right "
+                           "<= document.documentElement.clientWidth")
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
 
 
 def test_many_epochs_and_many_predictions_are_small_and_quick(browser, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from ipucnn.reports.pictures import caption
+from ipucnn.reports.pictures import caption, encoded, sheet_picture, side_by_side
+from ipucnn.reports.sheet import Sheet, Shown
 
 
 def drawn(text):
@@ -34,3 +37,17 @@ def test_other_alphabets_are_drawn_with_a_font_of_the_system():
 def test_letters_that_no_font_has_are_drawn_as_boxes():
     assert (drawn("a \ue123") == drawn("a \ue124")).all()
     assert (drawn("a \ue123") != drawn("a")).any()
+
+
+def test_captions_of_images_side_by_side_do_not_meet():
+    black = np.zeros((32, 32, 3), np.uint8)
+    for text in ("W" * 60, "a name of a class with some words, and more of them"):
+        drawn = np.asarray(side_by_side([(text, text, black)] * 2))
+        assert (drawn[336:, 328:336] == 255).all()
+        assert (drawn[336:, 300:328] != 255).any()
+
+
+def test_a_sheet_of_very_many_classes_is_no_larger_than_its_images():
+    shown = Shown("a.jpg", np.zeros((8, 8, 3), np.uint8), [])
+    sheet = Sheet("photos", [], {str(number): 1 for number in range(3000)}, {"0": [shown]}, "", [])
+    assert Image.open(io.BytesIO(encoded(sheet_picture(sheet), ".jpg"))).height < 400

@@ -10,7 +10,8 @@ from made_runs import HOSTILE, evidence, training
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.reports.charts import ticks
+from ipucnn.core.names import cells
+from ipucnn.reports.charts import exact_label, ticks
 from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.job import read_runs, report
 from ipucnn.reports.text_report import BLOCKS, sparkline, text_of
@@ -90,6 +91,21 @@ def test_a_validation_shows_every_checkpoint(tmp_path):
     assert re.search(r"model_2.pt +2 +raw +9 +0.7500 +42.00 %", text_of(read_runs([str(place)])))
 
 
+def test_a_short_hostile_name_is_text_too(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps([{"path": "a\u202e\udce9.jpg", "class_1": 0,
+                                                  "name_1": "cat", "probability_1": 0.9}]))
+    page = report([str(tmp_path / "p.json")]).read_text(encoding="utf-8")
+    assert r"<bdi>a\u202e\udce9.jpg</bdi>" in page
+
+
+def test_images_of_several_labels_are_not_counted_by_label(tmp_path):
+    (tmp_path / "p.csv").write_text("path,class_1,name_1,probability_1,labels\n"
+                                     "a.jpg,0,cat,0.9,cat|dog\nb.jpg,1,dog,0.8,cat\n")
+    page = report([str(tmp_path / "p.csv")]).read_text()
+    assert "<strong>50.00 <small>%</small></strong><span>top-1</span>" in page
+    assert '<bdi>cat</bdi></th><td class="number">1</td></tr>' in page  # images predicted
+
+
 def test_names_of_classes_keep_to_themselves(tmp_path):
     arabic, long = "\u0642\u0637\u0629", "x" * 180
     page = report([str(training(tmp_path / "run", names=(arabic, long, "dog")))]).read_text()
@@ -115,6 +131,13 @@ def test_axes_hold_values_of_any_size(values):
     assert places == sorted(set(places))
     assert 2 <= len(places) <= 8
     assert places[0] <= low <= high <= places[-1]
+
+
+@pytest.mark.parametrize("values", [(2.302, 2.3035), (99.1, 99.3), (301.25, 303.75), (1234, 1236),
+                                    (12.0, 13.0), (1e-5, 1.2e-4), (1e5, 1.3e5), (0.0, 3e6)])
+def test_labels_of_axes_are_exact(values):
+    places = ticks(*values)
+    assert [float(exact_label(place).replace(",", "")) for place in places] == places
 
 
 def test_a_few_whole_epochs_have_whole_ticks(tmp_path):
@@ -146,6 +169,14 @@ def test_text_has_80_columns_and_curves(tmp_path):
     assert re.search(f"training +[{BLOCKS}]+ +1.5 to 0.0732, best 0.0732 at 40", text)
     assert "Most frequent mistakes" in text
     assert not CONTROL.search(text)
+
+
+def test_wide_names_are_aligned(tmp_path):
+    names = ("\u5199\u771f\u732b", "dog", "horse")
+    lines = text_of(read_runs([str(training(tmp_path / "run", names=names))])).splitlines()
+    begin = lines.index("Classes") + 1
+    ends = {cells(re.match(r"  \S+ +\S+ +", line).group()) for line in lines[begin:begin + 4]}
+    assert len(ends) == 1
 
 
 def test_text_names_no_best_across_added_classes(tmp_path):

@@ -18,6 +18,7 @@ import pytest
 
 import ipucnn
 from ipucnn.__main__ import invoke
+from ipucnn.commands.runs import _cells
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launcher import Launch
 from ipucnn.core.options.building import build
@@ -317,20 +318,20 @@ def test_the_status_is_written_once_per_second(tmp_path, monkeypatch):
 
 
 class Terminal:
-    """`ipucnn watch` on a pseudo-terminal of 80 columns and 24 lines."""
+    """`ipucnn watch` on a pseudo-terminal."""
 
-    def __init__(self, *argv):
+    def __init__(self, *argv, lines=24, columns=80, term="xterm"):
         self.leader, follower = pty.openpty()
         import fcntl
         import struct
         import termios
 
-        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         variables = {name: value for name, value in os.environ.items()
                      if name not in ("CI", "COLUMNS", "LINES", "NO_COLOR")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ipucnn", *argv], stdin=follower, stdout=follower,
-            stderr=follower, env={**variables, "TERM": "xterm", "OMP_NUM_THREADS": "1"})
+            stderr=follower, env={**variables, "TERM": term, "OMP_NUM_THREADS": "1"})
         os.close(follower)
         self.text = ""
 
@@ -373,6 +374,33 @@ def test_watching_survives_the_end_and_leaves_the_terminal_clean(tmp_path, leave
     last = terminal.text.rpartition("\x1b[?1049l")[2]
     assert ("completed" if leave == "end" else "running") in last
     assert "Traceback" not in terminal.text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("argv", "kind"), [(["watch"], {"term": "dumb"}),
+                                            (["watch", "--once"], {"lines": 0, "columns": 0})])
+def test_a_terminal_of_little_ability_shows_the_state(tmp_path, argv, kind):
+    written(tmp_path / "a", state="running")
+    terminal = Terminal(*argv, str(tmp_path), **kind)
+    assert terminal.end() == 0
+    assert "best top-1 64.00 % (epoch 4)" in terminal.text
+    assert "validation top-1" in terminal.text
+
+
+@pytest.mark.timeout(60)
+def test_runs_are_listed_in_lines_where_the_table_is_too_wide(tmp_path):
+    folder = written(tmp_path / "a-long-name-of-a-training")
+    terminal = Terminal("runs", str(tmp_path))
+    assert terminal.end() == 0
+    assert f"{folder}\r\n  completed, " in terminal.text
+    assert "resnet18 on cifar10, epoch 4/4, loss 0.5000," in terminal.text
+
+
+@pytest.mark.parametrize(("epoch", "text"), [(1234.5, "1234.50/2000"), (999.0, "999/2000"),
+                                             (299.75, "299.75/2000"), (None, "/2000")])
+def test_epochs_of_long_trainings_are_listed_in_full(epoch, text):
+    row = {"folder": "a", "state": "running", "epoch": epoch, "epochs": 2000, "changed": 0.0}
+    assert _cells(row)[4] == text
 
 
 def test_resume_auto_continues_the_newest_or_begins(tmp_path, monkeypatch, capsys):

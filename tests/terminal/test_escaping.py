@@ -224,11 +224,13 @@ def process(shell, **environment):
                           env={**os.environ, **environment}, timeout=60, check=False)
 
 
-def test_what_a_stream_cannot_encode_is_written_with_escapes():
-    found = process('"$0" -m ipucnn show schedule cosine --plot --lr 0.1 --epoch 9',
-                    PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+def test_what_a_stream_cannot_encode_is_written_with_escapes(tmp_path):
+    (tmp_path / "\u5199").mkdir()
+    (tmp_path / "\u5199" / "status.json").write_text("{}")
+    found = process(f'"$0" -m ipucnn runs {tmp_path}', PYTHONIOENCODING="ascii", PYTHONUTF8="0",
+                    LC_ALL="C.UTF-8")
     assert (found.returncode, found.stderr) == (0, "")
-    assert "\\u2502" in found.stdout
+    assert "\\u5199" in found.stdout
 
 
 def test_closed_streams_are_outputs_that_cannot_be_written():

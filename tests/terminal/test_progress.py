@@ -42,7 +42,7 @@ def test_the_line_has_what_old_scripts_parse():
 
 
 def test_lines_without_a_bar_are_rare_and_can_be_left_out(monkeypatch, capsys):
-    for choice, lines in (("auto", 1), ("off", 0)):
+    for choice, lines in (("auto", 1), ("on", 1), ("off", 0)):
         monkeypatch.setattr(tables, "LINE_INTERVAL", 0.0)  # the first is due
         training, running = TrainProgress(choice), RunProgress(choice)
         monkeypatch.setattr(tables, "LINE_INTERVAL", 600.0)

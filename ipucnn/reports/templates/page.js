@@ -1,5 +1,11 @@
 "use strict";
 // Tables: a heading's button sorts by its column, and sorts the other way when pressed again.
+const seconds = { h: 3600, min: 60, s: 1 };
+const number = text => {
+  const parts = [...text.matchAll(/([\d.]+) (h|min|s)\b/g)];  // of a duration, "1 h 20 min"
+  return parts.length ? parts.reduce((sum, [, count, unit]) => sum + count * seconds[unit], 0)
+    : parseFloat(text.replaceAll(",", ""));
+};
 for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.querySelector("button")?.addEventListener("click", () => {
@@ -8,7 +14,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const down = before ? before === "ascending" : numeric;
     const value = row => {
       const text = row.cells[column].textContent.trim();
-      return numeric ? parseFloat(text.replaceAll(",", "")) : text;
+      return numeric ? number(text) : text;
     };
     const rows = [...table.tBodies[0].rows].map(row => [value(row), row]);
     rows.sort(([a], [b]) => {
@@ -72,7 +78,13 @@ for (const plot of document.querySelectorAll(".plot")) {
     line.setAttribute("x1", across);
     line.setAttribute("x2", across);
     cursor.setAttribute("visibility", "visible");
-    output.textContent = `epoch ${+x.toFixed(3)}: ` + curves.map(curve => {
+    const known = curves.filter(curve => {
+      const end = curve.x.length - 1, gap = 2 * (curve.x[end] - curve.x[0]) / (end || 1);
+      const within = x >= curve.x[0] - gap && x <= curve.x[end] + gap;  // not of a run that ended
+      curve.dot.setAttribute("visibility", within ? "inherit" : "hidden");
+      return within;
+    });
+    output.textContent = `epoch ${+x.toFixed(3)}: ` + known.map(curve => {
       const point = nearest(curve.x, x);
       curve.dot.setAttribute("cx", curve.at[point][0]);
       curve.dot.setAttribute("cy", curve.at[point][1]);
