@@ -323,6 +323,7 @@ class _Contest:
         time.sleep(PAUSE)
         try:
             candidate.rates.append(images_per_second(candidate.session, candidate.images))
+            candidate.session.pause()  # others may set the threads of the process otherwise
         except Exception as error:
             self._leave_out(candidate.label, error)
             candidate.rates.clear()

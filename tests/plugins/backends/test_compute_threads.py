@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from importlib.util import find_spec
 
 import pytest
+import torch
 
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
+from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import registry
+from ipucnn.inference import tuning
+from ipucnn.inference.options import RunOptions
 from tests.plugins.backends.engine_checks import SIZE, model_of
 
 PLAN = ExecutionPlan(precision="32.32")
@@ -49,3 +54,24 @@ def test_all_logical_cpus_are_measured_where_there_are_more_than_cores(name, thr
     assert all("threads" not in one for one in backend(name, threads=3).variants(PLAN))
     threads(4)
     assert all("threads" not in one for one in backend(name).variants(PLAN))
+
+
+def test_candidates_of_torch_are_measured_with_their_own_threads(threads, tmp_path, monkeypatch):
+    threads(1, 2)
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path))
+    for name, value in (("ROUNDS", 2), ("PAUSE", 0.0), ("CLOSE", 0.0), ("HOPELESS", 0.0)):
+        monkeypatch.setattr(tuning, name, value)
+    counts = defaultdict(list)
+
+    def rate(session, images):
+        session.start(images)()
+        counts[session.facts["threads"]].append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr(tuning, "images_per_second", rate)
+    before = torch.get_num_threads()
+    tuning.measure(build(RunOptions, {
+        "model": "resnet8-cifar", "weights": "random", "backend": "torch", "precision": "full"}),
+        registry())
+    assert counts == {1: 4 * [1], 2: 3 * [2]}
+    assert torch.get_num_threads() == before

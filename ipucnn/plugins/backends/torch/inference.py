@@ -54,7 +54,8 @@ class TorchInferenceSession(Prefetching, InferenceSession):
         # other models are faster with weights that are constants, and made ready in no time
         self.reloadable = options.compile and plan.validation
         self._module = copy.deepcopy(model) if self.reloadable else None
-        self._settings = self._made_settings()
+        self._settings = ProcessSettings(device, plan.half, training=False,
+                                         threads=options.threads)
         with self._settings.restored_on_error():
             model = self._placed(model.eval().requires_grad_(False))
             splits = resolve_splits(model, plan.pipeline_splits, input_size)
@@ -71,10 +72,6 @@ class TorchInferenceSession(Prefetching, InferenceSession):
             if device.place.type == "cuda":
                 self.in_flight = _ON_CARDS
             self._synthetic = self._example() if plan.synthetic else None
-
-    def _made_settings(self) -> ProcessSettings:
-        return ProcessSettings(self._device, self._plan.half, training=False,
-                               threads=self._options.threads)
 
     def _in_calls(self, model: torch.nn.Module, plan: ExecutionPlan, input_size: int,
                   device: Device) -> ExecutionPlan:
@@ -160,8 +157,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
 
     def load(self, weights: Dict[str, torch.Tensor]) -> None:
         """Load other weights into the compiled model; see `InferenceSession.load`."""
-        self._settings.restore()
-        self._settings = self._made_settings()
+        self._settings.apply()
         model = copy.deepcopy(self._module)
         assert model is not None
         model.load_state_dict(weights)
@@ -172,7 +168,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
                 own.copy_(new)
 
     def pause(self) -> None:
-        """Leave the settings of the process to other sessions; `load` sets them again."""
+        """Leave the settings of the process to other sessions; the next call sets them again."""
         self._settings.restore()
 
     def close(self) -> None:
@@ -185,6 +181,7 @@ class TorchInferenceSession(Prefetching, InferenceSession):
     def _run(self, images: torch.Tensor) -> torch.Tensor:
         if self._plan.normalisation != "device":  # the hook on the model casts otherwise
             images = images.to(self._type)
+        self._settings.apply()  # after `pause`
         # torch.compile's frozen weights are not inference tensors
         without = torch.no_grad if self._options.compile else torch.inference_mode
         with device_errors(self._plan.micro_batch), without():

@@ -39,12 +39,19 @@ class ProcessSettings:
                  threads: Optional[int] = None) -> None:
         if device.place.type != "cpu":
             refuse_threads(threads, device.place.type)
-        values = _of_card(half, training) if device.place.type == "cuda" \
+        self._values = _of_card(half, training) if device.place.type == "cuda" \
             else {_THREADS: threads_of(threads, openmp=True)}
+        self._before: Dict[str, Any] = {}
+        self.apply()
+
+    def apply(self) -> None:
+        """Set the values again after `restore`."""
         with _lock:
+            if self in _open:
+                return
             # all are read first: some follow others
-            self._values, self._before = values, {path: _get(path) for path in values}
-            for path, value in values.items():
+            self._before = {path: _get(path) for path in self._values}
+            for path, value in self._values.items():
                 _set(path, value)
             _open.append(self)
 
