@@ -23,6 +23,7 @@ from ipucnn.benchmarking.case import (
     serve,
 )
 from ipucnn.core.machine import compute_threads, thread_count
+from ipucnn.data.image_files import list_images
 
 PRODUCT, DECODING = "product", "decoding"
 
@@ -122,9 +123,13 @@ def _seconds(product: Callable[[], Any]) -> float:
 
 
 def jpeg_files(folder: str, most: int) -> List[Path]:
-    """Return the first JPEG files in a folder and its subfolders, in the order of their names."""
-    return sorted(path for path in Path(folder).rglob("*")
-                  if path.suffix.lower() in SUFFIXES)[:most]
+    """Return the first JPEG files in a folder and its subfolders, in the order of a run.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return [Path(path) for path in list_images(folder)
+            if path.lower().endswith(SUFFIXES)][:most]
 
 
 class _Encoded:

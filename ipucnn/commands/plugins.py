@@ -118,10 +118,10 @@ def show(
     if plot and (splits or as_json):
         raise UsageError(f"'--plot' and '{'--splits' if splits else '--json'}' exclude each other",
                          "leave one of them out")
-    if kind and not name and not plot and _is_model(kind):
-        if splits:
-            raise UsageError(f"'--splits' is for models by name, and {kind!r} is a file or folder",
-                             "'ipucnn show FILE' shows its model")
+    if kind and not name and _is_model(kind):
+        if splits or plot:
+            raise UsageError(f"'{'--splits' if splits else '--plot'}' is for plugins by name, and "
+                             f"{kind!r} is a file or folder", "'ipucnn show FILE' shows its model")
         _show_card(kind, as_json)
         return
     kind, name, settings = _named([word for word in (kind, name, *(settings or [])) if word])

@@ -186,6 +186,8 @@ class _Contest:
         self._open_all([first for first, *_ in backends])
         # where the time does not suffice for all, those of slow backends are left out
         for first, *others in sorted(backends, key=lambda variants: -variants[0].most):
+            if first.most < HOPELESS * self._most:
+                self._measure(first)  # other work may have slowed down its only measurement
             if first.rates and first.most >= HOPELESS * self._most:
                 self._open_all(others)
         self.left_out += [f"{count} of the candidates with {name}: the time was up"

@@ -12,7 +12,12 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import describe, nvidia_cards
-from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
+from ipucnn.core.errors import (
+    IpucnnError,
+    OutOfMemoryError,
+    UnsupportedNetworkError,
+    UsageError,
+)
 from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.machine import available_memory, compute_threads, memory_limit
 from ipucnn.core.registry.records import BackendSpec
@@ -111,7 +116,8 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
             del call  # its memory, before the next size takes some
         except IpucnnError as error:
             if not rates:
-                if size > 1 or most < 2 or not isinstance(error, UsageError):
+                if size > 1 or most < 2 or not isinstance(error, UsageError) \
+                        or isinstance(error, (OutOfMemoryError, UnsupportedNetworkError)):
                     raise
                 best = size = 2  # two images give a norm layer a variance
                 continue

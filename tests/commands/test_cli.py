@@ -435,6 +435,14 @@ def test_options_of_show_that_exclude_each_other(cli, words):
     assert "exclude each other" in err
 
 
+@pytest.mark.parametrize("flag", ["--plot", "--splits"])
+def test_show_plots_no_files(cli, tmp_path, flag):
+    (tmp_path / "model.pt").touch()
+    code, _, err = cli("show", tmp_path / "model.pt", flag)
+    assert code == 2
+    assert f"'{flag}' is for plugins by name" in err
+
+
 def test_the_home_folder_is_expanded_in_every_path(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "mynet.py").write_text(

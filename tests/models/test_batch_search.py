@@ -5,7 +5,13 @@ import time
 import pytest
 import torch
 
-from ipucnn.core.errors import IpucnnError, OutOfMemoryError, UsageError
+from ipucnn.core.errors import (
+    IpucnnError,
+    OutOfMemoryError,
+    TooLargeError,
+    UnsupportedNetworkError,
+    UsageError,
+)
 from ipucnn.models import batch_search
 from ipucnn.models.batch_search import Found, Record, search
 
@@ -85,6 +91,19 @@ def test_a_norm_layer_may_need_two_images(clock):
     assert (found.size, list(found.rates)) == (4, [2, 4])
     with pytest.raises(UsageError, match="a norm layer"):
         search(caller, 1, 1)
+
+
+@pytest.mark.parametrize("kind", [TooLargeError, UnsupportedNetworkError])
+def test_what_two_images_do_not_change_ends_the_search(kind):
+    sizes = []
+
+    def caller(size):
+        sizes.append(size)
+        raise kind("not here")
+
+    with pytest.raises(kind):
+        search(caller, 1, 4)
+    assert sizes == [1]
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory")])

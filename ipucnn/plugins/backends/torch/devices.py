@@ -47,7 +47,8 @@ def pick(wanted: Optional[str] = None) -> Device:
     """Return the device called `wanted`, or the best usable one.
 
     Raises:
-        UsageError: there is no such device here, or it cannot be used.
+        UsageError: there is no such device here, or it cannot be used; or this process was forked
+            from one that has used CUDA.
     """
     if wanted is None:
         return _best()
@@ -64,6 +65,7 @@ def pick(wanted: Optional[str] = None) -> Device:
     if (device.index or 0) >= count:
         raise UsageError(f"there is no device {wanted!r} here: {count} CUDA devices are usable",
                          "use '--device cpu', or check the driver with 'ipucnn doctor --deep'")
+    _refuse_fork()
     return _cuda(device)
 
 
@@ -74,13 +76,17 @@ def _best() -> Device:
         UsageError: this process was forked from one that has used CUDA.
     """
     if torch.cuda.is_available():
-        if torch.cuda._is_in_bad_fork():  # which would compute on the CPU instead, without a note
-            raise UsageError("CUDA cannot be used in a process that was forked from one that has "
-                             "used it", "start processes with the method 'spawn' or 'forkserver' "
-                             "of multiprocessing and load models there, or use '--device cpu'")
+        _refuse_fork()  # which would compute on the CPU instead, without a note
         with suppress(UsageError):  # 'ipucnn doctor --deep' reports the reason
             return _cuda(torch.device("cuda"))
     return _cpu()
+
+
+def _refuse_fork() -> None:
+    if torch.cuda._is_in_bad_fork():
+        raise UsageError("CUDA cannot be used in a process that was forked from one that has "
+                         "used it", "start processes with the method 'spawn' or 'forkserver' "
+                         "of multiprocessing and load models there, or use '--device cpu'")
 
 
 def _cuda(device: torch.device) -> Device:

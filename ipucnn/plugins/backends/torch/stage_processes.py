@@ -58,14 +58,14 @@ class StageProcesses(DataParallel):
         self.line: Any = None
         for stage in range(self.stages if self.groups > 1 else 0):
             members = tuple(stage * self.groups + group for group in range(self.groups))
-            made = self._of(members)
+            made = self._group_of(members)
             self._group = made if stage == self.stage else self._group
         for group in range(self.groups):
             members = tuple(stage * self.groups + group for stage in range(self.stages))
-            made = self._of(members)
+            made = self._group_of(members)
             self.line = made if group == self.group else self.line
 
-    def _of(self, members: Tuple[int, ...]) -> Any:
+    def _group_of(self, members: Tuple[int, ...]) -> Any:
         backend = "nccl" if self._device.place.type == "cuda" else "gloo"
         return group_of(backend, self._instances.timeout, members)
 
