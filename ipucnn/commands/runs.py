@@ -71,7 +71,9 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
         return form.format(value) if abs(value) < 1e9 else f"{value:.3g}"  # a loss that diverged
 
     epochs = row.get("epochs")
-    epoch = number("epoch", "{:.2f}").replace(".00", "") + (f"/{epochs}" if epochs else "")
+    epoch = number("epoch", "{:.2f}").replace(".00", "")
+    if epoch and epochs:
+        epoch += f"/{epochs}"
     return [str(row["folder"]), str(row["state"]), str(row.get("model") or ""),
             str(row.get("data") or ""), epoch, number("loss", "{:.4f}"), number("top1", "{:.2f}"),
             number("images_per_second", "{:,.1f}"),

@@ -63,6 +63,10 @@ class UnsupportedNetworkError(UsageError):
     """A network that a backend cannot execute; another backend may support it."""
 
 
+class BatchTooSmallError(UsageError):
+    """A micro-batch that has too few samples for a layer of the network; a larger one may do."""
+
+
 class PluginError(UsageError):
     """A plugin violates its contract: a bad record, a name clash, a failed import."""
 

@@ -1,4 +1,4 @@
-"""Determines whether the samples of a micro-batch influence each other in a model."""
+"""Samples of a micro-batch that influence each other: in which models, and how many they need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ipucnn.core.errors import UsageError
+from ipucnn.core.errors import BatchTooSmallError
 
 
 def depends_on_batch(model: nn.Module) -> bool:
@@ -28,6 +28,9 @@ def norm_errors(micro_batch: int) -> Iterator[None]:
 
     Args:
         micro_batch: samples that are computed at once.
+
+    Raises:
+        BatchTooSmallError: a norm layer refused them.
     """
     try:
         yield
@@ -37,7 +40,7 @@ def norm_errors(micro_batch: int) -> Iterator[None]:
         if found is None:
             raise
         *_, height, width = found.group(1).split(", ")
-        raise UsageError(
+        raise BatchTooSmallError(
             f"a norm layer sees {height}x{width} pixels of {micro_batch} image"
             f"{'s' if micro_batch > 1 else ''}, which is a single value per channel and has no "
             "variance", "use '--batch-size 2' or more, a larger '--input-size', or '--normlayer "

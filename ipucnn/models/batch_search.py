@@ -12,12 +12,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
 from ipucnn.core.environment import describe, nvidia_cards
-from ipucnn.core.errors import (
-    IpucnnError,
-    OutOfMemoryError,
-    UnsupportedNetworkError,
-    UsageError,
-)
+from ipucnn.core.errors import BatchTooSmallError, IpucnnError, OutOfMemoryError, UsageError
 from ipucnn.core.files import cache_dir, parsed_json
 from ipucnn.core.machine import available_memory, compute_threads, memory_limit
 from ipucnn.core.registry.records import BackendSpec
@@ -102,7 +97,7 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
         seconds: time after which no further size is measured.
 
     Raises:
-        IpucnnError: the first size cannot be computed; after 1, 2 is tried.
+        IpucnnError: the first size cannot be computed; if 1 is too small, 2 is tried.
     """
     begin = time.perf_counter()
     rates: Dict[int, float] = {}
@@ -116,10 +111,9 @@ def search(caller: Callable[[int], Call], fewest: int, most: int,
             del call  # its memory, before the next size takes some
         except IpucnnError as error:
             if not rates:
-                if size > 1 or most < 2 or not isinstance(error, UsageError) \
-                        or isinstance(error, (OutOfMemoryError, UnsupportedNetworkError)):
+                if size > 1 or most < 2 or not isinstance(error, BatchTooSmallError):
                     raise
-                best = size = 2  # two images give a norm layer a variance
+                best = size = 2
                 continue
             if not isinstance(error, OutOfMemoryError):
                 return Found(best, rates, f"{size} is not possible: {error.message}",

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ipucnn.core.errors import (
+    BatchTooSmallError,
     IpucnnError,
     OutOfMemoryError,
     TooLargeError,
@@ -84,16 +85,16 @@ def test_a_norm_layer_may_need_two_images(clock):
 
     def caller(size):
         if size < 2:
-            raise UsageError("a norm layer sees a single value per channel")
+            raise BatchTooSmallError("a norm layer sees a single value per channel")
         return fitting(size)
 
     found = search(caller, 1, 4)
     assert (found.size, list(found.rates)) == (4, [2, 4])
-    with pytest.raises(UsageError, match="a norm layer"):
+    with pytest.raises(BatchTooSmallError, match="a norm layer"):
         search(caller, 1, 1)
 
 
-@pytest.mark.parametrize("kind", [TooLargeError, UnsupportedNetworkError])
+@pytest.mark.parametrize("kind", [TooLargeError, UnsupportedNetworkError, UsageError])
 def test_what_two_images_do_not_change_ends_the_search(kind):
     sizes = []
 

@@ -397,7 +397,7 @@ def test_runs_are_listed_in_lines_where_the_table_is_too_wide(tmp_path):
 
 
 @pytest.mark.parametrize(("epoch", "text"), [(1234.5, "1234.50/2000"), (999.0, "999/2000"),
-                                             (299.75, "299.75/2000"), (None, "/2000")])
+                                             (299.75, "299.75/2000"), (None, "")])
 def test_epochs_of_long_trainings_are_listed_in_full(epoch, text):
     row = {"folder": "a", "state": "running", "epoch": epoch, "epochs": 2000, "changed": 0.0}
     assert _cells(row)[4] == text
