@@ -25,8 +25,8 @@ from ipucnn.models.balance import (
 from ipucnn.models.build import create_model
 from ipucnn.models.footprint import trace
 from ipucnn.models.stage_memory import GPU, MIB, MK1, MK2, Device, state_tensors
-from ipucnn.training.checkpoints import Checkpoint, Position, save
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.options.train_options import TrainOptions
 
 
 class Skip(nn.Module):
