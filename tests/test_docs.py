@@ -22,7 +22,7 @@ from ipucnn.core.registry.contract import PluginSpec, Requirement
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import PublishedWeights
 from ipucnn.core.registry.registry import registry
-from ipucnn.doctor import VARIABLES
+from ipucnn.doctor.job import VARIABLES
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
 

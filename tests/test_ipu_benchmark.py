@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ipucnn import doctor
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
+from ipucnn.doctor import job as doctor
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "ipu.py"
 

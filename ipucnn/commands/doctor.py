@@ -22,7 +22,7 @@ def doctor(
 
     The exit code is 1 if there is a problem.
     """
-    from ipucnn.doctor import examine
+    from ipucnn.doctor.job import examine
 
     with without_loader_warnings(), render.only_data(as_json):
         report = examine(deep=deep)

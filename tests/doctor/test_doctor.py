@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ipucnn import doctor
 from ipucnn.core.environment import required
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
+from ipucnn.doctor import job as doctor
 
 GOOD = """
 import ipucnn

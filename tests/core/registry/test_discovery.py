@@ -236,7 +236,7 @@ def test_listing_everything_imports_nothing_heavy():
     code = f"""if True:
         import json, sys
         import ipucnn, ipucnn.testing
-        from ipucnn import doctor
+        from ipucnn.doctor import job as doctor
         from ipucnn.core.registry.registry import registry
         rows = registry().rows()
         doctor.examine()

@@ -6,11 +6,11 @@ from importlib import metadata
 
 import pytest
 
-from ipucnn import doctor
 from ipucnn.__main__ import invoke
 from ipucnn.core.checks import OK, PROBLEM, WARNING
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, use
+from ipucnn.doctor import job as doctor
 from ipucnn.plugins.backends._ipu.checks import check_sdk
 from ipucnn.plugins.backends._ipu.variables import check_variables
 from ipucnn.plugins.launchers import poprun
