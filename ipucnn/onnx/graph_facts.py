@@ -24,10 +24,10 @@ from typing import (
     Tuple,
 )
 
+from ipucnn.core.bounded_folder import keep_record, kept_record
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import cache_dir
 from ipucnn.core.names import printable
-from ipucnn.data.bounded_folder import keep_record, kept_record
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.card import LOGITS, PROBABILITIES
 from ipucnn.onnx.target import opset_of

@@ -20,9 +20,9 @@ from typing import (
     cast,
 )
 
+from ipucnn.core.documents import json_text
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import is_first, own_name
-from ipucnn.core.files import json_text
 from ipucnn.core.names import printable, printable_lines, without_secrets
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.showing import kept, plain, plain_table
