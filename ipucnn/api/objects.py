@@ -12,7 +12,7 @@ from ipucnn.core.errors import DataError, UnknownNameError, UsageError
 from ipucnn.core.files import expanded_path
 from ipucnn.core.names import brief, did_you_mean
 from ipucnn.core.options.composition import CommandOptions, common_option
-from ipucnn.core.options.parts import names_published
+from ipucnn.core.options.parts import names_own
 from ipucnn.core.registry.registry import State, registry
 from ipucnn.data.formats.convert_options import SPLITS
 from ipucnn.data.remote.stores import is_store
@@ -126,7 +126,7 @@ def _found_anywhere(options: RunOptions) -> RunOptions:
     weights, onnx = options.network.source, options.network.onnx
     if onnx:
         return options.with_values(onnx=os.path.abspath(onnx))
-    if weights == "random" or names_published(weights) or not os.path.isfile(weights):
+    if not names_own(weights) or not os.path.isfile(weights):
         return options
     return options.with_values(weights=os.path.abspath(weights))
 

@@ -33,10 +33,8 @@ def bench(given: Dict[str, Any]) -> int:
     with RunProgress(options.results.progress, IMPORTING, "turns") as progress, \
             render.only_data(options.results.json):
         result = measured(options, progress=progress)
-    try:
-        write_result(result.as_dict(), options.results.result)
-    finally:  # each output even if the other one fails
-        _show(result, options.results.json)
+    render.each_output(lambda: write_result(result.as_dict(), options.results.result),
+                       lambda: _show(result, options.results.json))
     return exit_codes.of_signal(result.stopped_by)
 
 

@@ -218,13 +218,10 @@ def bench(given: Dict[str, Any]) -> None:
     with RunProgress(options.results.progress, "opening the data") as progress, \
             render.only_data(options.results.json):
         result = measured(options, progress=progress)
-    try:
-        write_result(result.as_dict(), options.results.result)
-    finally:  # each output even if the other one fails
-        if options.results.json:
-            render.emit_json(result.as_dict())
-        else:
-            render.emit(_measurements(result))
+    render.each_output(
+        lambda: write_result(result.as_dict(), options.results.result),
+        lambda: render.emit_json(result.as_dict()) if options.results.json
+        else render.emit(_measurements(result)))
     for note in result.notes:
         render.note(note)
 

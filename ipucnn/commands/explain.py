@@ -17,6 +17,9 @@ from ipucnn.terminal.progress import importing_torch
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
+MOST_PROBABLE = 3
+"""Number of classes that are explained if none are named."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to the application."""
@@ -35,7 +38,7 @@ def explain(  # noqa: PLR0913 - one per option
         None, "--class", metavar="NAME", help="Name or number of a class to explain; may be "
         "repeated (default: the most probable ones)."),
     top_k: Optional[int] = typer.Option(None, "--top-k", min=1, max=20, help="Number of classes to "
-                                        "explain, the most probable ones (default: 3)."),
+                                        f"explain, the most probable (default: {MOST_PROBABLE})."),
     layer: Optional[str] = typer.Option(None, "--layer", metavar="MODULE", help="Module whose "
                                         "activations are shown (default: the last with "
                                         "convolutions)."),
@@ -71,8 +74,8 @@ def explain(  # noqa: PLR0913 - one per option
     with importing_torch():
         from ipucnn.inference.explaining import explain as explained
     with render.only_data(as_json):
-        found = explained(os.path.expanduser(image), options, registry(), top_k or 3, classes or (),
-                          layer)
+        found = explained(os.path.expanduser(image), options, registry(), top_k or MOST_PROBABLE,
+                          classes or (), layer)
     from ipucnn.reports.pictures import encoded, side_by_side
 
     write_bytes(target, encoded(side_by_side([

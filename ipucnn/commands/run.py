@@ -9,8 +9,6 @@ import typer
 
 from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
-from ipucnn.core.errors import IpucnnError
-from ipucnn.core.execution.launching import is_first
 from ipucnn.inference.options import RunOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
@@ -36,32 +34,27 @@ def run(given: Dict[str, Any]) -> int:
         from ipucnn.inference import bulk
 
     def show(result: Any) -> None:
-        try:
-            if is_first():
-                write_result(result.document(), options.results.result, options.results.report)
-        finally:  # each output even if another one fails
-            print_out(result)
+        render.each_output(
+            lambda: write_result(result.document(), options.results.result, options.results.report),
+            lambda: _print(result, options))
 
-    def print_out(result: Any) -> None:
-        if options.results.json:
-            render.emit_json(result.as_dict())
-        else:
-            render.emit(render.facts(result.facts()))
-            width = terminal_width(sys.stdout)
-            # without a terminal, only if no file of predictions is written
-            if result.answers and (width is not None or not options.results.predictions):
-                render.emit("\n" + answers(result, width))
-        for note in [*result.notes, result.accuracy_note]:
-            if note:
-                render.note(note)
-
-    try:
-        with RunProgress(options.results.progress) as progress, \
-                render.only_data(options.results.json):
-            result = bulk.run(options, progress=progress)
-    except IpucnnError as error:
-        if error.partial is not None and error.partial.images:
-            render.show_partial(show, error.partial)
-        raise
+    with render.partial_shown(show, lambda result: result.images), \
+            RunProgress(options.results.progress) as progress, \
+            render.only_data(options.results.json):
+        result = bulk.run(options, progress=progress)
     show(result)
     return exit_codes.of_signal(result.stopped_by)
+
+
+def _print(result: Any, options: RunOptions) -> None:
+    if options.results.json:
+        render.emit_json(result.as_dict())
+    else:
+        render.emit(render.facts(result.facts()))
+        width = terminal_width(sys.stdout)
+        # without a terminal, only if no file of predictions is written
+        if result.answers and (width is not None or not options.results.predictions):
+            render.emit("\n" + answers(result, width))
+    for note in [*result.notes, result.accuracy_note]:
+        if note:
+            render.note(note)

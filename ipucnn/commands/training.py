@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from functools import partial
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 import typer
 
 from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
-from ipucnn.core.errors import IpucnnError, UsageError
+from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import is_first
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
@@ -72,44 +72,31 @@ def restore(given: Dict[str, Any]) -> int:
 def _trained(given: Dict[str, Any], job: Callable[[TrainProgress], Any]) -> int:
     as_json = bool(given.get("json"))
 
-    def print_out(result: Any, failed: bool) -> None:
-        if as_json:
-            render.emit_json(result.as_dict())
-        else:
-            render.emit("\n".join([render.facts(result.facts()), *_next_steps(result, failed)]))
-
-    def report(log_dir: str) -> None:
-        from ipucnn.reports.job import of_training
-
-        note = of_training(log_dir)
-        if note:
-            render.note(note)
-
     def show(result: Any, failed: bool = False) -> None:
         from ipucnn.reports.result_files import write_result
 
-        first = is_first()
-        try:
-            if first:
-                write_result(result.as_dict(), given.get("result"))
-        finally:  # each output even if another one fails
-            try:
-                if first and result.log_dir and not given.get("no_report"):
-                    report(result.log_dir)
-            finally:
-                print_out(result, failed)
+        render.each_output(
+            lambda: write_result(result.as_dict(), given.get("result")),
+            lambda: None if given.get("no_report") else _report(result.log_dir),
+            lambda: render.emit_json(result.as_dict()) if as_json else render.emit(
+                "\n".join([render.facts(result.facts()), *_next_steps(result, failed)])))
 
-    with _progress(given, as_json) as listener:
-        try:
-            with render.only_data(as_json):
-                result = job(listener)
-        except IpucnnError as error:
-            if error.partial is not None and error.partial.updates:
-                render.show_partial(partial(show, failed=True), error.partial)
-            raise
+    with _progress(given, as_json) as listener, \
+            render.partial_shown(partial(show, failed=True), lambda result: result.updates), \
+            render.only_data(as_json):
+        result = job(listener)
     show(result)
     listener.check_output()
     return exit_codes.of_signal(result.stopped_by)
+
+
+def _report(log_dir: Optional[str]) -> None:
+    """Write the report of a training into its log folder."""
+    from ipucnn.reports.job import of_training
+
+    note = of_training(log_dir) if log_dir else None
+    if note:
+        render.note(note)
 
 
 def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
@@ -127,7 +114,7 @@ def _progress(given: Dict[str, Any], as_json: bool) -> TrainProgress:
 
 def _next_steps(result: Any, failed: bool) -> List[str]:
     """Return the lines that suggest commands for the model of a training."""
-    if not result.checkpoint or not is_first():
+    if not result.checkpoint:
         return []
     folder = os.path.dirname(result.checkpoint) or "."
     steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
@@ -145,35 +132,27 @@ def validate(given: Dict[str, Any]) -> int:
 
     options = build(ValidateOptions, given)
 
-    def print_out(found: Any) -> None:
-        if options.results.json:
-            render.emit_json(found.as_dict(options.results.per_class))
-        else:
-            render.emit("\n\n".join(render.table(table.headings, table.rows)
-                                    for table in found.tables(options.results.per_class)))
+    def text(found: Any) -> str:
+        return "\n\n".join(render.table(table.headings, table.rows)
+                           for table in found.tables(options.results.per_class))
 
     def show(found: Any) -> None:
         from ipucnn.reports.result_files import write_result
 
-        try:
-            if is_first():
-                write_result(found.document(options.results.per_class), options.results.result,
-                             options.results.report)
-        finally:  # each output even if another one fails
-            print_out(found)
+        per_class = options.results.per_class
+        render.each_output(
+            lambda: write_result(found.document(per_class), options.results.result,
+                                 options.results.report),
+            lambda: render.emit_json(found.as_dict(per_class)) if options.results.json
+            else render.emit(text(found)))
 
     with TrainProgress(_choice(given), summary=not options.results.json) as listener:
         with signals.held():  # torch is imported
             from ipucnn.training.validate import validate as validated
 
         listener.preparing()
-        try:
-            with render.only_data(options.results.json):
-                found = validated(options, listener=listener)
-        except IpucnnError as error:
-            if error.partial:
-                render.show_partial(show, error.partial)
-            raise
+        with render.partial_shown(show), render.only_data(options.results.json):
+            found = validated(options, listener=listener)
     if found or not found.stopped_by:
         show(found)
     if found.stopped_by:

@@ -1,4 +1,4 @@
-"""Compares names, suggests close matches, words values for messages, and lists global flags."""
+"""Names and other text for people: comparison, close matches, and how it is shown."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ In a path, a single slash follows the scheme. Files have no query.
 """
 
 _BRIEF = 80
+_DOTS = "..."
 
 GLOBAL_SWITCHES = ("--no-plugins", "--traceback", "--verbose", "-v", "--quiet", "-q")
 GLOBAL_OPTIONS = ("--plugin", "--disable-plugins")
@@ -84,6 +85,35 @@ def cells(text: str) -> int:
         return len(text)
     return sum(0 if unicodedata.combining(character) else
                2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return `text` with spaces after it, in `width` columns of a terminal at least."""
+    return text + " " * (width - cells(text))
+
+
+def shortened(text: str, width: int, begin: float = 1 / 3) -> str:
+    """Return `text` in at most `width` columns, with dots in place of the rest.
+
+    Args:
+        text: the text.
+        width: in columns of a terminal.
+        begin: the share of its beginning in what is kept; the rest is its end, which is the name
+            of the file in a path.
+    """
+    if cells(text) <= width:
+        return text
+    room = max(0, width - len(_DOTS))
+    head, tail = "", ""
+    for character in text:
+        if cells(head + character) > room * begin:
+            break
+        head += character
+    for character in reversed(text):
+        if cells(character + tail) > room - cells(head):
+            break
+        tail = character + tail
+    return (head + _DOTS + tail)[:max(0, width)]
 
 
 def without_secrets(value: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import (
 )
 
 from ipucnn.core.errors import UnavailableError
-from ipucnn.core.names import cells, printable
+from ipucnn.core.names import cells, padded, printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -118,8 +118,8 @@ def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in columns as wide as their cells; control characters are escaped."""
     lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(cells, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell + " " * (width - cells(cell))
-                               for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return "\n".join("  ".join(padded(cell, width) for cell, width in zip(line, widths)).rstrip()
+                     for line in lines)
 
 
 def _filled(block: Union[Facts, Table]) -> bool:

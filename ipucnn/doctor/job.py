@@ -18,8 +18,9 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import cache_dir
 from ipucnn.core.machine import cgroup_quota, openmp_limit, usable_cores
 from ipucnn.core.registry import discovery
-from ipucnn.core.registry.loading import GUARDED, cause_of, describe, import_target, remedy_for
+from ipucnn.core.registry.loading import GUARDED, cause_of, describe, remedy_for
 from ipucnn.core.registry.registry import Registry, Row, State, registry
+from ipucnn.core.registry.targets import import_target
 from ipucnn.doctor.deep import deep_checks
 from ipucnn.doctor.report import Report
 

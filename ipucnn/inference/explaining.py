@@ -76,7 +76,7 @@ class Explanation(Shown):
                 for one in self.classes]
 
 
-def explain(path: str, options: RunOptions, registry: Registry, top_k: int = 3,
+def explain(path: str, options: RunOptions, registry: Registry, top_k: int,
             classes: Sequence[str] = (), layer: Optional[str] = None) -> Explanation:
     """Return class activation maps of an image by Grad-CAM.
 

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Collection, Dict, Mapping, Optional, Tuple
 
+from ipucnn.core.bounded_folder import keep_record, kept_record
 from ipucnn.core.environment import nvidia_cards, processor
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.files import cache_dir
@@ -27,7 +28,6 @@ from ipucnn.core.options.attributes import CACHE
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data.bounded_folder import keep_record, kept_record
 from ipucnn.inference.options import RunOptions
 from ipucnn.models.weights_card import preprocessing_of
 from ipucnn.onnx.network import find_file, read_network

@@ -16,9 +16,10 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Type
 
 import numpy
 
+from ipucnn.core.documents import json_text
 from ipucnn.core.errors import DataError, UnavailableError, UsageError
 from ipucnn.core.execution.accuracy import best_classes
-from ipucnn.core.files import json_text, kind_of, require_replaceable
+from ipucnn.core.files import kind_of, require_replaceable
 from ipucnn.core.staging import lock
 
 Row = Dict[str, Any]

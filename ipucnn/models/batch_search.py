@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
+from ipucnn.core.bounded_folder import keep_record, kept_record
 from ipucnn.core.environment import describe, nvidia_cards
 from ipucnn.core.errors import BatchTooSmallError, IpucnnError, OutOfMemoryError, UsageError
-from ipucnn.core.files import cache_dir, parsed_json
+from ipucnn.core.files import cache_dir
 from ipucnn.core.machine import available_memory, compute_threads, memory_limit
 from ipucnn.core.registry.records import BackendSpec
-from ipucnn.data.bounded_folder import keep_record
 from ipucnn.models.memory_checks import memory_errors
 
 GAIN = 1.02
@@ -193,8 +193,8 @@ class Record:
 
     def _stored(self, free: Optional[int]) -> Optional[Found]:
         """Return the stored result; None if there is none, it cannot be read or does not apply."""
-        with suppress(OSError, ValueError, IpucnnError, KeyError, TypeError, AttributeError):
-            stored = parsed_json(self.path.read_text())
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            stored = kept_record(self.path)
             rates = {int(size): float(rate) for size, rate in stored["rates"].items()}
             size, why, before = stored["size"], stored["why"], stored.get("free")
             similar = before is None or free is None or \

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List
 
+from ipucnn.core.documents import read_mapping
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import read_mapping
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import on_store, shown_path
 

@@ -6,7 +6,7 @@ import ast
 import re
 from typing import Any, Iterator, List, Mapping, Optional, Tuple
 
-from ipucnn.core.files import parsed_json
+from ipucnn.core.documents import parsed_json
 
 _NAMES = ("names", "classnames", "classes", "labels", "labelnames", "classlabels", "categories",
           "id2label", "idtolabel", "idx2class", "idxtoclass", "indextoclass")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import suppress
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -157,15 +157,18 @@ def _same(one: Any, other: Any) -> bool:
         return False
 
 
-def state_size(choice: OptimizerChoice) -> int:
-    """Return how many values of state an optimizer has for each weight."""
-    weight = nn.Parameter(torch.zeros(2, 2))
-    weight.grad = torch.zeros(2, 2)
-    optimizer = choice.build([{"params": [weight], "weight_decay": choice.weight_decay}],
-                             lr=choice.lr)
+def state_size(build: Callable[..., torch.optim.Optimizer]) -> int:
+    """Return how many values of state an optimizer has for each weight, measured by a step.
+
+    Args:
+        build: creates it, see `OptimizerChoice`.
+    """
+    weight = nn.Parameter(torch.ones(4, 4))
+    weight.grad = torch.ones(4, 4)
+    optimizer = build([{"params": [weight], "weight_decay": 0.0}], lr=0.1)
     optimizer.step()
-    return sum(isinstance(value, torch.Tensor) and value.shape == weight.shape
-               for state in optimizer.state.values() for value in state.values())
+    return sum(value.numel() // weight.numel() for state in optimizer.state.values()
+               for value in state.values() if isinstance(value, torch.Tensor))
 
 
 def fused_if_possible(kind: Any, groups: List[Dict[str, Any]],

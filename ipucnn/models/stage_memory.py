@@ -7,6 +7,7 @@ depending on how it lays out tensors and reuses memory.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Dict, Optional, Tuple
 
 from ipucnn.core.execution.plan import ExecutionPlan
@@ -253,11 +254,14 @@ def _of_update(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
         ipu: whether the device is an IPU.
         weight: bytes of a weight.
     """
-    count = state_tensors(options, registry)
+    from ipucnn.models.optimisation import state_size
+
+    optimizer = registry.get_typed(OptimizerSpec, options.get("optimizer"))
+    count = state_size(partial(registry.make, optimizer, options=options.plugins.of(
+        "optimizer", optimizer.name)))
     accumulates = plan.gradient_accumulation > 1
     gradient = weight if accumulates or not ipu else 0
     state: float = count * weight if not ipu else min(count, 1) * weight + max(count - 1, 0) * 4
-    optimizer = registry.get_typed(OptimizerSpec, options.get("optimizer"))
     if ipu and count and accumulates and optimizer.name == "sgd_combined":
         state = 0.0  # one tensor for both
     if options.plugins.value("offload_optimizer"):
@@ -267,25 +271,6 @@ def _of_update(options: CommandOptions, plan: ExecutionPlan, registry: Registry,
     if options.get("ema_decay"):
         state += weight
     return gradient, state
-
-
-def state_tensors(options: CommandOptions, registry: Registry) -> int:
-    """Return how many values the optimizer stores for each weight, measured by a step.
-
-    Raises:
-        UsageError: an unknown optimizer.
-    """
-    import torch
-
-    spec = registry.get_typed(OptimizerSpec, options.get("optimizer"))
-    weight = torch.nn.Parameter(torch.ones(4, 4))
-    weight.grad = torch.ones(4, 4)
-    optimizer = registry.make(spec, [{"params": [weight], "weight_decay": 0.0}], lr=0.1,
-                              options=options.plugins.of("optimizer", spec.name))
-    optimizer.step()
-    return sum(value.numel() // weight.numel() for state in optimizer.state.values()
-               for value in state.values()
-               if isinstance(value, torch.Tensor) and value.numel() >= weight.numel())
 
 
 def recompute_checkpoints(model: torch.nn.Module, traced: Trace, plan: ExecutionPlan

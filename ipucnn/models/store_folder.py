@@ -18,8 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
+from ipucnn.core.bounded_folder import BoundedFolder, use
+from ipucnn.core.documents import LARGEST_JSON, json_text, parsed_json
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, private_folder, read_limited
+from ipucnn.core.files import private_folder, read_limited
 from ipucnn.core.log_folder import (
     CLASSES,
     METRICS,
@@ -30,7 +32,6 @@ from ipucnn.core.log_folder import (
     VALIDATION,
 )
 from ipucnn.core.staging import staged
-from ipucnn.data.bounded_folder import BoundedFolder, use
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import Expected
 from ipucnn.models.checkpoint_names import BEST, NAME

@@ -12,8 +12,8 @@ from torch import nn
 from ipucnn.core.errors import UsageError, WeightsError
 from ipucnn.core.names import listed
 from ipucnn.core.options.parts import names_published
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
+from ipucnn.core.registry.targets import import_target
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import WeightsReport
 from ipucnn.models.checkpoint_files import best_of

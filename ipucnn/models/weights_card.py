@@ -15,9 +15,9 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.parts import NORMALISATION_PLACES, NetworkPart
 from ipucnn.core.preprocessing import Preprocessing, half_size
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.targets import import_target
 from ipucnn.data.remote.transfer import shown
 from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_files import best_of

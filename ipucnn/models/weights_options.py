@@ -12,7 +12,7 @@ from ipucnn.core.names import flag_of, key
 from ipucnn.core.options.composition import Given
 from ipucnn.core.options.declaration import lookup
 from ipucnn.core.options.owners import Owner, having, owner_of
-from ipucnn.core.options.parts import names_published
+from ipucnn.core.options.parts import names_own
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.data.remote.stores import is_store
 
@@ -171,7 +171,7 @@ def _file(weights: Any) -> Optional[str]:
     Raises:
         IpucnnError: the folder has no checkpoint.
     """
-    if not isinstance(weights, str) or weights == "random" or names_published(weights):
+    if not isinstance(weights, str) or not names_own(weights):
         return None
     found: str = weights
     if ":" in found:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from ipucnn.core.errors import DataError, UsageError, WeightsError
 from ipucnn.core.files import cache_dir, expanded_path
 from ipucnn.core.names import did_you_mean, key
-from ipucnn.core.options.parts import names_published
+from ipucnn.core.options.parts import names_own, names_published
 from ipucnn.core.registry.contract import Requirement
 from ipucnn.core.registry.records import ModelSpec, PublishedWeights
 from ipucnn.data.remote.download import fetch, file_name, sha256
@@ -104,9 +104,8 @@ def identified_weights(spec: ModelSpec, weights: str) -> Optional[PublishedWeigh
         UsageError: there are no such published weights.
         WeightsError: a URL names no file.
     """
-    named = published_weights(spec, weights)
-    if named is not None or weights == "random":
-        return named
+    if not names_own(weights):
+        return published_weights(spec, weights)
     path = weights_path(weights)
     candidates = [known for known in spec.weights if len(known.sha256) >= _UNIQUE]
     if not candidates or not path.is_file():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import IpucnnError
-from ipucnn.core.files import parsed_json, read_limited
+from ipucnn.core.files import read_limited
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.models.foreign_names import class_names_in, naming_fields
 

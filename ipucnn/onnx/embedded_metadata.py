@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Tuple
 
-from ipucnn.core.files import parsed_json
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, LARGEST_INPUT, Preprocessing
 from ipucnn.models.card import ModelCard
 from ipucnn.models.foreign_names import class_names_in, naming_fields

@@ -15,18 +15,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
+from ipucnn.core.bounded_folder import BoundedFolder, use
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.environment import version_of
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.selection import Chosen
-from ipucnn.core.files import cache_dir, expanded_path, parsed_json, private_folder
+from ipucnn.core.files import cache_dir, expanded_path, private_folder
 from ipucnn.core.options.composition import CommandOptions
-from ipucnn.core.options.parts import NetworkPart, names_published
+from ipucnn.core.options.parts import NetworkPart, names_own, names_published
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.staging import staged
-from ipucnn.data.bounded_folder import BoundedFolder, use
 from ipucnn.data.remote.download import sha256
 from ipucnn.models.built import BuiltModel, WeightsReport
 from ipucnn.models.checkpoint_files import best_of
@@ -77,7 +78,7 @@ class StoredGraph:
             return None
         spec = registry.get_typed(ModelSpec, self.network.model)
         card, source = stored.card, self.network.source
-        if source != "random" and published_weights(spec, source) is None:
+        if names_own(source):
             place = str(expanded_path(source))  # not that of the run that stored the graph
             report = replace(report, source=place, path=place)
             card = replace(card, provenance={**card.provenance, "weights": place})

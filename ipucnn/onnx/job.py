@@ -12,10 +12,10 @@ import torch
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.files import require_writable, write_bytes
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, ModelSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
+from ipucnn.core.registry.targets import import_target
 from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.data.example_images import random_images
 from ipucnn.models.build import build_model, seeded

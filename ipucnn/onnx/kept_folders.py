@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator
 
+from ipucnn.core.bounded_folder import BoundedFolder, use
 from ipucnn.core.files import cache_dir, private_folder
 from ipucnn.core.staging import scratch, sync
-from ipucnn.data.bounded_folder import BoundedFolder, use
 
 
 @dataclass(frozen=True)

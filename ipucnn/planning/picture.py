@@ -5,10 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import List, Sequence
 
-from ipucnn.core.names import cells, printable
+from ipucnn.core.names import cells, padded, printable, shortened
 from ipucnn.models.stage_memory import MIB, StageMemory
 from ipucnn.planning.stages import Estimate, Pipeline
-from ipucnn.terminal.layout import shortened
 
 PARTS = (("weights", "#3b6fb6", "#6f9fe0", "\u2588"), ("gradients", "#8a63b8", "#b493dd", "\u2593"),
          ("optimizer", "#b0679a", "#d892c2", "\u2592"),
@@ -60,7 +59,7 @@ def bars(pipeline: Pipeline, width: int = 80) -> str:
 
 
 def _line(name: str, room: int, drawn: str, length: int, text: str) -> str:
-    return f"{name}{' ' * (room - cells(name))}  {drawn.ljust(length)} {text:>9}"
+    return f"{padded(name, room)}  {drawn.ljust(length)} {text:>9}"
 
 
 def svg(title: str, pipeline: Pipeline) -> str:

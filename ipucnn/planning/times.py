@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
-from ipucnn.core.files import parsed_json, read_limited
+from ipucnn.core.files import read_limited
 from ipucnn.core.showing import Facts
 
 _LARGEST_FILE = 64 << 20

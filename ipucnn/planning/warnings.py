@@ -7,9 +7,9 @@ from typing import List, Optional
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec, NormLayerSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.targets import import_target
 from ipucnn.models.stage_memory import MIB
 from ipucnn.planning.stages import FITS, MARGIN, TOO_LARGE, Pipeline
 from ipucnn.training.options.train_options import TrainOptions

@@ -8,15 +8,9 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set
 
 from ipucnn.core import log_folder
+from ipucnn.core.documents import LARGEST_JSON, parsed_json, read_mapping
 from ipucnn.core.errors import DataError, IpucnnError
-from ipucnn.core.files import (
-    LARGEST_JSON,
-    kind_of,
-    parsed_json,
-    read_limited,
-    read_mapping,
-    require_file,
-)
+from ipucnn.core.files import kind_of, read_limited, require_file
 from ipucnn.data.remote.mirror import local_path, on_disk
 from ipucnn.data.remote.stores import is_store
 from ipucnn.data.remote.transfer import shown as shown_url

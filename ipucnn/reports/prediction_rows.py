@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import DataError, UnavailableError
 from ipucnn.core.execution.accuracy import UNKNOWN
-from ipucnn.core.files import parsed_json, read_limited, require_file
+from ipucnn.core.files import read_limited, require_file
 from ipucnn.core.names import class_key
 from ipucnn.core.options.parts import MOST_CLASSES
 from ipucnn.reports.evidence import Evidence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, Optional, Union
 
-from ipucnn.core.files import write_json
+from ipucnn.core.documents import write_json
 
 Place = Optional[Union[str, "os.PathLike[str]"]]
 

@@ -6,7 +6,7 @@ import sys
 import textwrap
 from typing import Any, List, Sequence, Tuple
 
-from ipucnn.core.names import cells, printable
+from ipucnn.core.names import cells, padded, printable, shortened
 from ipucnn.reports.charts import tick_label
 from ipucnn.reports.classes_shown import calibration_error, class_rows, mistaken_pairs
 from ipucnn.reports.curves import Curve, CurveChart, charts_of
@@ -94,13 +94,13 @@ def _pairs(rows: Sequence[Tuple[str, str]], width: int) -> List[str]:
 def _chart(chart: CurveChart, width: int) -> List[str]:
     title = f"{chart.title} ({chart.unit})" if chart.unit else chart.title
     lines = [title]
-    names = [_short(curve.name, 24) for curve in chart.curves]
+    names = [shortened(curve.name, 24) for curve in chart.curves]
     column = max(map(cells, names))
     for curve, name in zip(chart.curves, names):
         summary = _summary(curve, chart.best)
         room = width - column - len(summary) - 6
         line = sparkline([value for _, value in curve.points], max(8, room))
-        lines.append(f"  {_padded(name, column)}  {line}  {summary}")
+        lines.append(f"  {padded(name, column)}  {line}  {summary}")
     return lines
 
 
@@ -163,12 +163,12 @@ def _counts(values: Sequence[float], most: int) -> List[float]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> List[str]:
-    shown = [[_short(printable(str(cell)), 24 if place < len(row) - 1 else width)
+    shown = [[shortened(printable(str(cell)), 24 if place < len(row) - 1 else width)
               for place, cell in enumerate(row)] for row in [headings, *rows]]
     widths = [max(map(cells, column)) for column in zip(*shown)]
     room = max(12, width - 2 - sum(widths[:-1]) - 2 * (len(widths) - 1))
-    return ["  " + "  ".join([_padded(cell, size) for cell, size in zip(row[:-1], widths)]
-                             + [_short(row[-1], room)]) for row in shown]
+    return ["  " + "  ".join([padded(cell, size) for cell, size in zip(row[:-1], widths)]
+                             + [shortened(row[-1], room)]) for row in shown]
 
 
 def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
@@ -178,20 +178,6 @@ def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
         return ["The runs have the same options."]
     lines = _heading("options that differ", width)
     for name, values in rows:
-        lines.append(f"{name}: " + " | ".join(_short(printable(value or "(none)"), 40)
+        lines.append(f"{name}: " + " | ".join(shortened(printable(value or "(none)"), 40)
                                               for value in values))
     return lines
-
-
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - cells(text))
-
-
-def _short(text: str, width: int) -> str:
-    """Return text in at most `width` columns; the beginning of longer text is removed."""
-    if cells(text) <= width:
-        return text
-    text = text[-width:]
-    while cells(text) > width - 3:
-        text = text[1:]
-    return "..." + text

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.log_folder import RUNNING
-from ipucnn.core.names import cells, printable
+from ipucnn.core.names import cells, printable, shortened
 from ipucnn.reports.metric_rows import LARGEST
 from ipucnn.runs.found import best_validation
-from ipucnn.terminal.layout import clock, shortened
+from ipucnn.terminal.layout import clock
 
 POINTS = 400
 """Maximum number of points of a curve; means of more points are drawn."""
@@ -45,13 +45,14 @@ def drawn(view: View, width: int, height: int) -> str:
     """Return a view as text without colours, of at most the given columns and lines."""
     title, state = printable(view.title), printable(view.state)
     room = width - cells(state) - 3
-    lines = [_fitted(f"{shortened(title, max(0, room))}   {state}", width), *_figures(view, width)]
+    lines = [shortened(f"{shortened(title, max(0, room))}   {state}", width, 1),
+             *_figures(view, width)]
     classes = _classes(view)
     below = classes + [printable(note) for note in view.notes[-2:]]
     space = height - len(lines) - min(len(below), max(0, height // 4))
     if space >= 6 and width >= 40:
         lines += _curves(view, width, space)
-    lines += [_fitted(line, width) for line in below[:max(0, height - len(lines))]]
+    lines += [shortened(line, width, 1) for line in below[:max(0, height - len(lines))]]
     return "\n".join(line.rstrip() for line in lines[:height])
 
 
@@ -62,8 +63,8 @@ def encodable(picture: str, encoding: Optional[str]) -> str:
     except (UnicodeEncodeError, LookupError):
         plain = re.sub("[\u2801-\u28ff]", "*", picture)
         plain = re.sub("[\u250c\u2510\u2514\u2518\u251c\u2524\u252c\u2534\u253c]", "+", plain)
-        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: "-", 0x2026: "~",
-                                0x2588: "#", 0x2593: "%", 0x2592: "+", 0x2591: ":"})
+        return plain.translate({0x2800: " ", 0x2500: "-", 0x2502: "|", 0xB7: "-", 0x2588: "#",
+                                0x2593: "%", 0x2592: "+", 0x2591: ":"})
     return picture
 
 
@@ -95,7 +96,7 @@ def _wrapped(parts: Iterable[str], width: int) -> Iterable[str]:
         if line and cells(line) + 3 + cells(part) > width:
             yield line
             line = ""
-        line = f"{line} · {part}" if line else _fitted(part, width)
+        line = f"{line} · {part}" if line else shortened(part, width, 1)
     if line:
         yield line
 
@@ -177,15 +178,6 @@ def _number(value: Any, form: str) -> str:
 
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _fitted(line: str, width: int) -> str:
-    if cells(line) <= width:
-        return line
-    line = line[:width]
-    while cells(line) > max(0, width - 1):
-        line = line[:-1]
-    return f"{line}…"
 
 
 def age(status: Mapping[str, Any]) -> float:

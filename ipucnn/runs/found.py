@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Union
 
+from ipucnn.core.documents import parsed_json, read_mapping
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import parsed_json, read_mapping
 from ipucnn.core.log_folder import CLASSES, METRICS, OPTIONS, RUNNING, STATUS
 from ipucnn.data.remote.mirror import Mirror, local_path
 from ipucnn.data.remote.stores import is_store

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Union
 
+from ipucnn.core.documents import read_mapping
 from ipucnn.core.errors import UsageError
-from ipucnn.core.files import read_mapping
 from ipucnn.core.log_folder import METRICS, OPTIONS, RUNNING, STATUS
 from ipucnn.data.remote.mirror import Mirror, Polling, local_path
 from ipucnn.data.remote.stores import is_store

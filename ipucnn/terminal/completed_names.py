@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import List, Optional, Sequence
 
-from ipucnn.core.files import cache_dir, parsed_json
+from ipucnn.core.bounded_folder import keep_record, kept_record
+from ipucnn.core.files import cache_dir
 from ipucnn.core.names import key
 from ipucnn.core.registry import discovery
 from ipucnn.core.registry.registry import Registry
-from ipucnn.data.bounded_folder import keep_record
 from ipucnn.version import __version__
 
 
@@ -38,7 +38,7 @@ def _others(registry: Registry, kind: str) -> Sequence[str]:
     if path is None:
         return registry.spellings(kind)
     with suppress(OSError, ValueError):
-        names = parsed_json(path.read_text())
+        names = kept_record(path)
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return names
     names = registry.spellings(kind)

@@ -1,4 +1,4 @@
-"""Fits text to the width of a terminal: wrapping, shortening, columns and colours."""
+"""Fits text to the width of a terminal: wrapping, columns and colours."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import os
 import re
 from typing import Any, List, Optional, Sequence
 
-from ipucnn.core.names import cells, printable, printable_lines
+from ipucnn.core.names import cells, printable, printable_lines, shortened
 
 _WORD = re.compile(r"(?:(?<!\w)'[^'\n]*'(?!\w)|\S)+")
 """A word, or several in single quotes: a command or a path stays on one line."""
 
 _GAP = "  "
-_DOTS = "..."
 _NARROW = 24
 
 _STYLES = {"ok": "32", "right": "32", "passed": "32", "warning": "33", "unavailable": "33",
@@ -46,26 +45,6 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
-
-
-def shortened(text: str, width: int) -> str:
-    """Return `text` in at most `width` columns, with dots in place of its middle.
-
-    Twice as much of the end, such as the name of a file, is kept as of the beginning.
-    """
-    if cells(text) <= width:
-        return text
-    room = max(0, width - len(_DOTS))
-    head, tail = "", ""
-    for character in text:
-        if cells(head + character) > room // 3:
-            break
-        head += character
-    for character in reversed(text):
-        if cells(character + tail) > room - cells(head):
-            break
-        tail = character + tail
-    return (head + _DOTS + tail)[:max(0, width)]
 
 
 def wrapped(text: str, width: Optional[int], indent: str = "  ") -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
-from ipucnn.core.names import cells, printable
-from ipucnn.terminal.layout import coloured, shortened
+from ipucnn.core.names import cells, printable, shortened
+from ipucnn.terminal.layout import coloured
 
 if TYPE_CHECKING:
     from ipucnn.inference.run_result import RunResult

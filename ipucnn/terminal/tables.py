@@ -6,13 +6,14 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import (
     IO,
     Any,
     Callable,
     ContextManager,
     Iterable,
+    Iterator,
     Optional,
     Sequence,
     TextIO,
@@ -20,9 +21,9 @@ from typing import (
     cast,
 )
 
+from ipucnn.core.documents import json_text
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.execution.launching import is_first, own_name
-from ipucnn.core.files import json_text
 from ipucnn.core.names import printable, printable_lines, without_secrets
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.showing import kept, plain, plain_table
@@ -188,19 +189,43 @@ def report_error(error: IpucnnError) -> None:
         say(f"hint: {error.hint}")
 
 
-def show_partial(show: Callable[[Any], None], result: Any) -> None:
-    """Show the result before a failure, which is reported after it.
+def each_output(*outputs: Callable[[], object]) -> None:
+    """Write the outputs of a command in order, each even if another one fails.
+
+    Of several processes that share the work, only the first one writes.
+
+    Raises:
+        Exception: that of the last output that failed.
+    """
+    if is_first():
+        with ExitStack() as stack:
+            for output in reversed(outputs):
+                stack.callback(output)
+
+
+@contextmanager
+def partial_shown(show: Callable[[Any], None],
+                  found: Callable[[Any], object] = bool) -> Iterator[None]:
+    """Return a context for a job: after an error, the result before it is shown.
 
     Args:
-        show: prints and writes a result; outputs that cannot be written are only noted.
-        result: up to the failure.
+        show: prints and writes a result; what cannot be written is only noted.
+        found: whether a result contains anything.
+
+    Raises:
+        IpucnnError: that of the job.
     """
     try:
-        show(result)
+        yield
     except IpucnnError as error:
-        note(error.message)
-    except BrokenPipeError:  # the failure is reported on the other stream
-        pass
+        if error.partial is not None and found(error.partial):
+            try:
+                show(error.partial)
+            except IpucnnError as failure:
+                note(failure.message)
+            except BrokenPipeError:  # the error is reported on the other stream
+                pass
+        raise
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -8,8 +8,9 @@ import stat
 import pytest
 
 from ipucnn.core import files
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import UsageError
-from ipucnn.core.files import new_file, parsed_json, private_folder, read_limited, trusted_folder
+from ipucnn.core.files import new_file, private_folder, read_limited, trusted_folder
 
 FLAG = "--model-cache-path"
 

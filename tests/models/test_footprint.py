@@ -24,9 +24,11 @@ from ipucnn.models.balance import (
 )
 from ipucnn.models.build import create_model
 from ipucnn.models.footprint import trace
-from ipucnn.models.stage_memory import GPU, MIB, MK1, MK2, Device, state_tensors
+from ipucnn.models.optimisation import state_size
+from ipucnn.models.stage_memory import GPU, MIB, MK1, MK2, Device
 from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
 from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.rates import optimizer_choice
 
 
 class Skip(nn.Module):
@@ -199,7 +201,8 @@ def test_inference_keeps_what_is_alive():
 
 def test_an_optimizer_of_any_plugin_is_counted_by_its_state():
     def count(**options):
-        return state_tensors(build(TrainOptions, {"model": "resnet18", **options}), registry())
+        made = build(TrainOptions, {"model": "resnet18", **options})
+        return state_size(optimizer_choice(made, registry()).build)
 
     assert count(optimizer="sgd", momentum=0.0) == 0
     assert count(optimizer="sgd") == 1

@@ -4,15 +4,8 @@ import io
 
 import pytest
 
-from ipucnn.terminal.layout import (
-    cells,
-    coloured,
-    coloured_lines,
-    columns,
-    shortened,
-    terminal_width,
-    wrapped,
-)
+from ipucnn.core.names import cells, shortened
+from ipucnn.terminal.layout import coloured, coloured_lines, columns, terminal_width, wrapped
 
 
 @pytest.mark.parametrize("width", range(0, 60))
@@ -27,6 +20,11 @@ def test_a_name_is_shortened_to_the_width_in_its_middle(width):
         assert name.startswith(head)
         assert name.endswith(tail)
         assert len(tail) > len(head)
+
+
+@pytest.mark.parametrize(("begin", "short"), [(0, "...789"), (1, "012..."), (0.5, "0...89")])
+def test_the_share_of_the_beginning_can_be_given(begin, short):
+    assert shortened("0123456789", 6, begin) == short
 
 
 def test_wide_characters_count_twice():

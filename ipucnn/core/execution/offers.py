@@ -14,9 +14,9 @@ from ipucnn.core.options.composition import CommandOptions, changed
 from ipucnn.core.options.declared_option import Declared
 from ipucnn.core.options.owners import builtin_owners, owner_of
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.targets import import_target
 
 
 def check_offer(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,

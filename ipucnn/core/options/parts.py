@@ -34,6 +34,11 @@ def names_published(weights: str) -> bool:
     return weights.partition(":")[0] == "pretrained"
 
 
+def names_own(weights: str) -> bool:
+    """Return whether a value of `--weights` names a file or folder: not random, not published."""
+    return weights != "random" and not names_published(weights)
+
+
 @dataclass(frozen=True)
 class ProfilePart:
     """Options that select a profile."""
@@ -86,7 +91,7 @@ class NetworkPart:
         Raises:
             UsageError: weights are random, or published ones without a moving average.
         """
-        if self.ema is not None and (self.source == "random" or names_published(self.source)):
+        if self.ema is not None and not names_own(self.source):
             flag = "--ema" if self.ema else "--no-ema"
             raise UsageError(f"'{flag}' is for checkpoints, and none is named",
                              "add '--weights FILE', or leave it out")

@@ -18,8 +18,8 @@ from ipucnn.core.options.owners import (
     third_party_owners,
 )
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.loading import missing_requirements
 from ipucnn.core.registry.registry import Registry
+from ipucnn.core.registry.targets import missing_requirements
 
 
 def several_owners(given: Given, names: Sequence[str]) -> UsageError:

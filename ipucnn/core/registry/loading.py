@@ -8,12 +8,8 @@ registers the hook implementations and checks their signatures.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import enum
-import importlib
-import importlib.util
 import logging
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,18 +30,11 @@ import pluggy
 
 from ipucnn.core.collection import end_as_usual
 from ipucnn.core.errors import IpucnnError, PluginError
-from ipucnn.core.names import did_you_mean, printable
+from ipucnn.core.names import brief, did_you_mean, printable
 from ipucnn.core.registry import hookspecs
-from ipucnn.core.registry.contract import PluginSpec, Requirement
+from ipucnn.core.registry.contract import PluginSpec
 from ipucnn.core.registry.deprecations import announce
-from ipucnn.core.registry.discovery import (
-    GROUP,
-    LOCAL,
-    Found,
-    PluginSettings,
-    Provider,
-    is_installed,
-)
+from ipucnn.core.registry.discovery import GROUP, LOCAL, Found, PluginSettings, Provider
 from ipucnn.core.registry.isolation import isolated
 from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.plugin_files import advice, file_suffix, import_plugin, place_of
@@ -57,9 +46,6 @@ _LOGGED = 10
 
 GUARDED = (Exception, SystemExit)
 """Exceptions that plugin code may raise; a script without a main guard may call `sys.exit`."""
-
-SHOWN = 200
-"""Characters of a wrong value that a message shows."""
 
 
 class State(str, enum.Enum):
@@ -257,7 +243,7 @@ class _Collected:
 
 def _items(kind: Kind, returned: Any) -> Iterator[Any]:
     if isinstance(returned, (PluginSpec, str)) or not isinstance(returned, Iterable):
-        raise PluginError(f"{kind.hook!r} returned {_shown(returned)}, expected an iterable of "
+        raise PluginError(f"{kind.hook!r} returned {brief(returned)}, expected an iterable of "
                           f"{kind.record.__name__}")
     return iter(returned)
 
@@ -265,7 +251,7 @@ def _items(kind: Kind, returned: Any) -> Iterator[Any]:
 def _check_record(kind: Kind, record: Any, spellings: Set[str]) -> None:
     """Raise an error for an object that is not a record of the kind, or a repeated name."""
     if not isinstance(record, kind.record):
-        raise PluginError(f"{kind.hook!r} returned {_shown(record)}, expected "
+        raise PluginError(f"{kind.hook!r} returned {brief(record)}, expected "
                           f"{kind.record.__name__}")
     PluginSpec.__post_init__(record)  # a subclass may have left it out
     taken = [spelling for spelling in record.keys if spelling in spellings]
@@ -281,11 +267,6 @@ def _kind_and_name(kind: Kind, record: Any) -> Tuple[str, str]:
     return own, record.name if isinstance(record.name, str) else ""
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "..."
-
-
 def _failure_message(loaded: Loaded) -> str:
     """Return one line on the problems of a plugin, whose first one stands for all."""
     first = loaded.problems[0]
@@ -295,63 +276,6 @@ def _failure_message(loaded: Loaded) -> str:
     more = len(loaded.problems) - 1
     return (f"{describe(loaded.provider)} failed partly: {named}: {first.cause}"
             + (f" (and {more} more)" if more else ""))
-
-
-# -- what a record refers to ---------------------------------------------------------------------
-
-
-def import_target(target: str, who: str = "", trusted: bool = False) -> Any:
-    """Import and return the object that ``"module:attribute"`` names.
-
-    Args:
-        target: the module and the attribute, which may have dots.
-        who: the plugin it belongs to, for warnings; the target itself when empty.
-        trusted: it is a built-in one; see `isolated`.
-
-    Raises:
-        Exception: any that the import raises.
-    """
-    module_name, _, attribute = target.partition(":")
-    parts = attribute.split(".")
-    imported = parts[0] in vars(sys.modules.get(module_name, object))
-    with contextlib.nullcontext() if imported else isolated(
-            who or repr(target), trusted):
-        result: Any = importlib.import_module(module_name)
-        for part in parts:
-            result = getattr(result, part)
-    return result
-
-
-def missing_requirements(spec: PluginSpec) -> List[Requirement]:
-    """Return the requirements of `spec` that are not installed; nothing is imported."""
-    return [requirement for requirement in spec.requires if not is_installed(requirement.module)]
-
-
-def check_options_class(found: Any) -> None:
-    """Check a class that a record names as its `options`.
-
-    Raises:
-        PluginError: it is not a frozen dataclass, or one of its fields has no default, is not
-            created by `ipucnn.option` or has an unsupported type.
-        UsageError: a default is not an allowed value.
-        Exception: any that creating an instance with the defaults raises.
-    """
-    if not isinstance(found, type) or not dataclasses.is_dataclass(found):
-        raise PluginError(f"{_shown(found)} is not a dataclass")
-    if not found.__dataclass_params__.frozen:  # type: ignore[attr-defined]
-        raise PluginError(f"dataclass {found.__name__!r} is not frozen")
-    for item in dataclasses.fields(found):
-        if "option" not in item.metadata:
-            raise PluginError(f"field {item.name!r} of {found.__name__!r} is not declared with "
-                              "'ipucnn.option'")
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise PluginError(f"field {item.name!r} of {found.__name__!r} has no default")
-    for item in dataclasses.fields(found):
-        item.metadata["check"](found, item.name)
-    found()
-
-
-# -- messages ------------------------------------------------------------------------------------
 
 
 def describe(provider: Provider) -> str:

@@ -21,11 +21,8 @@ from ipucnn.core.registry.loading import (
     GUARDED,
     State,
     cause_of,
-    check_options_class,
     describe,
     has_code_in,
-    import_target,
-    missing_requirements,
     remedy_for,
 )
 from ipucnn.core.registry.not_found import not_found
@@ -36,6 +33,7 @@ from ipucnn.core.registry.states import (
     missing_modules,
     problem_row,
 )
+from ipucnn.core.registry.targets import check_options_class, import_target, missing_requirements
 
 __all__ = ["Registry", "Row", "State", "registry", "use"]
 

@@ -10,7 +10,8 @@ from ipucnn.core.names import close_matches, key, printable
 from ipucnn.core.registry.contract import SUPPORTED, PluginSpec
 from ipucnn.core.registry.discovery import LOCAL, Provider
 from ipucnn.core.registry.kinds import KINDS, Kind
-from ipucnn.core.registry.loading import Problem, State, missing_requirements, remedy_for
+from ipucnn.core.registry.loading import Problem, State, remedy_for
+from ipucnn.core.registry.targets import missing_requirements
 
 _KIND_OF_PREFIX = {kind.prefix: kind for kind in KINDS.values()}
 

@@ -17,9 +17,9 @@ from ipucnn.core.options.assignment import settled
 from ipucnn.core.options.composition import common_option
 from ipucnn.core.options.declaration import declared
 from ipucnn.core.progress import Progress
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.registry.targets import import_target
 from ipucnn.core.showing import Blocks, Shown, Table
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.dataset_checks import opened

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Tuple
 
+from ipucnn.core.documents import LARGEST_JSON, parsed_json
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.files import LARGEST_JSON, parsed_json, read_limited, require_local
+from ipucnn.core.files import read_limited, require_local
 from ipucnn.core.names import key
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry

@@ -10,9 +10,9 @@ from typing import Any, Dict, List, Optional
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.options.assignment import settled
 from ipucnn.core.options.composition import PluginOptions
-from ipucnn.core.registry.loading import import_target
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
+from ipucnn.core.registry.targets import import_target
 from ipucnn.core.showing import Blocks, Shown
 from ipucnn.data import DatasetRequest, ImageDataset
 from ipucnn.data.formats.recognition import is_url, marked, offering, read_by, recognised

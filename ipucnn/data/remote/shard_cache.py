@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any, Dict, Hashable, Iterator, List, Optional, Set, Tuple
 from urllib.parse import quote
 
+from ipucnn.core.bounded_folder import share_of_disk
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.files import cache_dir as user_cache
 from ipucnn.core.files import expanded_path, new_file, private_folder
-from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.stores import below, fetched, host_of
 from ipucnn.data.remote.transfer import Expected, Patience, shown
 

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
+from ipucnn.core.bounded_folder import share_of_disk
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import cache_dir as user_cache
 from ipucnn.core.files import expanded_path, new_file, private_folder
-from ipucnn.data.bounded_folder import share_of_disk
 from ipucnn.data.remote.stored_files import Stored
 from ipucnn.data.remote.stores import Store
 from ipucnn.data.remote.transfer import shown

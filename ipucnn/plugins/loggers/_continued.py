@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from ipucnn.core.files import LARGEST_JSON, json_text, parsed_json, read_limited, write_text
+from ipucnn.core.documents import LARGEST_JSON, json_text, parsed_json
+from ipucnn.core.files import read_limited, write_text
 from ipucnn.core.loggers import RunInfo
 
 

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence
 
+from ipucnn.core.documents import json_text, parsed_json
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import json_text, kind_of, parsed_json, write_text
+from ipucnn.core.files import kind_of, write_text
 from ipucnn.core.log_folder import CLASSES, METRICS, METRICS_TABLE, OPTIONS
 from ipucnn.core.loggers import Logger, RunInfo
 from ipucnn.core.registry.hookspecs import hookimpl

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
-from ipucnn.core.files import expanded_path, json_text
+from ipucnn.core.documents import json_text
+from ipucnn.core.files import expanded_path
 from ipucnn.core.loggers import COMPLETED, FAILED, Logger, RunInfo
 from ipucnn.core.options.declaration import option
 from ipucnn.core.registry.contract import Requirement

@@ -11,8 +11,9 @@ from typing import Any, Dict, List, Mapping, Optional
 
 import torch
 
+from ipucnn.core.documents import write_json
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
-from ipucnn.core.files import make_folder, new_file, write_json
+from ipucnn.core.files import make_folder, new_file
 from ipucnn.models.checkpoint_files import CheckpointError, Entry, best_of, entries, names_in
 from ipucnn.models.checkpoint_names import BEST
 from ipucnn.models.store_folder import free_name

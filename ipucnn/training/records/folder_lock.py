@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, Optional, Tuple
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.environment import command
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.core.files import parsed_json
 from ipucnn.core.staging import is_at, lock
 from ipucnn.models.store_paths import on_store, shown_path
 from ipucnn.training.records.store_lease import leased

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Mapping, Optional, Tuple
 
-from ipucnn.core.files import json_text
+from ipucnn.core.documents import json_text
 from ipucnn.core.log_folder import RUNNING, STATUS
 from ipucnn.core.progress import Status
 from ipucnn.models.store_paths import on_store

@@ -24,16 +24,11 @@ from typing import (
     Tuple,
 )
 
+from ipucnn.core.documents import json_text, parsed_json, read_mapping
 from ipucnn.core.environment import describe
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.execution.training_session import TrainingBatch
-from ipucnn.core.files import (
-    json_text,
-    make_folder,
-    parsed_json,
-    read_mapping,
-    write_text,
-)
+from ipucnn.core.files import make_folder, write_text
 from ipucnn.core.log_folder import LOGS, METRICS, RUNNING, TRAINING, VALIDATION, WRITTEN
 from ipucnn.core.loggers import RunInfo
 from ipucnn.core.names import without_secrets

@@ -16,10 +16,10 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
+from ipucnn.core.documents import json_text, parsed_json
 from ipucnn.core.environment import command
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.execution.launching import launched
-from ipucnn.core.files import json_text, parsed_json
 from ipucnn.core.names import printable
 from ipucnn.data.remote.stores import Store
 

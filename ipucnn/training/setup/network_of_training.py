@@ -52,7 +52,7 @@ def _copies(options: TrainOptions, network: NetworkPart, registry: Registry) -> 
     if (network.num_classes or 0) <= MANY_OUTPUTS or options.fine_tuning.frozen_module \
             or options.optimisation.first_trainable_layer:
         return 1
-    return 2 + state_size(optimizer_choice(options, registry)) + bool(
+    return 2 + state_size(optimizer_choice(options, registry).build) + bool(
         options.optimisation.ema_decay)
 
 

@@ -28,8 +28,8 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.registry.discovery import PluginSettings
-from ipucnn.core.registry.loading import missing_requirements
 from ipucnn.core.registry.registry import Registry, registry, use
+from ipucnn.core.registry.targets import missing_requirements
 from ipucnn.planning.options import POPRUN
 from ipucnn.training.options.train_options import TrainOptions
 

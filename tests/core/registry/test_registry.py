@@ -16,9 +16,9 @@ from ipucnn.core.registry import contract, states
 from ipucnn.core.registry.deprecations import PluginDeprecationWarning
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.kinds import KINDS
-from ipucnn.core.registry.loading import missing_requirements
 from ipucnn.core.registry.records import ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry, State, registry, use
+from ipucnn.core.registry.targets import missing_requirements
 
 FROZEN_V1 = (Path(__file__).parent / "frozen" / "plugin_v1.py").read_text()
 

@@ -13,8 +13,8 @@ from typing import Iterator, List, Optional
 
 import ncnn  # a backend's engine is loaded when it is used
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import DataError, IpucnnError, OutOfMemoryError
-from ipucnn.core.files import parsed_json
 from ipucnn.onnx.engine_graph import Graph
 from ipucnn.onnx.graph_facts import identity
 from ipucnn.onnx.kept_folders import KeptFolder

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Dict, List, Sequence, Tuple
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import cache_dir, parsed_json, read_limited, write_bytes
+from ipucnn.core.files import cache_dir, read_limited, write_bytes
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable, samples
 from ipucnn.plugins.datasets._webdataset.shard_metadata import LIMIT, Shard
 from ipucnn.plugins.datasets._webdataset.source import Folder

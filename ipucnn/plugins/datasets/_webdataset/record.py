@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Set, Tuple
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import DataError, UsageError
-from ipucnn.core.files import parsed_json, read_limited
+from ipucnn.core.files import read_limited
 from ipucnn.data.formats.convert import difference
 from ipucnn.plugins.datasets._webdataset.shard_metadata import LIMIT, Shard
 from ipucnn.plugins.datasets._webdataset.tar import cannot_write

@@ -13,8 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
+from ipucnn.core.documents import parsed_json
 from ipucnn.core.errors import DataError
-from ipucnn.core.files import parsed_json
 from ipucnn.core.names import brief
 
 FILE = "metadata.json"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, List, NamedTuple, Optional, Set, Tuple
 
-from ipucnn.core.files import name_text, parsed_json
+from ipucnn.core.documents import parsed_json
+from ipucnn.core.files import name_text
 from ipucnn.core.names import brief
 from ipucnn.data import Box
 from ipucnn.data.image_formats import IMAGE_SUFFIXES

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
-from ipucnn.core.files import LARGEST_JSON, is_own, parsed_json, private_folder, read_limited
+from ipucnn.core.documents import LARGEST_JSON, parsed_json
+from ipucnn.core.files import is_own, private_folder, read_limited
 from ipucnn.core.staging import is_at, lock, staged
 
 KEPT_RECORDS = 1000

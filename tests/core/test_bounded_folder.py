@@ -10,13 +10,13 @@ import time
 
 import pytest
 
-from ipucnn.data import bounded_folder
-from ipucnn.data.bounded_folder import BoundedFolder, keep_record, kept_record, use
+from ipucnn.core import bounded_folder
+from ipucnn.core.bounded_folder import BoundedFolder, keep_record, kept_record, use
 
 USER = """
 import sys
 from pathlib import Path
-from ipucnn.data.bounded_folder import use
+from ipucnn.core.bounded_folder import use
 print(use(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
@@ -25,7 +25,7 @@ WRITER = """
 import os, sys
 from pathlib import Path
 from ipucnn.core.staging import staged
-from ipucnn.data.bounded_folder import BoundedFolder, use
+from ipucnn.core.bounded_folder import BoundedFolder, use
 folder = BoundedFolder(Path(sys.argv[1]), ("*.bin",), most_bytes=10_000)
 for number in range(40):
     path = folder.path / f"{sys.argv[2]}-{number}.bin"
@@ -108,7 +108,7 @@ def test_a_replaced_entry_is_marked_again(tmp_path, user):
     assert use(path)
     assert subprocess.run([sys.executable, "-c", f"""
 from pathlib import Path
-from ipucnn.data.bounded_folder import BoundedFolder
+from ipucnn.core.bounded_folder import BoundedFolder
 print(BoundedFolder(Path({str(tmp_path)!r}), ("*.bin",)).remove(Path({str(path)!r})))
 """], stdout=subprocess.PIPE, text=True, check=True).stdout == "False\n"
 
