@@ -43,7 +43,7 @@ from ipucnn.training.batch_of_training import with_measured_batch
 from ipucnn.training.checkpoints import Checkpoint
 from ipucnn.training.class_balance import balanced, check_classes, check_outputs
 from ipucnn.training.defaults import decided, followed_size, foreseen_size, size_note
-from ipucnn.training.idle_options import notes_on_idle, notes_on_length
+from ipucnn.training.idle_options import check_share, notes_on_idle, notes_on_length
 from ipucnn.training.loss_of_training import check_loss, make_loss
 from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
 from ipucnn.training.options import TrainOptions
@@ -259,6 +259,8 @@ def _check_dataset(draft: _Draft) -> None:
         # old scripts that change only '--data' still name ImageNet's folder
         draft.options = draft.options.with_values(data_dir=None, validation_data_dir=None)
     check_dataset_options(draft.options.dataset, draft.data, {})
+    if draft.restored is None:  # a restored training needs the images as they were
+        check_share(draft.options)
 
 
 def _training_images(draft: _Draft) -> Tuple[ImageDataset, DatasetRequest]:
