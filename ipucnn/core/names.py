@@ -64,6 +64,11 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     return "did you mean " + ", ".join(repr(match) for match in matches) + "?"
 
 
+def encodable(text: str) -> str:
+    """Return `text` with lone surrogates escaped, which no file of text can contain."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def printable(text: str) -> str:
     """Return `text` with characters escaped that control a terminal or break a line.
 

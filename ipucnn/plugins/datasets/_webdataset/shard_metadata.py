@@ -15,7 +15,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import parsed_json
-from ipucnn.core.names import brief
+from ipucnn.core.names import brief, encodable
 
 FILE = "metadata.json"
 VERSION = 1
@@ -122,7 +122,7 @@ def read(text: str, name: str) -> Metadata:
         result = Metadata(
             {split: _count(content[f"{split}_length"]) for split in SPLITS},
             str(content.get("format", "img")), transforms,
-            _texts(content.get("classes", ())),
+            tuple(map(encodable, _texts(content.get("classes", ())))),
             None if listed is None else {
                 split: tuple(_shard(row) for row in listed.get(split, ())) for split in SPLITS},
             content.get("boxes"), bool(content.get("image_ids", False)),
