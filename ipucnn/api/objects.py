@@ -151,14 +151,14 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
     if is_store(source):
         return {**options, "weights": source}
     if path.is_dir():
-        networks = sorted(path.rglob("*.onnx"))
+        networks = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".onnx")
         if networks and not any(path.glob("*.pt")):
             if len(networks) > 1:
                 raise UsageError(f"there are {len(networks)} ONNX files in {source!r}: "
                                  + ", ".join(str(file.relative_to(path)) for file in networks[:5]),
                                  "name one of them")
             path = networks[0]
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         return {**options, "onnx": str(path)}
     if path.exists():
         if path.is_file() and "model" not in options:

@@ -142,8 +142,9 @@ class _Measurement:
                     found.left_out[AUTO] = str(reason)
                 self._done += 1
         self._report()
-        self._result.notes.append("from now on, '--backend auto' uses the fastest backend and "
-                                  "options for these networks and micro-batches")
+        if any(self._stored(case) for case in cases):
+            self._result.notes.append("from now on, '--backend auto' uses the fastest backend and "
+                                      "options for these networks and micro-batches")
 
     def _tune(self, case: Case, product: Process, found: CaseResult) -> None:
         """Measure the backends of a case, and a matrix product as their limit.
@@ -151,7 +152,7 @@ class _Measurement:
         Raises:
             RefusedError: none can be measured.
         """
-        facts = tuned(case, self._registry)
+        facts = self._tuned(case)
         found.precision = str(facts["precision"])
         turns = Turns(replace(case, precision=found.precision), found)
         product.prepare(turns.case)
@@ -215,12 +216,26 @@ class _Measurement:
     def _measure_for_auto(self, cases: Sequence[Case]) -> None:
         """Measure the backends of cases for which no measurement is stored."""
         for case in cases:
-            options = run_options(AUTO, case)
-            if Record.of(options, self._registry, AUTO).read(self._registry) is None:
+            if not self._stored(case):
                 self._report()
                 # without a measurement the contender uses the fixed rank: see its facts
                 with suppress(RefusedError):
-                    tuned(case, self._registry)
+                    self._tuned(case)
+
+    def _tuned(self, case: Case) -> Facts:
+        """Measure the backends of a case for later runs, and add the notes to the result.
+
+        Raises:
+            RefusedError: none can be measured.
+        """
+        facts = tuned(case, self._registry)
+        self._result.notes += [note for note in facts["notes"] if note not in self._result.notes]
+        return facts
+
+    def _stored(self, case: Case) -> bool:
+        """Return whether there is a measurement of a case that later runs use."""
+        record = Record.of(run_options(AUTO, case), self._registry, AUTO)
+        return record.read(self._registry) is not None
 
     def _case(self, turns: Turns, processes: Sequence[Process]) -> None:
         """Measure a case in the rounds of these processes."""

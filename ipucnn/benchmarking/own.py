@@ -55,6 +55,7 @@ def tuning(backend: str, case: Case, link: Link) -> Facts:
     link.ready()
     link.wait()
     return {"precision": found.precision, "left_out": list(found.left_out),
+            "notes": list(found.notes),
             "rates": [(rate.label, rate.images_per_second) for rate in found.rates]}
 
 

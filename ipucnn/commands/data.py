@@ -168,7 +168,8 @@ def show(  # noqa: PLR0913 - one per option
     min_crop_area: Optional[float] = typer.Option(
         None, "--min-crop-area", min=0.001, max=1.0, help="Minimum area of a random crop, as a "
         "share of the image, with '--augmented' (default: 0.35)."),
-    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE, help="Random seed."),
+    seed: int = typer.Option(0, "--seed", min=0, max=LARGEST_SIZE, help="Random seed, "
+                             "with '--augmented'."),
     as_json: bool = JSON,
 ) -> None:
     """Show images of a dataset by class, as stored and as a network receives them."""
@@ -198,6 +199,8 @@ def show(  # noqa: PLR0913 - one per option
     write_sheet(sheet, out)
     for note in sheet.notes:
         render.note(note)
+    if seed and not augmented:
+        render.note("'--seed' has no effect without '--augmented'")
     if as_json:
         render.emit_json({"format": "ipucnn.data-show/1", "path": out, "classes": sheet.counts})
     else:

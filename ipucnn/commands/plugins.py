@@ -220,7 +220,8 @@ def _named(words: List[str]) -> Tuple[str, str, List[str]]:
         raise UsageError(f"folder {first!r} has no checkpoints, and no plugin has this name",
                          "name a weights file, or a folder that '--checkpoint-path' of a training "
                          "wrote")
-    if os.sep in first or os.path.splitext(first)[1] in (".pt", ".pth", ".onnx", ".safetensors"):
+    if os.sep in first or os.path.splitext(first)[1].lower() in (
+            ".pt", ".pth", ".onnx", ".safetensors"):
         raise UsageError(f"there is no file {first!r}, and no plugin has this name",
                          "check its name")
     suggestion = did_you_mean(first, [name for kind in KINDS for name in registry().names(kind)])

@@ -12,7 +12,7 @@ import typer
 
 from ipucnn.core.names import printable
 from ipucnn.terminal import tables as render
-from ipucnn.terminal.layout import terminal_width, wrapped
+from ipucnn.terminal.layout import filled, terminal_width, wrapped
 from ipucnn.terminal.options_command import JSON
 
 
@@ -59,7 +59,7 @@ def runs(
                           "changed"), cells)
     width = terminal_width(sys.stdout)
     if width is not None and table.count("\n") > len(cells):  # it is too wide
-        table = "\n".join(wrapped(_lines(row), width) for row in cells)
+        table = "\n".join(_lines(row, width) for row in cells)
     render.emit(table)
 
 
@@ -80,12 +80,14 @@ def _cells(row: Mapping[str, Any]) -> List[str]:
             time.strftime("%Y-%m-%d %H:%M", time.localtime(row["changed"]))]
 
 
-def _lines(cells: Sequence[str]) -> str:
-    """Return the cells of a run as two lines, for narrow terminals."""
+def _lines(cells: Sequence[str], width: int) -> str:
+    """Return the cells of a run as lines of at most `width` columns, for narrow terminals."""
     run, state, model, data, epoch, loss, top1, rate, changed = map(printable, cells)
-    return f"{run}\n  " + ", ".join(filter(None, (
-        state, changed, " on ".join(filter(None, (model, data))), epoch and f"epoch {epoch}",
+    items = list(filter(None, (
+        f"  {state}", changed, " on ".join(filter(None, (model, data))), epoch and f"epoch {epoch}",
         loss and f"loss {loss}", top1 and f"top-1 {top1} %", rate and f"{rate} images/s")))
+    return wrapped(run, width) + "\n" + filled(
+        [*(f"{item}," for item in items[:-1]), items[-1]], width, "    ")
 
 
 def watch(

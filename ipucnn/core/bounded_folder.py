@@ -175,16 +175,20 @@ def use(file: Path) -> bool:
     return True
 
 
-def keep_record(path: Path, value: Any) -> None:
-    """Write a value as JSON for later runs; one that cannot be written is lost.
+def keep_record(path: Path, value: Any) -> bool:
+    """Write a value as JSON for later runs; return False if it cannot be written.
 
     Its folder is private to the user, and keeps the newest `KEPT_RECORDS` of its JSON files.
     """
-    with suppress(OSError):
+    try:
         private_folder(path.parent)
         with staged(path) as partial:
             partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    except OSError:
+        return False
+    with suppress(OSError):
         BoundedFolder(path.parent, ("*.json",), most_entries=KEPT_RECORDS).make_room()
+    return True
 
 
 def kept_record(path: Path) -> Any:

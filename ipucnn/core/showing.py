@@ -116,7 +116,7 @@ def plain(value: Any) -> str:
 
 def plain_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in columns as wide as their cells; control characters are escaped."""
-    lines = [list(headings), *([printable(cell) for cell in row] for row in rows)]
+    lines = [[printable(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(map(cells, column)) for column in zip(*lines)]
     return "\n".join("  ".join(padded(cell, width) for cell, width in zip(line, widths)).rstrip()
                      for line in lines)
@@ -129,20 +129,20 @@ def _filled(block: Union[Facts, Table]) -> bool:
 def _text(block: Union[Facts, Table]) -> str:
     if isinstance(block, Table):
         made = plain_table(block.headings, [[_cell(cell) for cell in row] for row in block.rows])
-        return f"{block.title}\n{made}" if block.title else made
-    facts = kept(block)
+        return f"{printable(block.title)}\n{made}" if block.title else made
+    facts = [(printable(name), value) for name, value in kept(block)]
     width = max(len(name) for name, _ in facts)
     return "\n".join(f"{name.ljust(width)}  {printable(plain(value))}" for name, value in facts)
 
 
 def _html(block: Union[Facts, Table]) -> str:
     if isinstance(block, Table):
-        title = f"<caption>{html.escape(block.title)}</caption>" if block.title else ""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in block.headings)
+        title = f"<caption>{_safe(block.title)}</caption>" if block.title else ""
+        head = "".join(f"<th>{_safe(name)}</th>" for name in block.headings)
         rows = "".join("<tr>" + "".join(f"<td>{_safe(_cell(cell))}</td>" for cell in row)
                        + "</tr>" for row in block.rows)
         return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{_safe(plain(value))}</td></tr>"
+    rows = "".join(f"<tr><th>{_safe(name)}</th><td>{_safe(plain(value))}</td></tr>"
                    for name, value in kept(block))
     return f"<table><tbody>{rows}</tbody></table>"
 

@@ -18,6 +18,7 @@ SPECIAL = "special"
 LOOP = "loop"
 UNREADABLE = "unreadable"
 LOOSE = "loose"
+BESIDE = "beside"
 MISSING = "missing"
 UNLISTED = "unlisted"
 UNLABELLED = "unlabelled"
@@ -42,6 +43,8 @@ _TEXTS: Dict[str, Tuple[str, str, str]] = {
                   ""),
     ARCHIVE: ("archive", "archives", "; unpack archives to read images in them"),
     LOOSE: ("image outside of the class folders", "images outside of the class folders", ""),
+    BESIDE: ("image or folder beside the split that is read",
+             "images or folders beside the split that is read", ""),
     LOOP: ("link to a folder that it is in", "links to folders that they are in", ""),
     OTHER: ("file that is no image", "files that are no images", ""),
     SYSTEM: ("folder of the operating system", "folders of the operating system", ""),

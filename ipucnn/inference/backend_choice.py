@@ -72,7 +72,7 @@ def choice(options: RunOptions, plan: ExecutionPlan, registry: Registry,
         further = "" if measured.precision in (own, options.execution.precision) \
             else f" --precision {measured.precision}"
         rates = {rate.words: rate.images_per_second for rate in measured.rates}
-        notes = tuple(f"not measured: {reason}" for reason in measured.left_out)
+        notes = (*(f"not measured: {reason}" for reason in measured.left_out), *measured.notes)
         if not only:
             return Choice(made, replace(chosen, why=measured.why(best, further)), rates, notes)
         own_rates = tuple(rate for rate in measured.rates if rate.backend == only)

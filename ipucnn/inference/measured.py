@@ -84,12 +84,14 @@ class Measured:
         rates: in the order of preference without a measurement.
         left_out: why other backends were not measured, a line each.
         seconds: how long the measurement took.
+        notes: about the measurement, for the user.
     """
 
     precision: str
     rates: Tuple[Rate, ...]
     left_out: Tuple[str, ...] = ()
     seconds: float = 0.0
+    notes: Tuple[str, ...] = ()
 
     def best(self, without: Collection[str] = (), only: str = "") -> Optional[Rate]:
         """Return the fastest candidate, or None.
@@ -167,12 +169,13 @@ class Record:
                           for one in stored["rates"])
             if all(rate.images_per_second > 0 and source_of(rate.backend, registry) == rate.source
                    for rate in rates):
-                return Measured(str(stored["precision"]), rates)
+                notes = tuple(map(str, stored.get("notes", ())))  # earlier versions wrote none
+                return Measured(str(stored["precision"]), rates, notes=notes)
         return None
 
-    def write(self, measured: Measured) -> None:
-        """Store a measurement; errors of writing are ignored."""
-        keep_record(self.path, {"conditions": self.conditions, **asdict(measured)})
+    def write(self, measured: Measured) -> bool:
+        """Store a measurement; return False if it cannot be written."""
+        return keep_record(self.path, {"conditions": self.conditions, **asdict(measured)})
 
 
 def source_of(backend: str, registry: Registry) -> str:

@@ -10,11 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Counter, Iterator, List, Mapping, Optional, Sequence
 
+from ipucnn.core.contention import busy
 from ipucnn.core.errors import IpucnnError, UsageError, WeightsError
 from ipucnn.core.execution.backend import InferenceSession
 from ipucnn.core.execution.offers import lacks
 from ipucnn.core.execution.selection import Chosen, choose_backend, probed, rank_of, settled
 from ipucnn.core.execution.shipped_profiles import fitted_to_machine
+from ipucnn.core.files import CACHE_VARIABLE
 from ipucnn.core.names import key
 from ipucnn.core.options.owners import AUTO
 from ipucnn.core.registry.records import BackendSpec, ModelSpec
@@ -51,6 +53,8 @@ HOPELESS = 0.4
 CALLS = 64
 """Maximum number of host calls in flight for a candidate, as in a long run."""
 
+_OTHERS = "other programs used all processors during the measurement: '--tune' measures again"
+
 
 def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
             progress: Optional[Progress] = None) -> Measured:
@@ -70,7 +74,7 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
         IpucnnError: no backend can be used, or none could be measured.
         WeightsError: the weights cannot be loaded.
     """
-    begin = time.perf_counter()
+    begin, others = time.perf_counter(), busy()
     progress = progress or (lambda *_: None)
     options = fitted_to_machine(options, False, registry)
     contest = _Contest(_without_images(options), registry, limit, progress)
@@ -78,13 +82,20 @@ def measure(options: RunOptions, registry: Registry, limit: float = LIMIT,
         rates = contest.rates()
     if not rates:
         raise IpucnnError("no backend could be measured", "; ".join(contest.left_out))
+    others = others or busy()
     measured = Measured(contest.precision, tuple(rates), tuple(contest.left_out),
-                        round(time.perf_counter() - begin, 1))
+                        round(time.perf_counter() - begin, 1),
+                        (_OTHERS,) if others else ())
     log.debug("measured in %.1f s: %s", measured.seconds, rates)
     if len(rates) > 1 or options.execution.tune or contest.complete:
-        for precision in contest.spellings():
-            Record.of(options.with_values(precision=precision), registry,
-                      options.execution.backend).write(measured)
+        records = [Record.of(options.with_values(precision=precision), registry,
+                             options.execution.backend) for precision in contest.spellings()]
+        kept = [record.write(measured) for record in records]
+        if not all(kept):
+            place = str(records[0].path.parent)
+            measured = replace(measured, notes=(
+                *measured.notes, f"the measurement is not stored for later runs: {place!r} cannot "
+                f"be written; the variable {CACHE_VARIABLE} names another cache folder"))
     return measured
 
 

@@ -44,7 +44,7 @@ def card_in_file(place: str, registry: Registry) -> Optional[ModelCard]:
         DataError: the file cannot be read.
     """
     path = expanded_path(place)
-    return read_network(path).card if path.suffix == ".onnx" else file_card(place, registry)
+    return read_network(path).card if path.suffix.lower() == ".onnx" else file_card(place, registry)
 
 
 def classes_of_file(place: str, registry: Registry) -> Optional[Tuple[str, ...]]:

@@ -69,7 +69,7 @@ class ExportFile:
         if self.dynamic_batch and self.batch_size != ExportFile.batch_size:
             raise UsageError("'--dynamic-batch' and '--batch-size' contradict each other",
                              "leave one of them out")
-        if self.output and not self.output.endswith(".onnx"):
+        if self.output and not self.output.lower().endswith(".onnx"):
             raise UsageError(f"'--output {self.output}' does not end in '.onnx'",
                              "name a file that does, or a folder with '--model-path'")
         if self.output and self.model_path != ExportFile.model_path:

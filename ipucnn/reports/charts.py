@@ -17,6 +17,7 @@ from ipucnn.reports.curves import CurveChart
 WIDTH, HEIGHT = 420, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 408, 10, 206
 COLOURS = 8
+_LEAST_ROOM = 100.0  # of the longest of horizontal bars
 
 _EMPTY = Markup("")
 
@@ -200,20 +201,22 @@ def bars(rows: Sequence[Tuple[str, float, Optional[float]]], unit: str, label: s
     """
     most = max([value for _, value, _ in rows] + [mark or 0 for *_, mark in rows]) or 1.0
     height, begin = 30, max(120.0, 16 + max(text_width(name) for name, *_ in rows))
+    room = max(_LEAST_ROOM, RIGHT - begin - 70)  # long names widen the chart
     parts = []
     for place, (name, value, mark) in enumerate(rows):
         y = 6 + place * height
         parts += [text(begin - 8, y + 15, name, "end"),
-                  bar(begin, y, ((RIGHT - begin - 70) * value / most, 20), "bar c0",
+                  bar(begin, y, (room * value / most, 20), "bar c0",
                       f"{name}: {value:,.1f} {unit}")]
-        at = begin + (RIGHT - begin - 70) * value / most
+        at = begin + room * value / most
         if mark is not None:
-            x = begin + (RIGHT - begin - 70) * mark / most
+            x = begin + room * mark / most
             parts.append(Markup('<line class="mark" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}">'
                                 '<title>{}</title></line>').format(
                 x, x, y - 3, y + 23, f"{mark:,.1f} {unit}"))
         parts.append(text(at + 6, y + 15, f"{value:,.0f}", "strong"))
-    return svg(_EMPTY.join(parts), label, (WIDTH, 10 + height * len(rows)))
+    return svg(_EMPTY.join(parts), label, (begin + room + 70 + WIDTH - RIGHT,
+                                           10 + height * len(rows)))
 
 
 def reliability(calibration: Sequence[Tuple[int, float, int]], label: str) -> Markup:

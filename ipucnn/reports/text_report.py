@@ -23,6 +23,7 @@ from ipucnn.reports.page import compared
 BLOCKS, ASCII = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588", "_.-=+*#@"
 
 _MOST_CLASSES = 10
+_LEAST_CURVE, _LEAST_CELL = 8, 12
 
 
 def text_of(runs: Sequence[FinishedRun], width: int = 80) -> str:
@@ -30,7 +31,7 @@ def text_of(runs: Sequence[FinishedRun], width: int = 80) -> str:
     lines: List[str] = []
     for run in runs:
         lines += _heading(f"{run.kind} {run.name}", width)
-        lines += [f"note: {note}" for note in run.notes]
+        lines += [line for note in run.notes for line in _wrapped(f"note: {note}", width)]
         lines += _pairs([*key_figures(run), *facts(run)], width)
         if len(runs) == 1:
             lines += _details(run, width)
@@ -79,13 +80,18 @@ def _heading(title: str, width: int) -> List[str]:
     return [shown, "-" * min(width, cells(shown))]
 
 
+def _wrapped(text: str, width: int) -> List[str]:
+    return textwrap.wrap(printable(text), width, subsequent_indent="  ", break_on_hyphens=False,
+                         break_long_words=False)
+
+
 def _pairs(rows: Sequence[Tuple[str, str]], width: int) -> List[str]:
     if not rows:
         return []
     column = max(len(name) for name, _ in rows)
     lines: List[str] = []
     for name, value in rows:
-        first, *others = textwrap.wrap(printable(value), max(20, width - column - 2),
+        first, *others = textwrap.wrap(printable(value), max(_LEAST_CELL, width - column - 2),
                                        break_on_hyphens=False, break_long_words=False) or [""]
         lines += [f"{name.ljust(column)}  {first}", *(" " * (column + 2) + line for line in others)]
     return lines
@@ -96,11 +102,15 @@ def _chart(chart: CurveChart, width: int) -> List[str]:
     lines = [title]
     names = [shortened(curve.name, 24) for curve in chart.curves]
     column = max(map(cells, names))
-    for curve, name in zip(chart.curves, names):
-        summary = _summary(curve, chart.best)
-        room = width - column - len(summary) - 6
-        line = sparkline([value for _, value in curve.points], max(8, room))
-        lines.append(f"  {padded(name, column)}  {line}  {summary}")
+    summaries = [_summary(curve, chart.best) for curve in chart.curves]
+    room = width - column - 4
+    beside = room - max(map(len, summaries)) - 2 >= _LEAST_CURVE
+    for curve, name, summary in zip(chart.curves, names, summaries):
+        length = room - len(summary) - 2 if beside else room
+        line = sparkline([value for _, value in curve.points], max(_LEAST_CURVE, length))
+        lines.append(f"  {padded(name, column)}  {line}" + (f"  {summary}" if beside else ""))
+        if not beside:
+            lines.append(f"    {summary}")
     return lines
 
 
@@ -120,9 +130,10 @@ def _details(run: FinishedRun, width: int) -> List[str]:
     slow = latencies(run)
     if slow:
         marks = ", ".join(f"{name} {tick_label(value)}" for name, value in percentiles(run))
-        lines += ["", f"Latency of {len(slow)} device calls (ms): {marks}",
-                  "  " + sparkline(_counts(slow, min(60, width - 4)), width - 4)
-                  + f"  {tick_label(slow[0])} to {tick_label(slow[-1])}"]
+        ends = f"{tick_label(slow[0])} to {tick_label(slow[-1])}"
+        room = max(_LEAST_CURVE, min(60, width - 4 - len(ends)))
+        lines += ["", *_wrapped(f"Latency of {len(slow)} device calls (ms): {marks}", width),
+                  f"  {sparkline(_counts(slow, room), room)}  {ends}"]
     validations = validation_rows(run)
     if len(validations) > 1:
         lines += ["", "Checkpoints", *_table(
@@ -163,12 +174,20 @@ def _counts(values: Sequence[float], most: int) -> List[float]:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -> List[str]:
-    shown = [[shortened(printable(str(cell)), 24 if place < len(row) - 1 else width)
-              for place, cell in enumerate(row)] for row in [headings, *rows]]
-    widths = [max(map(cells, column)) for column in zip(*shown)]
-    room = max(12, width - 2 - sum(widths[:-1]) - 2 * (len(widths) - 1))
-    return ["  " + "  ".join([padded(cell, size) for cell, size in zip(row[:-1], widths)]
-                             + [shortened(row[-1], room)]) for row in shown]
+    texts = [[printable(str(cell)) for cell in row] for row in [headings, *rows]]
+    least = min(_LEAST_CELL, max(cells(row[-1]) for row in texts))
+    for most in range(24, _LEAST_CELL - 2, -1):  # other cells make room for the last column
+        shown = [[shortened(cell, most) for cell in row[:-1]] for row in texts]
+        widths = [max(map(cells, column)) for column in zip(*shown)]
+        room = width - 2 - sum(widths) - 2 * len(widths)
+        if room >= least:
+            break
+    lines: List[str] = []
+    for row, text in zip(shown, texts):
+        line = "  " + "".join(padded(cell, size) + "  " for cell, size in zip(row, widths))
+        lines += [line + shortened(text[-1], room)] if room >= least else [
+            line, "    " + shortened(text[-1], width - 4)]
+    return lines
 
 
 def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
@@ -178,6 +197,6 @@ def _differences(runs: Sequence[FinishedRun], width: int) -> List[str]:
         return ["The runs have the same options."]
     lines = _heading("options that differ", width)
     for name, values in rows:
-        lines.append(f"{name}: " + " | ".join(shortened(printable(value or "(none)"), 40)
-                                              for value in values))
+        lines += _wrapped(f"{name}: " + " | ".join(shortened(printable(value or "(none)"), 40)
+                                                    for value in values), width)
     return lines

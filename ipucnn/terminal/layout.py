@@ -62,6 +62,26 @@ def wrapped(text: str, width: Optional[int], indent: str = "  ") -> str:
     return "\n".join(line for whole in text.split("\n") for line in _lines(whole, width, indent))
 
 
+def filled(items: Sequence[str], width: int, indent: str = "  ", gap: str = " ") -> str:
+    """Return items on lines of at most `width` columns, broken between items.
+
+    An item that is longer than a line is wrapped.
+
+    Args:
+        items: the items.
+        width: of the lines.
+        indent: of the lines but the first.
+        gap: between items of a line.
+    """
+    lines: List[str] = []
+    for item in items:
+        if lines and cells(lines[-1] + gap + item) <= width:
+            lines[-1] += gap + item
+        else:
+            lines.append(indent + item if lines else item)
+    return "\n".join(wrapped(line, width, indent) for line in lines)
+
+
 def _lines(text: str, width: int, indent: str) -> List[str]:
     begin = text[:len(text) - len(text.lstrip())]
     lines, line = [], ""
@@ -86,7 +106,8 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     """Return rows in columns that fit into `width`.
 
     A last column that is too long is wrapped; of another one, the cells are shortened in the
-    middle. Control characters in cells are escaped.
+    middle. If the other columns do not fit, either, each row is broken between its cells. Control
+    characters in cells are escaped.
     """
     shown = [list(headings), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(cells, column)) for column in zip(*shown)]
@@ -98,12 +119,15 @@ def columns(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
                  for row in shown]
     start = sum(widths[:-1]) + len(_GAP) * (len(widths) - 1)
     below = width - start < min(_NARROW, widths[-1])  # no room for the last column beside the rest
+    broken = start - len(_GAP) > width
     if below:
         start = len(_GAP)
     result: List[str] = []
     for row in shown:
         first = "".join(coloured(cell, cell) + " " * (size - cells(cell)) + _GAP
                         for cell, size in zip(row[:-1], widths))
+        if broken:
+            first = filled([cell for cell in row[:-1] if cell], width, gap=_GAP)
         text = wrapped(row[-1], width - start, "").split("\n")
         lead = first + ("" if below else coloured(row[-1], text.pop(0)))
         result += [lead.rstrip(), *(" " * start + line for line in text if line)]

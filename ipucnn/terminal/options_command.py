@@ -142,12 +142,13 @@ def _write_rows(formatter: Any, rows: Sequence[Tuple[str, str]]) -> None:
 def _path_options(word: str) -> List[str]:
     """Return the options that accept an existing file or folder, best first."""
     path = Path(word)
+    suffix = path.suffix.lower()
     if path.is_dir():
         trained = any(path.glob("*.pt"))
         return ["checkpoint_path", "data_dir"] if trained else ["data_dir", "checkpoint_path"]
-    if path.suffix == ".onnx":
+    if suffix == ".onnx":
         return ["onnx"]
-    return ["weights", "checkpoint_path"] if path.suffix in (".pt", ".pth", ".safetensors") else [
+    return ["weights", "checkpoint_path"] if suffix in (".pt", ".pth", ".safetensors") else [
         "data_dir"] if path.is_file() else []
 
 

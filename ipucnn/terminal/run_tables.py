@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence
 
 from ipucnn.core.names import cells, printable, shortened
-from ipucnn.terminal.layout import coloured
+from ipucnn.terminal.layout import coloured, filled
 
 if TYPE_CHECKING:
     from ipucnn.inference.run_result import RunResult
 
 _GAP = "  "
+_LEAST = 12  # columns for the name of a file beside others
 
 CLASSES = 10
 """Maximum number of classes that are shown; the others are counted."""
@@ -43,7 +44,12 @@ def _first(rows: Sequence[Dict[str, Any]], width: int, colours: bool) -> str:
                                  f"{100 * row['probability']:.1f} %" for row in rows)], True)]
     if any("correct" in row for row in rows):
         others.append(Column(["", *(_verdict(row, widest) for row in rows)], verdicts=colours))
-    room = max(12, width - sum(len(_GAP) + column.width for column in others))
+    room = width - sum(len(_GAP) + column.width for column in others)
+    if room < _LEAST:  # each image takes several lines
+        return "\n".join(f"{shortened(printable(row['path']), width)}\n"
+                         + filled(["  " + others[0].cells[number], *filter(None, (
+                             column.cells[number] for column in others[1:]))], width, gap=_GAP)
+                         for number, row in enumerate(rows, 1))
     return _table([Column(["file", *(shortened(printable(row["path"]), room) for row in rows)]),
                    *others])
 

@@ -17,6 +17,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.instances import Instances
 from ipucnn.core.files import cache_dir, make_folder, private_folder
 from ipucnn.core.machine import available_memory
+from ipucnn.core.options.attributes import VALIDATION
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data import ImageDataset
@@ -258,7 +259,12 @@ def _place(images: Images) -> Tuple[Path, bytes]:
     source = os.path.abspath(os.path.expanduser(named or options.dataset.data_dir or ""))
     # which images are held out depends on the seed
     seed = options.dataset.seed if images.held_out else None
-    place = _digest(source, images.data.name, images.validation, images.prepared, seed)[:16]
+    # with another file of labels, for example, other images of the folder are used
+    chosen_by = [(item.name, value) for kind, item, value in options.plugins.declared()
+                 if kind == "dataset" and not item.option.machine
+                 and (not images.validation or item.option.applies_to(VALIDATION))]
+    place = _digest(source, images.data.name, images.validation, images.prepared, seed,
+                    chosen_by)[:16]
     key = _digest(_FORMAT, images.dataset.version(), images.prepared, decoder_versions(),
                   place)[:32]
     folder = root / f"{place}-{key[:16]}"

@@ -408,3 +408,15 @@ def test_quick_stores_what_auto_uses(cli, monkeypatch, tmp_path):
     kept = Record.of(made, registry(), "auto").read(registry())
     assert kept is not None
     assert [one.images_per_second for one in kept.rates] == [rate for _, rate in facts[0]["rates"]]
+
+
+def test_quick_promises_nothing_that_is_not_stored(cli, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("IPUCNN_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(networks, "tuned", lambda case, _: own.tuning(
+        "auto", replace(case, limit=1.0), Turns(0)))
+    done = cli("bench", "--quick", "--model", "resnet8-cifar", "--batch-size", "2", "--progress",
+               "off")
+    assert done.code == 0, done.err
+    assert "note: the measurement is not stored for later runs: '" in done.err
+    assert "from now on" not in done.err

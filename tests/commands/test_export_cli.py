@@ -107,6 +107,19 @@ def test_names_of_files(cli, tmp_path, argv, name):
     assert files(tmp_path) == [name]
 
 
+def test_a_suffix_may_be_in_capitals(cli, tmp_path):
+    assert cli("export", *TINY, "--output", "NET.ONNX")[0] == 0
+    assert files(tmp_path) == ["NET.ONNX"]
+    code, out, err = cli("show", "NET.ONNX")
+    assert code == 0, err
+    assert re.search("^model +tiny$", out, re.MULTILINE)
+    code, _, err = cli("run", "NET.ONNX")
+    assert code == 2
+    assert "'--onnx NET.ONNX'" in err
+    assert ipucnn.load(tmp_path, backend="onnxruntime", precision="full").card.model == "tiny"
+    assert "there is no file 'NO.ONNX'" in cli("show", "NO.ONNX")[2]
+
+
 def test_the_file_is_for_all_who_may_read_it(cli, tmp_path):
     mask = os.umask(0o022)
     try:

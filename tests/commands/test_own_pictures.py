@@ -110,6 +110,23 @@ def test_without_validation_all_images_are_trained(cli):
     assert "there are no validation images in 'photos'" in err
 
 
+def test_a_share_is_not_held_out_beside_other_validation_images(cli):
+    elsewhere = ["--validation-data-dir", "photos", "--epoch", "1", "--json", "--checkpoint-path"]
+    code, _, err = train(cli, "--validation-split", "0.5", *elsewhere, "c")
+    assert code == 2
+    assert "'--validation-split' has no effect: the validation images are those in 'photos'" in err
+    code, out, err = train(cli, "--validation-split", "0", *elsewhere, "c", "--batch-size", "30")
+    assert code == 0, err
+    assert json.loads(out)["images"] == 30
+    # a restored training keeps its images
+    code, _, err = train(cli, "--validation-split", "0.5", "--epoch", "1", "--checkpoint-path", "d")
+    assert code == 0, err
+    code, out, err = cli("restore", "--plugin", PLUGIN, "--checkpoint-path", "d", "--epoch", "2",
+                         "--validation-data-dir", "photos", "--progress", "off")
+    assert code == 0, err
+    assert "15 of the 30 images in 'photos' are held out" in err
+
+
 def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):
     code, _, err = train(cli, "--epoch", "1", "--no-validation", "--checkpoint-path", "c")
     assert code == 0, err

@@ -151,14 +151,16 @@ def test_from_python(tmp_path):
 
 def test_a_contact_sheet_counts_and_shows_every_class(cli, tmp_path):
     code, out, err = cli("data", "show", "pictures", "--augmented", "--per-class", "2", "--out",
-                         tmp_path / "sheet.html", "--input-size", "32")
+                         tmp_path / "sheet.html", "--input-size", "32", "--seed", "3")
     assert code == 0, err
+    assert "--seed" not in err
     assert re.search(r"^star +4$", out, re.MULTILINE)
     page = (tmp_path / "sheet.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 8 * 2 * 4  # stored, and three random draws
-    code, out, _ = cli("data", "show", "pictures", "--split", "validation", "--out",
-                       tmp_path / "sheet.png", "--json")
+    code, out, err = cli("data", "show", "pictures", "--split", "validation", "--out",
+                         tmp_path / "sheet.png", "--json", "--seed", "3")
     assert json.loads(out)["classes"]["star"] == 3
+    assert "note: '--seed' has no effect without '--augmented'" in err
     with Image.open(tmp_path / "sheet.png") as drawn:
         assert drawn.size[0] > 1000
     code, _, err = cli("data", "show", "pictures/train", "--split", "validation")

@@ -96,8 +96,13 @@ class Flying(Session):
             Weather.storm = False
         return 0.0
 
+    @property
+    def seconds(self):
+        """How long a call takes now."""
+        return self._calm * (3 if Weather.storm else 1)
+
     def __call__(self, images):
-        self._seconds = self._calm * (3 if Weather.storm else 1)
+        self._seconds = self.seconds
         return super().__call__(images)
 
     def close(self):

@@ -97,3 +97,10 @@ def test_another_number_of_outputs_is_blamed_on_the_model(shape):
         card.probabilities(torch.zeros(shape))
     assert caught.value.message == (f"model 'mynet' returned outputs of shape {shape}, "
                                     "expected (n, 2)")
+
+
+def test_names_of_classes_can_be_written(tmp_path):
+    card = ModelCard.from_plain(json.loads(
+        '{"model": "m", "num_outputs": 2, "class_names": ["caf\\u00e9", "\\ud83d cat"]}'))
+    assert card.class_names == ("caf\xe9", r"\ud83d cat")
+    (tmp_path / "names.txt").write_text("\n".join(card.names), encoding="utf-8")

@@ -11,7 +11,7 @@ from made_runs import HOSTILE, evidence, training
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.names import cells
-from ipucnn.reports.charts import exact_label, ticks
+from ipucnn.reports.charts import bars, exact_label, ticks
 from ipucnn.reports.evidence import Evidence
 from ipucnn.reports.job import read_runs, report
 from ipucnn.reports.text_report import BLOCKS, sparkline, text_of
@@ -169,6 +169,27 @@ def test_text_has_80_columns_and_curves(tmp_path):
     assert re.search(f"training +[{BLOCKS}]+ +1.5 to 0.0732, best 0.0732 at 40", text)
     assert "Most frequent mistakes" in text
     assert not CONTROL.search(text)
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_text_fits_narrow_terminals(tmp_path, width):
+    text = text_of(read_runs([str(training(tmp_path / "run", epochs=40))]), width)
+    assert [line for line in text.splitlines() if cells(line) > width and "/" not in line] == []
+    assert re.search(f"training +[{BLOCKS}]+$", text, re.MULTILINE) or width > 40
+    both = [str(training(tmp_path / name, lr=lr)) for name, lr in (("a", 0.1), ("b", 0.5))]
+    text = text_of(read_runs(both), width)
+    assert [line for line in text.splitlines() if cells(line) > width and "/" not in line] == []
+
+
+def test_bars_have_room_beside_long_names():
+    for length in (3, 45, 90):
+        drawn = str(bars([("x" * length, 50.0, 100.0), ("y", 100.0, None)], "images/s", "rates"))
+        widths = [float(width) for width in re.findall('<rect[^>]* width="([^"]*)"', drawn)]
+        assert widths[1] == pytest.approx(2 * widths[0], abs=0.2)
+        assert widths[1] >= 100
+        right = float(re.search('viewBox="0 0 ([0-9]+)', drawn).group(1))
+        begin = float(re.search('<rect[^>]* x="([^"]*)"', drawn).group(1))
+        assert begin + widths[1] + 50 <= right
 
 
 def test_wide_names_are_aligned(tmp_path):

@@ -388,12 +388,17 @@ def test_a_terminal_of_little_ability_shows_the_state(tmp_path, argv, kind):
 
 
 @pytest.mark.timeout(60)
-def test_runs_are_listed_in_lines_where_the_table_is_too_wide(tmp_path):
+@pytest.mark.parametrize("columns", [80, 40])
+def test_runs_are_listed_in_lines_where_the_table_is_too_wide(tmp_path, columns):
     folder = written(tmp_path / "a-long-name-of-a-training")
-    terminal = Terminal("runs", str(tmp_path))
+    terminal = Terminal("runs", str(tmp_path), columns=columns)
     assert terminal.end() == 0
-    assert f"{folder}\r\n  completed, " in terminal.text
-    assert "resnet18 on cifar10, epoch 4/4, loss 0.5000," in terminal.text
+    first, *lines = terminal.text.splitlines()
+    assert first == str(folder)
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith("  completed, ")
+    for item in ("resnet18 on cifar10,", "epoch 4/4,", "loss 0.5000,", "top-1 64.00 %"):
+        assert any(item in line for line in lines)
 
 
 @pytest.mark.parametrize(("epoch", "text"), [(1234.5, "1234.50/2000"), (999.0, "999/2000"),

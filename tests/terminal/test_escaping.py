@@ -18,6 +18,7 @@ from ipucnn.__main__ import invoke
 from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import without_secrets
 from ipucnn.core.registry.registry import registry, use
+from ipucnn.core.showing import Shown, Table
 from ipucnn.data.remote import transfer
 from ipucnn.terminal import layout, tables
 
@@ -77,6 +78,22 @@ def test_every_sink_escapes(capsys, monkeypatch):
     assert not CONTROL.findall(shown.out + shown.err)
     assert shown.err.count("\nnote: ") == 1
     assert "\\x1b[31mred" in shown.out
+
+
+class _Evil(Shown):
+    """A result whose texts are all from outside."""
+
+    def blocks(self):
+        return [Table([EVIL], [[EVIL]], EVIL), [(EVIL, EVIL)]]
+
+    def records(self):
+        return []
+
+
+def test_every_text_of_a_result_is_escaped():
+    for text in (repr(_Evil()), _Evil()._repr_html_()):
+        assert not CONTROL.findall(text)
+        assert text.count("\\x1b[31mred") == 5
 
 
 def test_the_log_has_a_line_per_message():

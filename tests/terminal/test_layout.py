@@ -5,7 +5,14 @@ import io
 import pytest
 
 from ipucnn.core.names import cells, shortened
-from ipucnn.terminal.layout import coloured, coloured_lines, columns, terminal_width, wrapped
+from ipucnn.terminal.layout import (
+    coloured,
+    coloured_lines,
+    columns,
+    filled,
+    terminal_width,
+    wrapped,
+)
 
 
 @pytest.mark.parametrize("width", range(0, 60))
@@ -97,3 +104,20 @@ def test_a_long_name_in_a_table_is_shortened_in_its_middle():
     assert lines[1].startswith("checkpoints/")
     assert "resnet50_7.pt  7      76.13" in lines[1]
     assert lines[2].split() == ["a.pt", "12", "75.00"]
+
+
+def test_items_are_not_broken():
+    items = ["finished,", "2026-01-02 03:04,", "resnet8-cifar on image_folder,", "top-1 76.13 %"]
+    assert filled(items, 40, "    ") == (
+        "finished, 2026-01-02 03:04,\n    resnet8-cifar on image_folder,\n    top-1 76.13 %")
+    assert filled(items, 200) == " ".join(items)
+    assert max(map(cells, filled(["a few words " * 9, "b"], 30).split("\n"))) <= 30
+
+
+def test_rows_whose_first_columns_do_not_fit_are_broken_between_cells():
+    text = columns(("option", "default", "meaning"), [
+        ("--offline-target-ipu-version", "not one of them", "a few words " * 5),
+        ("--seed", "", "short")], 40)
+    assert text.split("\n") == [
+        "option  default", "  meaning", "--offline-target-ipu-version", "  not one of them",
+        "  a few words a few words a few words a", "  few words a few words", "--seed", "  short"]

@@ -62,3 +62,14 @@ def test_images_without_labels_have_no_verdict():
     text = answers(result([row("a.jpg", "cat", 1.0)], [
         {"class": 0, "name": "cat", "images": 1}], 1), 80)
     assert text == "file   class  probability\na.jpg  cat        100.0 %"
+
+
+@pytest.mark.parametrize("width", [32, 40])
+def test_narrow_terminals_have_several_lines_per_image(width):
+    text = answers(result(
+        [row("photographs/golden_retriever/1.jpg", "golden retriever", 0.975, label_name="cat",
+             correct=False)] * 2, [{"class": 0, "name": "golden retriever", "images": 2,
+                                    "correct": 0}], 2), width)
+    assert max(map(cells, text.split("\n"))) <= width
+    assert ("97.5 %  wrong: cat" in text) is (width == 40)
+    assert "wrong: cat" in text

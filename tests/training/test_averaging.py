@@ -172,3 +172,13 @@ def test_checkpoints_that_are_removed_before_they_are_averaged_are_noted(given, 
     notes = notes_on_idle(options, registry().get("dataset", "cifar10"), registry())
     found = [note for note in notes if "averaged" in note]
     assert [note.partition("that ")[2] for note in found] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_not_averaged(folder, value):
+    path = save(made(4, value), folder)  # earlier versions wrote such checkpoints
+    with pytest.raises(CheckpointError, match=f"'{path}' cannot be averaged: 'w' is not finite"):
+        averaged(folder)
+    assert not list(folder.glob("*_averaged.pt"))
+    path.rename(folder / "diverged")
+    assert averaged(folder)[1]["w"].tolist() == [5.0, 5.0]

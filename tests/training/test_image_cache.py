@@ -170,3 +170,17 @@ def test_images_in_memory_are_not_kept_twice(small_cifar10):
     assert sizes == [None, None]
     assert found == ["'--cache-images ram' has no effect: dataset 'cifar10' has its images in "
                      "memory"]
+
+
+def test_each_file_of_labels_has_a_cache(photos, tmp_path):
+    images = sorted(path.relative_to(photos) for path in photos.rglob("*.jpg"))
+    for name, some in (("a", images[::2]), ("b", images[1::2])):
+        (tmp_path / f"{name}.csv").write_text("file,label\n" + "".join(
+            f"{path},{path.parent.name}\n" for path in some))
+    kept = []
+    for name in "abab":
+        notes(photos, cache_images="disk", cache_images_dir=str(tmp_path / "images"),
+              labels=str(tmp_path / f"{name}.csv"), validation_mode="none")
+        kept.append(set(os.listdir(tmp_path / "images")))
+    assert [len(folders) for folders in kept] == [1, 2, 2, 2]
+    assert kept[1] == kept[2] == kept[3]

@@ -105,9 +105,15 @@ def choose_backend(options: CommandOptions, plan: ExecutionPlan, registry: Regis
 
 
 def _unusable_name(chosen: Chosen) -> str:
-    """Return the name of an unusable backend, with the reason where it is installed but fails."""
-    failed = isinstance(chosen.backend, _Failed)
-    return chosen.spec.name + (f", which fails: {chosen.probe.reason}" if failed else "")
+    """Return the name of an unusable backend, with the reason where others do not expect it.
+
+    That is where it is installed but fails, or where it foresees that this machine suits it: a
+    forked process cannot use a GPU, for example.
+    """
+    name, reason = chosen.spec.name, chosen.probe.reason
+    if isinstance(chosen.backend, _Failed):
+        return f"{name}, which fails: {reason}"
+    return f"{name}, because {reason}" if chosen.spec.foreseen and reason else name
 
 
 def _check_offer_beside(options: CommandOptions, plan: ExecutionPlan, spec: BackendSpec,

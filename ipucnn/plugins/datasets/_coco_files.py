@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Optional, Sequence,
 from ipucnn.core.errors import DataError
 from ipucnn.core.files import native_path, require_file
 from ipucnn.core.names import composed
-from ipucnn.data import DatasetRequest, ImageDataset
-from ipucnn.data.image_files import FileImages, faults, folders_in, list_images, no_images
+from ipucnn.data import DatasetRequest, ImageDataset, left_out
+from ipucnn.data.image_files import (
+    FileImages,
+    contents,
+    faults,
+    folders_in,
+    list_images,
+    no_images,
+)
 from ipucnn.data.image_formats import IMAGE_SUFFIXES
 from ipucnn.data.left_out import LeftOut
 from ipucnn.plugins.datasets._class_folders import given_folder
@@ -171,6 +178,9 @@ def image_files(root: str, left: LeftOut) -> List[str]:
                         f"name one with '--data-dir', and '--annotations' with "
                         f"{os.path.join(root, ANNOTATIONS)!r}")
     paths = list_images(os.path.join(root, splits[0]) if splits else root, left)
+    for name in [*folders, *contents(root).images] if splits else []:
+        if name not in splits:
+            left.add(left_out.BESIDE, os.path.join(root, name))
     left.forget(os.path.join(root, ANNOTATIONS))
     if not paths:
         raise no_images(root, left, f"files ending in {', '.join(IMAGE_SUFFIXES)} count; layout: "

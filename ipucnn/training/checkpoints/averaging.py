@@ -101,6 +101,7 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
     stored: Optional[StoredModel] = None
     for number, path in enumerate(paths):
         stored = load_stored(path)
+        _require_finite(stored.weights, path)
         if sums and {n: v.shape for n, v in stored.weights.items()} != {
                 n: v.shape for n, v in sums.items()}:
             raise CheckpointError(f"'{shown_path(path)}' is of another model than "
@@ -125,6 +126,15 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
         target.parent, target.name)
     return AverageResult(path, tuple(paths), stored.epoch, strategy, place=shown_path(path),
                          sources=tuple(map(shown_path, paths)))
+
+
+def _require_finite(weights: StateDict, path: Path) -> None:
+    """Raise `CheckpointError` for weights of a checkpoint that would make the average NaN."""
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(
+                f"checkpoint '{shown_path(path)}' cannot be averaged: {name!r} is not finite",
+                "its training has diverged: move it, and others like it, to another folder")
 
 
 def _require_own_name(target: Path, folder: Path, averaged: List[Path]) -> None:

@@ -1,9 +1,10 @@
-"""Notes on the given options that have no effect in a training."""
+"""Notes on the given options that have no effect in a training, and an error for one of them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Collection, Dict, List, Optional
 
+from ipucnn.core.errors import UsageError
 from ipucnn.core.options.attributes import (
     DEVICE_IMAGES,
     FIXED_IMAGES,
@@ -80,6 +81,20 @@ def notes_on_length(options: TrainOptions, rate: LearningRate, calls: int) -> Li
         notes.append("'--lr-scheduler-freq' has no effect: '--lr-schedule "
                      f"{options.schedule.lr_schedule}' keeps one learning rate")
     return notes
+
+
+def check_share(options: TrainOptions) -> None:
+    """Raise an error for a share that is held out and not validated, of the options of a training.
+
+    Raises:
+        UsageError: the validation images are in another folder.
+    """
+    elsewhere = options.validation.validation_data_dir
+    if elsewhere and options.validation.mode != "none" \
+            and options.plugins.value("validation_split"):
+        raise UsageError("'--validation-split' has no effect: the validation images are those in "
+                         f"{elsewhere!r}", "leave it out to train on all images, or set it to 0 if "
+                         "a profile contains it")
 
 
 def writes_checkpoints(options: TrainOptions, data: DatasetSpec) -> bool:

@@ -84,6 +84,16 @@ def test_auto_takes_the_usable_backend_of_the_highest_rank_with_a_reason(registr
     assert _chosen(registry, backend="TORCH").why == ""
 
 
+def test_auto_names_why_a_gpu_is_not_used(registry, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    chosen = _chosen(registry, precision="full")
+    assert chosen.spec.name != "torch"
+    assert "torch, because CUDA cannot be used in a process that was forked" in chosen.why
+
+
 def test_the_rank_of_an_engine_that_is_not_imported_is_foreseen(tmp_path, monkeypatch):
     (tmp_path / "slow_abacus.py").write_text("def foreseen():\n    return 3\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -289,6 +289,7 @@ def test_trainings_one_after_the_other_share_their_groups(monkeypatch):
     monkeypatch.setattr(torch.distributed, "new_group", lambda *_, **__: object())
     assert group_of("nccl", 60.0) is group_of("nccl", 60.0)
     assert group_of("nccl", 60.0) is not group_of("nccl", 60.0, (0, 1))
+    assert group_of("nccl", 60.0) is not group_of("nccl", 30.0)  # a group keeps its timeout
 
 
 # -- 5: doctor -----------------------------------------------------------------------------------

@@ -266,3 +266,15 @@ def test_annotations_with_paths_of_windows_and_accents_of_macos(tmp_path):
              [("a\\cafe\u0301.jpg", 7)])
     assert ids(load_dataset("coco", str(tmp_path))) == [7]
     assert verify(str(tmp_path)) == []
+
+
+def test_what_lies_beside_the_split_is_noted(flat):
+    root = flat.parent
+    save(root / "train2014" / "COCO_train2014_000000000009.jpg")
+    save(root / "loose.jpg")
+    annotate(root / "annotations" / "instances_val2014.json", [(name(n), n) for n in IDS])
+    (root / "README.txt").write_text("no image")
+    dataset = load_dataset("coco", str(root))
+    assert len(dataset) == len(IDS)
+    assert dataset.notes == (f"left out of {str(root)!r}: 2 images or folders beside the split "
+                             "that is read: loose.jpg, train2014",)

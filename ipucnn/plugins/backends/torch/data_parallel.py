@@ -24,8 +24,8 @@ from ipucnn.plugins.backends.torch.devices import Device
 from ipucnn.plugins.backends.torch.replicas import Buffers
 from ipucnn.plugins.backends.torch.synchronised import synchronise
 
-_made: Dict[Tuple[str, Optional[Tuple[int, ...]]], Any] = {}
-"""Groups of torch.distributed that exist, by backend and members: sessions share them."""
+_made: Dict[Tuple[str, Optional[float], Optional[Tuple[int, ...]]], Any] = {}
+"""Groups of torch.distributed that exist, by backend, timeout and members: sessions share them."""
 
 
 class DataParallel:
@@ -163,13 +163,14 @@ def group_of(backend: str, seconds: Optional[float],
         seconds: until an exchange fails; None for torch's default.
         members: numbers of its processes; all when None.
     """
-    if (backend, members) not in _made:
+    key = backend, seconds, members
+    if key not in _made:
         # torch 2.0 does not accept None as the timeout
         limit: Dict[str, Any] = {} if seconds is None else {
             "timeout": timedelta(seconds=seconds)}
-        _made[backend, members] = distributed.new_group(
+        _made[key] = distributed.new_group(
             None if members is None else list(members), backend=backend, **limit)
-    return _made[backend, members]
+    return _made[key]
 
 
 def _to_host(buffers: Buffers) -> Dict[str, torch.Tensor]:
