@@ -880,6 +880,12 @@ def test_cache_and_the_ipu_model(monkeypatch, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_connection_and_the_ipu_model(monkeypatch):
+    monkeypatch.setenv("POPTORCH_IPU_MODEL", "1")
+    with pytest.raises(UsageError, match="without IPUs to take"):
+        session(options={"connection_type": "ondemand"})
+
+
 def test_latency_before_a_run_and_with_synthetic_data(poptorch):
     wrapped = poptorch.inferenceModel(Plus())
     assert wrapped.getLatency() == (0, 0, 0)
