@@ -179,6 +179,7 @@ class PoplarExecutor:
             raise failure(NOT_COMPILED)
         if not self._program.attached:
             raise failure("Device is not attached")
+        self.rng_state  # noqa: B018
         if self._training:
             self.copyWeightsToHostIfNeeded()
             self._optimizer.state_dict()

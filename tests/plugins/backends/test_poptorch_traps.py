@@ -819,7 +819,7 @@ def dropping():
 
 
 def test_detached_training_continues_unchanged():
-    """Attaching loads weights, optimizer and random numbers: what was not read is lost."""
+    """Attaching loads weights, optimizer and random numbers, which detaching has read."""
     left, stayed = session(model=dropping()), session(model=dropping())
     for number in range(3):
         left.step(batch(2, number), number)
@@ -829,7 +829,7 @@ def test_detached_training_continues_unchanged():
     same(left.weights(), stayed.weights(), 0)
 
 
-def test_random_numbers_of_a_device_that_was_left_unread(poptorch):
+def test_random_numbers_of_a_device_that_is_left_are_read(poptorch):
     made = session(model=dropping())
     executor = made._executor
     made.step(batch(2), 0)
@@ -837,7 +837,7 @@ def test_random_numbers_of_a_device_that_was_left_unread(poptorch):
     made.step(batch(2), 1)
     executor.detachFromDevice()
     executor.attachToDevice()
-    assert executor.rng_state == read  # those after the second step were never read
+    assert executor.rng_state != read
 
 
 def test_detaching_twice_and_calling_what_is_gone(poptorch):
@@ -878,6 +878,12 @@ def test_cache_and_the_ipu_model(monkeypatch, tmp_path):
     with pytest.raises(UsageError, match="keeps no compiled models"):
         session(options={"model_cache_path": str(tmp_path / "cache")})
     assert not (tmp_path / "cache").exists()
+
+
+def test_connection_and_the_ipu_model(monkeypatch):
+    monkeypatch.setenv("POPTORCH_IPU_MODEL", "1")
+    with pytest.raises(UsageError, match="without IPUs to take"):
+        session(options={"connection_type": "ondemand"})
 
 
 def test_latency_before_a_run_and_with_synthetic_data(poptorch):

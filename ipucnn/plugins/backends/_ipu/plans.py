@@ -85,6 +85,8 @@ def check_target(plan: ExecutionPlan, options: IpuOptions, emulation: str, remed
         if not plan.compile_only:
             raise UsageError("a model compiled for an offline target cannot be run here",
                              "add '--compile-only'")
+    if options.connection_type is not None and emulation:
+        raise UsageError("'--connection-type' has no effect without IPUs to take", "leave it out")
     if options.model_cache_path and emulation:
         raise UsageError("the IPU model keeps no compiled models: '--model-cache-path' has no "
                          "effect there", remedy)

@@ -7,7 +7,7 @@ from typing import Any
 
 import popart
 
-from ipucnn.core.errors import UnavailableError, UsageError
+from ipucnn.core.errors import UnavailableError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.plugins.backends._ipu.plans import check_count, check_target
 from ipucnn.plugins.backends._ipu.sdk import first_line
@@ -39,8 +39,6 @@ def check_devices(plan: ExecutionPlan, options: PopArtOptions) -> None:
     """
     check_target(plan, options, emulation="'--ipu-model'" if options.ipu_model else "",
                  remedy="leave it or '--ipu-model' out")
-    if options.ipu_model and options.connection_type is not None:
-        raise UsageError("'--connection-type' has no effect without IPUs to take", "leave it out")
     offline = options.offline_target_ipu_version is not None
     check_count(plan, available if needs_hardware(options) else (lambda _count: True)
                 if offline else None)

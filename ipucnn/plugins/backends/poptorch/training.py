@@ -178,9 +178,6 @@ class PopTorchTrainingSession(FedByProcesses, TrainingSession):
     def detached(self) -> Iterator[None]:
         """Release the IPUs to a validation, then attach again and restore the state."""
         with device_errors("leave the IPUs for validation", self._plan):
-            # attaching resets the random state to the last one read: without this every epoch
-            # would draw the same numbers
-            self._executor.rng_state  # noqa: B018
             self._executor.detachFromDevice()
         yield
         with device_errors("return to the IPUs after validation", self._plan):
