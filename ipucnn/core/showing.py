@@ -129,7 +129,7 @@ def _filled(block: Union[Facts, Table]) -> bool:
 def _text(block: Union[Facts, Table]) -> str:
     if isinstance(block, Table):
         made = plain_table(block.headings, [[_cell(cell) for cell in row] for row in block.rows])
-        return f"{block.title}\n{made}" if block.title else made
+        return f"{printable(block.title)}\n{made}" if block.title else made
     facts = kept(block)
     width = max(len(name) for name, _ in facts)
     return "\n".join(f"{name.ljust(width)}  {printable(plain(value))}" for name, value in facts)
@@ -137,7 +137,7 @@ def _text(block: Union[Facts, Table]) -> str:
 
 def _html(block: Union[Facts, Table]) -> str:
     if isinstance(block, Table):
-        title = f"<caption>{html.escape(block.title)}</caption>" if block.title else ""
+        title = f"<caption>{_safe(block.title)}</caption>" if block.title else ""
         head = "".join(f"<th>{html.escape(name)}</th>" for name in block.headings)
         rows = "".join("<tr>" + "".join(f"<td>{_safe(_cell(cell))}</td>" for cell in row)
                        + "</tr>" for row in block.rows)

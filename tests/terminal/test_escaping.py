@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import ipucnn
 from ipucnn.__main__ import invoke
@@ -19,6 +20,8 @@ from ipucnn.core.errors import IpucnnError
 from ipucnn.core.names import without_secrets
 from ipucnn.core.registry.registry import registry, use
 from ipucnn.data.remote import transfer
+from ipucnn.data.views import Sample
+from ipucnn.inference.answering import Prediction
 from ipucnn.terminal import layout, tables
 
 
@@ -77,6 +80,15 @@ def test_every_sink_escapes(capsys, monkeypatch):
     assert not CONTROL.findall(shown.out + shown.err)
     assert shown.err.count("\nnote: ") == 1
     assert "\\x1b[31mred" in shown.out
+
+
+def test_results_in_python_are_shown_escaped():
+    prediction = Prediction(EVIL, (EVIL,), (1.0,), (0,))
+    sample = Sample((torch.zeros(3, 1, 1, dtype=torch.uint8), 0))
+    sample.name = sample.label_name = EVIL
+    for text in (str(prediction), prediction._repr_html_(), repr(sample)):
+        assert not CONTROL.findall(text)
+        assert "\\x1b[31mred" in text
 
 
 def test_the_log_has_a_line_per_message():
