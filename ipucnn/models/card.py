@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Dict, List, Tuple
 
 from ipucnn.core.errors import DataError, PluginError
+from ipucnn.core.files import name_text
 from ipucnn.core.names import brief
 from ipucnn.core.options.parts import MOST_CLASSES
 from ipucnn.core.preprocessing import Preprocessing
@@ -69,6 +70,8 @@ class ModelCard:
                     f"{LOGITS} or {PROBABILITIES}")
         self._check("class_names", all(isinstance(name, str) for name in self.class_names),
                     "names")
+        # JSON can contain halves of characters, which no file can
+        object.__setattr__(self, "class_names", tuple(map(name_text, self.class_names)))
         if len(self.class_names) not in (0, self.classes):
             raise PluginError(f"the model has {self.num_outputs} outputs and names "
                               f"{len(self.class_names)} classes")

@@ -97,3 +97,9 @@ def test_another_number_of_outputs_is_blamed_on_the_model(shape):
         card.probabilities(torch.zeros(shape))
     assert caught.value.message == (f"model 'mynet' returned outputs of shape {shape}, "
                                     "expected (n, 2)")
+
+
+def test_half_a_character_in_a_name_is_escaped():
+    """JSON can state one; neither UTF-8 nor a file of predictions can."""
+    card = ModelCard(model="mynet", num_outputs=2, class_names=("\ud800", "f\u00fcnf"))
+    assert card.class_names == ("\\xed\\xa0\\x80", "f\u00fcnf")
