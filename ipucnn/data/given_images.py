@@ -13,7 +13,7 @@ from ipucnn.core.files import name_text, native_path
 from ipucnn.core.names import brief
 from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
-from ipucnn.data.images import first_line, decode, pixels_of, read_file
+from ipucnn.data.images import decode, first_line, pixels_of, read_file
 from ipucnn.data.left_out import LeftOut
 from ipucnn.data.views import Part, Sample
 
