@@ -89,7 +89,7 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
         changed: returns the weights to write from the average; the average itself when None.
 
     Raises:
-        CheckpointError: there are no checkpoints, one is damaged, or they differ.
+        CheckpointError: there are no checkpoints, one is damaged or not finite, or they differ.
         IpucnnError: the file cannot be written, or is one of the training.
     """
     paths = averaged_paths(folder, last)
@@ -110,6 +110,9 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
                                   "those with fewer classes")
         share = 1 - decay if strategy == "exponential" else 1 / (number + 1)
         for name, value in stored.weights.items():
+            if not bool(torch.isfinite(value).all()):
+                raise CheckpointError(f"{name!r} in '{shown_path(path)}' is not finite",
+                                      "its training has diverged: move it to another folder")
             if not value.is_floating_point() or not number:
                 sums[name] = value.double() if value.is_floating_point() else value
             else:

@@ -92,6 +92,13 @@ def test_another_model_or_a_damaged_file_is_named(folder):
         averaged(folder)
 
 
+def test_weights_that_are_not_finite_are_named(folder):
+    save(made(2, float("nan")), folder)
+    with pytest.raises(CheckpointError, match=r"'w' in .*resnet18_shapes_2\.pt' is not finite"):
+        averaged(folder)
+    assert averaged(folder, last=1)[1]["w"].isfinite().all()
+
+
 def test_nothing_to_average(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints to average"):
         averaged(tmp_path)
