@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Tuple
 
 from ipucnn.core.errors import CHECK_PLUGIN, PluginError
 from ipucnn.core.execution.instances import Instances, check_equal
+from ipucnn.core.files import name_text
 from ipucnn.core.names import brief, described
 from ipucnn.data import Box, ImageDataset
 
@@ -34,7 +35,7 @@ def opened(made: ImageDataset, plugin: str) -> ImageDataset:
         count = len(made)
     except (TypeError, ValueError, OverflowError) as error:
         raise PluginError(f"{plugin} has no length: {error}", CHECK_PLUGIN) from error
-    names = _texts(made.class_names, plugin, "class_names")
+    names = tuple(map(name_text, _texts(made.class_names, plugin, "class_names")))
     notes = _texts(made.notes, plugin, "notes")
     _set(made, plugin, "class_names", names)
     _set(made, plugin, "notes", notes)

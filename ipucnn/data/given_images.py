@@ -13,7 +13,7 @@ from ipucnn.core.files import name_text, native_path
 from ipucnn.core.names import brief
 from ipucnn.data import ImageDataset
 from ipucnn.data.image_files import FileImages, list_images, no_images
-from ipucnn.data.images import decode, pixels_of, read_file
+from ipucnn.data.images import decode, first_line, pixels_of, read_file
 from ipucnn.data.left_out import LeftOut
 from ipucnn.data.views import Part, Sample
 
@@ -225,8 +225,8 @@ def _pixels(image: Any, name: str) -> Pixels:
         try:
             with _LOCKS[id(image) // 16 % len(_LOCKS)]:
                 pixels = pixels_of(image)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{name} cannot be read: {error}", _KINDS) from error
+        except Exception as error:  # Pillow raises almost any exception on a damaged file
+            raise DataError(f"{name} cannot be read: {first_line(error)}", _KINDS) from error
         if not pixels.size:
             raise DataError(f"{name} has {image.width} x {image.height} pixels", _ONE_PIXEL)
         return pixels

@@ -207,7 +207,8 @@ def _decoded(data: bytes, name: Callable[[], str], wanted: Optional[Wanted],
         if unread:
             raise DataError(f"image {name()!r} is of format {unread}, which no installed decoder "
                             "reads", f"{image_formats.EXTRA}; {_SKIP_HINT}") from error
-        raise DataError(f"cannot decode image {name()!r}: {_cause(error)}", _SKIP_HINT) from error
+        raise DataError(f"cannot decode image {name()!r}: {first_line(error)}",
+                        _SKIP_HINT) from error
     return pixels, (pixels.shape[0], pixels.shape[1]), damage
 
 
@@ -254,9 +255,6 @@ def _decode_with_pillow(data: bytes, name: Callable[[], str]) -> Pixels:
     with Image.open(io.BytesIO(data), formats=formats) as opened:
         # the decoder of JPEG 2000 takes four times the memory
         _check_size(*opened.size, MAX_PIXELS // (4 if opened.format == "JPEG2000" else 1))
-        opened.load()
-        if opened.format == "PNG":
-            png.scale_transparency(opened, data)
         return pixels_of(opened)
 
 
@@ -264,10 +262,12 @@ def pixels_of(image: Image.Image) -> Pixels:
     """Return an image of Pillow as RGB pixels, uint8 `(height, width, 3)`; see `decode`.
 
     Raises:
-        ValueError: it is of a mode without a defined white.
+        Exception: it cannot be decoded, for which Pillow raises almost any, or it is of a mode
+            without a defined white.
     """
     import numpy
 
+    png.scale_transparency(image)
     image.load()
     return jpeg.upright(numpy.array(_as_rgb(image)), png.orientation(image))
 
@@ -301,7 +301,8 @@ def _check_size(width: int, height: int, most: int = MAX_PIXELS) -> None:
         raise ValueError(f"{width}x{height} is more than {most:,} pixels")
 
 
-def _cause(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of an error of Pillow, or its type."""
     from PIL import UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):  # its message contains a memory address

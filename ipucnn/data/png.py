@@ -15,7 +15,8 @@ _PROFILES = ("Raw profile type exif", "Raw profile type APP1")
 
 _LONGEST = 1 << 17  # characters of such a text that are read; the orientation is at its beginning
 _XMP_ORIENTATION = re.compile(r"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\b")
-_GREY, _COLOURS = 0, 2
+_DEPTHS = {"1": 1, "L;2": 2, "L;4": 4, "RGB;16B": 16}
+"""Bits of a sample in a file, by Pillow's name of its form, where Pillow converts samples."""
 
 
 def orientation(image: Image.Image) -> int:
@@ -52,16 +53,18 @@ def _in_xmp(info: Any) -> Optional[int]:
     return None
 
 
-def scale_transparency(image: Image.Image, data: bytes) -> None:
-    """Scale the transparent colour of an image without alpha like its pixels.
+def scale_transparency(image: Image.Image) -> None:
+    """Scale the transparent colour of an image that is not loaded yet like its pixels.
 
     Pillow scales samples of fewer than 8 bits to 0..255 and uses the high byte of 16-bit colours,
     but does not convert the transparent colour.
 
-    Source: PNG (Third Edition), 11.2.1 IHDR and 11.3.1.1 tRNS.
+    Source: PNG (Third Edition), 11.3.1.1 tRNS.
     """
-    colour, depth, kind = image.info.get("transparency"), data[24], data[25]
-    if kind == _GREY and isinstance(colour, int) and depth < 8:
-        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)
-    elif kind == _COLOURS and isinstance(colour, tuple) and depth == 16:
+    tiles = getattr(image, "tile", None)  # empty once it is loaded
+    depth = _DEPTHS.get(str(tiles[0][3])) if tiles and image.format == "PNG" else None
+    colour = image.info.get("transparency")
+    if depth == 16 and isinstance(colour, tuple):
         image.info["transparency"] = tuple(sample >> 8 for sample in colour)
+    elif depth and isinstance(colour, int):
+        image.info["transparency"] = colour * 255 // ((1 << depth) - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Optional, Sequence, Tuple, Union
 
+from ipucnn.core.names import printable
 from ipucnn.data import Box, ImageDataset, Label
 from ipucnn.data.dataset_checks import image_of
 from ipucnn.data.labels import label_of
@@ -42,7 +43,8 @@ class Sample(Tuple[Any, Any]):
 
     def __repr__(self) -> str:
         _, height, width = self.image.shape
-        return f"<{self.name}: {width}x{height}, label {self.label} ({self.label_name})>"
+        return printable(f"<{self.name}: {width}x{height}, label {self.label} "
+                         f"({self.label_name})>")
 
 
 def sample(dataset: ImageDataset, index: int) -> Sample:

@@ -36,6 +36,9 @@ _OF_PLUGINS = {"--optimizer": ("nesterov", "momentum"),
 
 _DEPTH = re.compile(r"(?:[\[{]\s*){10}")
 
+_MOST = 100_000
+"""Maximum number of values of a configuration; those of Graphcore have some thousand."""
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -105,7 +108,11 @@ def _read(config: str) -> Mapping[str, Any]:
         text = read_limited(expanded_path(config), LIMIT).decode("utf-8")
         if _DEPTH.search(text):
             raise UsageError(f"{config!r} is nested too deeply", "it is a mapping of options")
+        if _has_too_many(yaml.compose(text, yaml.SafeLoader)):
+            raise UsageError(f"{config!r} stands for more than {_MOST:,} values",
+                             "write values where they are used instead of references to them")
         content = yaml.safe_load(text)
+        str(content)  # raises ValueError for a number of thousands of digits
     except OSError as error:
         raise UsageError(f"cannot read {config!r}: {error.strerror or error}",
                          "give the file of the old configuration") from error
@@ -117,6 +124,21 @@ def _read(config: str) -> Mapping[str, Any]:
         raise UsageError(f"{config!r} is not a mapping of options",
                          "it has names of profiles with their options, or options alone")
     return content
+
+
+def _has_too_many(root: Any) -> bool:
+    """Return whether a node of YAML has more values than `_MOST`, counted with each reference.
+
+    A few lines of references can stand for more values than fit into memory.
+    """
+    waiting = [root]
+    for _ in range(_MOST):
+        if not waiting:
+            return False
+        value = getattr(waiting.pop(), "value", None)
+        for item in value if isinstance(value, list) else ():
+            waiting.extend(item if isinstance(item, tuple) else (item,))
+    return True
 
 
 def _converted(name: str, options: Mapping[str, Any], where: Tuple[str, Script],

@@ -70,6 +70,7 @@ class ModelCard:
                     f"{LOGITS} or {PROBABILITIES}")
         self._check("class_names", all(isinstance(name, str) for name in self.class_names),
                     "names")
+        # JSON can contain halves of characters, which no file can
         object.__setattr__(self, "class_names", tuple(map(name_text, self.class_names)))
         if len(self.class_names) not in (0, self.classes):
             raise PluginError(f"the model has {self.num_outputs} outputs and names "

@@ -10,9 +10,9 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict
 
-from ipucnn.core.errors import DataError, IpucnnError
+from ipucnn.core.errors import DataError, IpucnnError, PluginError
 from ipucnn.core.files import kind_of
-from ipucnn.models.card import is_plain
+from ipucnn.models.card import ModelCard, is_plain
 from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries
 from ipucnn.models.store_paths import present, shown_path
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("ipucnn.checkpoints")
 
 FORMAT = "ipucnn.checkpoint/1"
+
+CARD = "card"
+"""Key of the card in a checkpoint."""
 
 CLASS_COUNTS = "class_counts"
 """Key of the number of training images by output, in the description of the images (`data`); only
@@ -122,7 +125,7 @@ def _check(content: Dict[str, Any], path: Path) -> None:
     """Raise `CheckpointError` when an entry of a checkpoint is missing or of another type."""
     for name, right in _ENTRIES.items():
         if name not in content:
-            if name == "data":  # added after the first version of the format
+            if name in ("data", CARD):  # missing in earlier versions
                 continue
             raise damaged(path, f"it has no {name!r}")
         if not right(content[name]):
@@ -166,9 +169,18 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_card(value: Any) -> bool:
+    try:
+        ModelCard.from_plain(value if _is_named(value) else {})
+    except PluginError:
+        return False
+    return True
+
+
 _ENTRIES: Dict[str, Callable[[Any], bool]] = {
     "model": is_state, "model_name": _is_text, "dataset": _is_text, "position": _is_position,
     "ema": lambda value: value is None or is_state(value),
     "session": lambda value: isinstance(value, dict), "progress": _is_named,
     "options": _are_options, "versions": _is_named, "data": _is_description,
-    "class_names": lambda value: isinstance(value, (list, tuple)) and all(map(_is_text, value))}
+    "class_names": lambda value: isinstance(value, (list, tuple)) and all(map(_is_text, value)),
+    CARD: _is_card}

@@ -20,6 +20,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.targets import import_target
 from ipucnn.data.remote.transfer import shown
 from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_content import CARD
 from ipucnn.models.checkpoint_files import best_of
 from ipucnn.models.class_names import IMAGENET_CLASSES, imagenet_names
 from ipucnn.models.foreign_names import Field, class_names_in, naming_fields
@@ -30,9 +31,6 @@ from ipucnn.models.old_checkpoints import (
     translated_options,
 )
 from ipucnn.models.weights_source import identified_weights, weights_path
-
-CARD = "card"
-"""Key of the card in a checkpoint."""
 
 _NETWORK = ("normlayer", "input_size", "input_image_padding", "num_classes")
 

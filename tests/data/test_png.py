@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from ipucnn.core.errors import DataError
 from ipucnn.data import images
+from ipucnn.data.given_images import GivenImages
 
 EXIF = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
 
@@ -51,6 +52,25 @@ def test_the_transparent_colour_is_white_at_every_depth(depth):
     transparent = struct.pack(">3H", *(scale * value for value in samples[1]))
     pixels = images.decode(png(2, 1, depth, 2, [row], transparent), "x.png")
     assert pixels[:, 0].T.tolist() == [[1, 2, 3], [255, 255, 255]]
+
+
+@pytest.mark.parametrize(("depth", "kind", "row", "transparent"), [
+    (1, 0, b"\x40", (1,)), (2, 0, b"\x60", (2,)), (4, 0, b"\x3c", (3,)),
+    (16, 0, b"\x30\x01\xc0\x00", (0x3001,)),
+    (16, 2, bytes(range(12)), (0x0001, 0x0203, 0x0405))])
+def test_an_image_of_pillow_is_read_like_its_file(depth, kind, row, transparent):
+    data = png(2, 1, depth, kind, [row], struct.pack(f">{len(transparent)}H", *transparent))
+    given = GivenImages([Image.open(io.BytesIO(data))])
+    for _ in range(2):  # loaded by the first one
+        assert given.image(0).equal(images.decode(data, "x.png"))
+
+
+def test_a_damaged_image_of_pillow_is_named():
+    data = png(2, 1, 8, 0, [b"ab"])
+    place = data.index(b"IDAT") + 4  # before it ends, a chunk without a name
+    data = data[:place - 8] + struct.pack(">I", 1) + data[place - 4:place + 1] + bytes(40)
+    with pytest.raises(DataError, match="image 0 cannot be read"):
+        GivenImages([Image.open(io.BytesIO(data))]).image(0)
 
 
 def written(info=None, form="PNG", **options):

@@ -666,6 +666,9 @@ def test_profiles_of_one_file_name_are_refused(tmp_path, capsys):
 @pytest.mark.parametrize(("content", "message"), [
     ("[1, 2]", "is not a mapping"), ("a: [", "is not YAML"), ("a: 2026-13-01", "is not YAML"),
     ("a: !!timestamp x", "is not YAML"), ("a: !!bool x", "is not YAML"),
+    ("a: {batch-size: 0x" + "f" * 5000 + "}", "is not YAML"),
+    ("a0: &b0 [x]\n" + "".join(f"a{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)),
+     "more than 100,000"),
     (None, "cannot read")])
 def test_configurations_that_are_none(tmp_path, capsys, content, message):
     place = tmp_path / "configs.yml"

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import ipucnn
 from ipucnn.__main__ import invoke
@@ -20,6 +21,8 @@ from ipucnn.core.names import without_secrets
 from ipucnn.core.registry.registry import registry, use
 from ipucnn.core.showing import Shown, Table
 from ipucnn.data.remote import transfer
+from ipucnn.data.views import Sample
+from ipucnn.inference.answering import Prediction
 from ipucnn.terminal import layout, tables
 
 
@@ -94,6 +97,15 @@ def test_every_text_of_a_result_is_escaped():
     for text in (repr(_Evil()), _Evil()._repr_html_()):
         assert not CONTROL.findall(text)
         assert text.count("\\x1b[31mred") == 5
+
+
+def test_items_of_datasets_and_predictions_are_shown_escaped():
+    prediction = Prediction(EVIL, (EVIL,), (1.0,), (0,))
+    sample = Sample((torch.zeros(3, 1, 1, dtype=torch.uint8), 0))
+    sample.name = sample.label_name = EVIL
+    for text in (str(prediction), prediction._repr_html_(), repr(sample)):
+        assert not CONTROL.findall(text)
+        assert "\\x1b[31mred" in text
 
 
 def test_the_log_has_a_line_per_message():

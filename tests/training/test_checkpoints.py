@@ -307,7 +307,7 @@ def wrong(content):
     position, progress = content["position"], content["progress"]
     changes = {
         "model": {"a": 5}, "model_name": 5, "dataset": None, "ema": {"a": "b"}, "session": [1],
-        "options": [], "class_names": "cat", "versions": None, "data": 3,
+        "options": [], "class_names": "cat", "versions": None, "data": 3, "card": {"model": 5},
         "position": {**position, "epoch": -1}, "progress": {**progress, "rows": "many"}}
     yield "only", {"format": content["format"]}
     yield "call", {**content, "position": {**position, "call": True}}
@@ -326,13 +326,15 @@ def test_the_right_tag_with_a_wrong_content_is_damaged(tmp_path):
     content = torch.load(whole, weights_only=True)
     bad = tmp_path / "resnet18_shapes_2.pt"
     for name, value in wrong(content):
-        if name == "no data":  # as in older files
+        if name in ("no data", "no card"):  # as in older files
             continue
         torch.save(value, bad)
         with pytest.raises(CheckpointError, match="is damaged or incomplete"):
             load(bad)
         found, passed = newest(tmp_path)
         assert (found.path, [path for path, _ in passed]) == (whole, [bad]), name
+    torch.save({**content, "card": 7}, bad)
+    assert chosen(tmp_path) == whole
 
 
 def test_a_pipe_among_them_is_passed_over_and_named_alone(tmp_path, caplog):

@@ -229,6 +229,8 @@ def _unpack_images(archive: Path, scratch: Path) -> Iterator[Tuple[str, Path]]:
     taken = set()
     with tarfile.open(str(archive)) as tar:
         for number, member in enumerate(tar):
+            if member.size < 0:
+                raise tarfile.ReadError(f"{member.name!r} has a negative size")
             path = PurePosixPath(member.name)
             if not member.isfile() or path.name.startswith(".") \
                     or path.suffix.lower() not in IMAGE_SUFFIXES:

@@ -148,7 +148,8 @@ class _Content:
                 total = self._accept(answer)
                 for data in iter(lambda: answer.raw.read(_CHUNK, decode_content=False), b""):
                     self._store(data)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError,
+                ValueError) as error:  # of an address that the server redirects to
             raise _failure(error, self.url) from error
         self._check(total)
         self.file.truncate(self._received)

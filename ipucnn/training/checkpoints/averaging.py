@@ -89,7 +89,7 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
         changed: returns the weights to write from the average; the average itself when None.
 
     Raises:
-        CheckpointError: there are no checkpoints, one is damaged, or they differ.
+        CheckpointError: there are no checkpoints, one is damaged or not finite, or they differ.
         IpucnnError: the file cannot be written, or is one of the training.
     """
     paths = averaged_paths(folder, last)

@@ -17,12 +17,12 @@ from ipucnn.core.files import kind_of
 from ipucnn.core.registry.registry import registry
 from ipucnn.core.staging import staged
 from ipucnn.models.card import ModelCard
-from ipucnn.models.checkpoint_content import FORMAT, damaged, read_content
+from ipucnn.models.checkpoint_content import CARD, FORMAT, damaged, read_content
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.old_checkpoints import OLD_WEIGHTS
 from ipucnn.models.store_paths import on_store
-from ipucnn.models.weights_card import CARD, card_in
+from ipucnn.models.weights_card import card_in
 from ipucnn.training.checkpoints.plain_values import Typed, plain
 from ipucnn.training.metrics.figures import Figures
 

@@ -101,6 +101,16 @@ class TestFetch:
             fetch_sample_images(tmp_path / "out", file_server.url + "/x.tar.gz")
         self.assert_helpful(caught, tmp_path / "out")
 
+    def test_a_negative_size_is_damage(self, file_server, tmp_path):
+        data = bytearray(archive([("a.jpg", jpeg())], mode="w"))
+        data[124:136] = b"\xff" * 10 + (-512 % 65536).to_bytes(2, "big")
+        data[148:156] = b" " * 8
+        data[148:156] = b"%06o\0 " % sum(data[:512])
+        file_server.files["/x.tar"] = bytes(data)
+        with pytest.raises(DataError, match="not a tar archive, or a damaged one") as caught:
+            fetch_sample_images(tmp_path / "out", file_server.url + "/x.tar")
+        self.assert_helpful(caught, tmp_path / "out")
+
     def test_archive_without_images(self, file_server, tmp_path):
         file_server.files["/x.tar.gz"] = archive([("readme.txt", b"hello")])
         with pytest.raises(DataError, match="no images in") as caught:

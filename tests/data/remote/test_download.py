@@ -2,6 +2,8 @@ import errno
 import hashlib
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
@@ -90,6 +92,25 @@ def test_a_silent_server(tmp_path):
 def test_an_address_that_is_none(url, tmp_path):
     with pytest.raises(DataError, match=f"cannot fetch '{url}'"):
         fetch(url, tmp_path, filename="x")
+
+
+@pytest.mark.parametrize("place", ["http://[", "http://[::1"])
+def test_a_redirect_to_an_address_that_is_none(tmp_path, place):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", place)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        with pytest.raises(DataError, match="cannot fetch"):
+            fetch(f"http://127.0.0.1:{server.server_address[1]}/x", tmp_path)
+        server.shutdown()
 
 
 def test_a_folder_that_cannot_be_made(url, tmp_path):
