@@ -351,7 +351,9 @@ SHORT = "ipucnn train --config train-py"
      "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
     ("deepspeed --num_gpus=4 train.py --lr 1",
      "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
-    ("python train.py --checkpoint-path /d/<path>", f"{SHORT} --checkpoint-path '/d/<path>'")])
+    ("python train.py --checkpoint-path /d/<path>", f"{SHORT} --checkpoint-path '/d/<path>'"),
+    ("python restore.py --checkpoint-path <File path> > log",
+     "ipucnn restore --checkpoint-path '<File path>' > log")])
 def test_lines_of_a_shell_stay_what_they_are(line, command):
     (made,) = migrate(line)
     assert made.problems == ()
