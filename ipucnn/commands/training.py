@@ -131,11 +131,12 @@ def _next_steps(result: Any, failed: bool) -> List[str]:
     if not result.checkpoint or not is_first():
         return []
     folder = os.path.dirname(result.checkpoint) or "."
-    plugins = "".join(f" --plugin {shlex.quote(extra)}" for extra in registry().settings.extra)
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in registry().settings.extra)
     steps = [f"ipucnn{plugins} run --weights {shlex.quote(folder)} --data-dir FOLDER   "
              "(classify new images)"]
     if failed or result.stopped_by in exit_codes.INTERRUPTED:
-        steps.append(f"ipucnn{plugins} restore --checkpoint-path {shlex.quote(folder)}   (continue)")
+        steps.append(f"ipucnn{plugins} restore --checkpoint-path {shlex.quote(folder)}   "
+                     "(continue)")
     saved = "last checkpoint" if failed else "model"
     return ["", f"The {saved} is saved. Next:", *(f"  {step}" for step in steps)]
 

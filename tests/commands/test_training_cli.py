@@ -527,7 +527,8 @@ def test_the_commands_after_a_training_name_its_plugin_files(cli, tmp_path):
         "                         nn.Flatten(), nn.Linear(4, num_classes))\n\n\n"
         "@ipucnn.hookimpl\n"
         "def ipucnn_models():\n"
-        "    return [ipucnn.ModelSpec(name='mine', summary='small', target=build, input_size=32)]\n")
+        "    return [ipucnn.ModelSpec(name='mine', summary='small', target=build,\n"
+        "                             input_size=32)]\n")
     code, out, err = cli("--plugin", "my model.py", "train", *TINY, "--model", "mine", "--epoch",
                          "1", "--no-validation", "--checkpoint-path", "own")
     assert code == 0, err

@@ -20,8 +20,8 @@ DEFAULT_FOLDER = "data/images"
 
 _WAYS = ("download sample images with 'make get_data' or 'ipucnn data fetch sample-images', draw "
          "some with 'ipucnn data shapes --out DIR', or name your own folder with '--data-dir'")
-_NAMED = ("check its name; 'ipucnn data fetch sample-images' downloads sample images, and 'ipucnn data "
-          "shapes --out DIR' draws some")
+_NAMED = ("check its name; 'ipucnn data fetch sample-images' downloads sample images, and "
+          "'ipucnn data shapes --out DIR' draws some")
 
 
 @dataclass(frozen=True)
