@@ -35,7 +35,7 @@ def test_the_package_is_complete():
             compile(code, name, "exec")
 
 
-def test_every_step_works(folder, fake_distribution, capsys):
+def test_every_step_works(folder, fake_distribution, monkeypatch, capsys):
     (folder / "plainnet.py").write_text(FILES["plainnet.py"])
     for words in commands(1):
         assert invoke(words) == 0, capsys.readouterr().err
@@ -49,6 +49,8 @@ def test_every_step_works(folder, fake_distribution, capsys):
     exec(FILES["tests/test_plainnet.py"], namespace)
     assert namespace["TestPlainNet"].name == f"{name}:plainnet"
     assert len(commands(4)) == 5
+    (folder / name).mkdir()
+    monkeypatch.chdir(folder / name)
     for words in commands(4):
         assert invoke(words) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out

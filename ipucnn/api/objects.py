@@ -172,9 +172,10 @@ def _located(source: str, options: Dict[str, Any], name: bool) -> Dict[str, Any]
         raise DataError(f"there is no weights file {source!r}", "check its name")
     try:
         registry().get("model", source)
-    except UnknownNameError:
+    except UnknownNameError as error:
         if os.sep not in source and not path.suffix:
-            raise
+            raise UnknownNameError(f"{error.message}, and no file or folder of that name",
+                                   error.hint) from None
         close = did_you_mean(source, registry().names("model"))
         raise DataError(f"there is no file or folder {source!r}, and no model of that name",
                         close or "'ipucnn.list_models()' lists the models") from None

@@ -13,6 +13,7 @@ from ipucnn.commands._profiles import resolved
 from ipucnn.core import exit_codes
 from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.launching import is_first
+from ipucnn.core.registry.registry import registry
 from ipucnn.terminal import signals
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
@@ -117,10 +118,12 @@ def _next_steps(result: Any, failed: bool) -> List[str]:
     if not result.checkpoint:
         return []
     folder = os.path.dirname(result.checkpoint) or "."
-    steps = [f"ipucnn run --weights {shlex.quote(folder)} --data-dir FOLDER   "
+    plugins = "".join(f" --plugin {shlex.quote(file)}" for file in registry().settings.extra)
+    steps = [f"ipucnn{plugins} run --weights {shlex.quote(folder)} --data-dir FOLDER   "
              "(classify new images)"]
     if failed or result.stopped_by in exit_codes.INTERRUPTED:
-        steps.append(f"ipucnn restore --checkpoint-path {shlex.quote(folder)}   (continue)")
+        steps.append(f"ipucnn{plugins} restore --checkpoint-path {shlex.quote(folder)}   "
+                     "(continue)")
     saved = "last checkpoint" if failed else "model"
     return ["", f"The {saved} is saved. Next:", *(f"  {step}" for step in steps)]
 

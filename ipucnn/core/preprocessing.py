@@ -41,10 +41,11 @@ class Preprocessing:
 
     Attributes:
         input_size: height and width of the input in pixels.
-        crop_fraction: the input size relative to the size that images are resized to, from
-            `LEAST_CROP` to 1; the input is the centre of the resized image.
+        crop_fraction: the input size relative to the size that images are resized to, from 0.01
+            to 1; the input is the centre of the resized image.
         resize: `shortest` resizes the shorter side and keeps the aspect ratio, `squash` both sides.
-        interpolation: one of `INTERPOLATIONS`; all except `nearest` are antialiased.
+        interpolation: `bilinear`, `bicubic`, `lanczos` or `nearest`; all except `nearest` are
+            antialiased.
         mean: subtracted from each channel, in the order and range of the network's input.
         std: divisor of each channel after the subtraction.
         channel_order: `rgb`, or `bgr` for networks converted from Caffe.

@@ -139,7 +139,7 @@ class ImageDataset(ABC):
     def encoded(self, index: int) -> Optional[bytes]:  # noqa: ARG002 - for those that have files
         """Return the encoded file of image `index`, or None where it is not stored as one.
 
-        If it is returned, `image` must equal its result of `images.decode`.
+        If it is returned, `image` must equal the result of `ipucnn.plugin.decode` for it.
 
         Raises:
             DataError: it cannot be read; the message names it.

@@ -106,7 +106,7 @@ def decode(data: bytes, name: str) -> torch.Tensor:
 
     Raises:
         DataError: it is empty, truncated, not an image, damaged beyond decoding, or larger than
-            `MAX_PIXELS`.
+            179 million pixels.
     """
     import torch
 

@@ -35,6 +35,12 @@ def imagenet_training(draft: Draft) -> None:
         draft.explain((), ["--data-dir", IMAGENET])
 
 
+def resnet_training(draft: Draft) -> None:
+    """Name the default dataset, because a folder is otherwise read by its layout."""
+    if draft.given("data-dir") and not draft.given("dataset"):
+        draft.explain((), ["--dataset", "CIFAR-10"])
+
+
 def bulk_inference(draft: Draft) -> None:
     """Limit the steps of synthetic data; other data was read once, whatever was given."""
     given = draft.given("iterations")

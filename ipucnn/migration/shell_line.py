@@ -13,6 +13,9 @@ _TOKEN = re.compile(
     r"|(?P<redirection>(?:\d*|&)(?:>>?|<)&?)|(?P<operator>[;&|]+)|(?P<word>" + _WORD + ")")
 
 _TYPOGRAPHY = {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u00a0": " "}
+_PLACEHOLDER = re.compile(r"(?<![^\s=])<[^\W\d_]\w*(?: [^\W\d_]\w*)+>(?!\S)")
+"""A placeholder of several words, as in `--checkpoint-path <File path>`."""
+
 _EXPANSION = re.compile(r"\$[\w{(]|`")
 _HOME = re.compile(r"~[\w.-]*(?:/|$)")
 
@@ -37,10 +40,14 @@ class Part:
 
 
 def typed(text: str) -> str:
-    """Return text with a shell's quotes and dashes in place of those of a word processor."""
+    """Return text with a shell's quotes and dashes in place of those of a word processor.
+
+    Placeholders of several words are quoted, because a shell reads them as redirections.
+    """
     for printed, plain in _TYPOGRAPHY.items():
         text = text.replace(printed, plain)
-    return re.sub(r"(?<!\S)[\u2013\u2014](?=\w)", "--", text)
+    text = re.sub(r"(?<!\S)[\u2013\u2014](?=\w)", "--", text)
+    return _PLACEHOLDER.sub(r"'\g<0>'", text)
 
 
 def divided(line: str) -> List[Part]:

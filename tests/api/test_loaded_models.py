@@ -129,7 +129,9 @@ def test_files_of_every_kind_are_loaded(model, photo, trained, tmp_path, monkeyp
 
 @pytest.mark.parametrize(("place", "message"), [
     ("nothing.pt", "there is no file or folder 'nothing.pt', and no model of that name"),
-    ("resnet5o", "did you mean 'resnet50'"), (".", "there are no checkpoints in")])
+    ("resnet5o", "did you mean 'resnet50'"),
+    ("modle", "unknown model 'modle', and no file or folder of that name"),
+    (".", "there are no checkpoints in")])
 def test_what_cannot_be_loaded_is_named(place, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ipucnn.IpucnnError, match=message):

@@ -518,6 +518,23 @@ def test_a_training_that_fails_after_a_checkpoint_suggests_to_continue(cli, trai
     assert "ipucnn restore --checkpoint-path copy   (continue)" in out
 
 
+def test_the_commands_after_a_training_name_its_plugin_files(cli, tmp_path):
+    (tmp_path / "my model.py").write_text(
+        "import ipucnn\n\n\n"
+        "def build(num_classes):\n"
+        "    from torch import nn\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1),\n"
+        "                         nn.Flatten(), nn.Linear(4, num_classes))\n\n\n"
+        "@ipucnn.hookimpl\n"
+        "def ipucnn_models():\n"
+        "    return [ipucnn.ModelSpec(name='mine', summary='small', target=build,\n"
+        "                             input_size=32)]\n")
+    code, out, err = cli("--plugin", "my model.py", "train", *TINY, "--model", "mine", "--epoch",
+                         "1", "--no-validation", "--checkpoint-path", "own")
+    assert code == 0, err
+    assert "ipucnn --plugin 'my model.py' run --weights own " in out
+
+
 def test_a_truncated_checkpoint_is_named_and_the_one_before_taken(cli, trained, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(str(trained), str(copy))

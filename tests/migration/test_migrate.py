@@ -279,9 +279,11 @@ def test_a_translation_that_names_an_option_names_one_that_exists():
      "--norm-type group",
      "ipucnn train --config train-py --groupnorm-group-num 16 --norm-eps 1e-3 --normlayer group"),
     ("python3 resnet_main.py --data-dir . --norm-type BATCH --norm-groups 16",
-     "ipucnn train --config resnet-main-py --data-dir . --normlayer BATCH"),
+     "ipucnn train --config resnet-main-py --data-dir . --normlayer BATCH "
+     "--dataset CIFAR-10"),
     ("python3 resnet_main.py --data-dir . --norm-groups 8",
-     "ipucnn train --config resnet-main-py --data-dir . --groupnorm-group-num 8"),
+     "ipucnn train --config resnet-main-py --data-dir . --groupnorm-group-num 8 "
+     "--dataset CIFAR-10"),
     ("python3 train.py --imagenet-data-path /i --model resnet50",
      "ipucnn train --config train-py --model resnet50"),
     ("python3 train.py --data imagenet",
@@ -351,7 +353,11 @@ SHORT = "ipucnn train --config train-py"
      "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
     ("deepspeed --num_gpus=4 train.py --lr 1",
      "ipucnn train --launcher torchrun --nproc 4 --config train-py --lr 1"),
-    ("python train.py --checkpoint-path /d/<path>", f"{SHORT} --checkpoint-path '/d/<path>'")])
+    ("python train.py --checkpoint-path /d/<path>", f"{SHORT} --checkpoint-path '/d/<path>'"),
+    ("python resnet_main.py --data-dir=./",
+     "ipucnn train --config resnet-main-py --data-dir ./ --dataset CIFAR-10"),
+    ("python restore.py --checkpoint-path <File path> > log",
+     "ipucnn restore --checkpoint-path '<File path>' > log")])
 def test_lines_of_a_shell_stay_what_they_are(line, command):
     (made,) = migrate(line)
     assert made.problems == ()

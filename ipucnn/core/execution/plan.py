@@ -35,12 +35,12 @@ class ExecutionPlan:
         device_iterations: D, steps per host call.
         replicas: R, data-parallel copies, over all instances.
         gradient_accumulation: G, micro-batches per weight update; 1 for inference.
-        accumulation_reduction: one of `REDUCTIONS`; a sum is `gradient_factor` times the mean.
+        accumulation_reduction: `mean` or `sum`; a sum is `gradient_factor` times the mean.
         pipeline_splits: module paths (`layer1/2`) that begin stages 1, 2, ...
         sharded: stages compute each micro-batch one after the other instead of as a pipeline.
-        precision: one of `PRECISIONS`.
+        precision: `16.16`, `16.32`, `32.32` or `int8`.
         training: whether weights are updated.
-        normalisation: the place of normalisation, one of `NORMALISATION_PLACES`.
+        normalisation: the place of normalisation: `device`, `host` or `none`.
         preprocessing: of the network; its scale and shift normalise images of 0 to 255.
         eight_bit_io: images are transferred to the device as uint8.
         synthetic: images are generated on the device and never transferred.

@@ -138,7 +138,8 @@ class DatasetSpec(PluginSpec):
             returns notes on properties of the folder that `verify` cannot check; empty if there are
             none.
         markers: shell patterns of paths within a folder, any of which identifies this format. If
-            several formats match, the one with the longest pattern is used.
+            several formats match, the one with the longest pattern is used. Without `--data`, only
+            built-in datasets are recognised.
         also: other datasets that are read instead if the folder has their markers; their
             options can be given with this dataset too.
         streams: whether `--data-dir` may be a URL.
@@ -147,7 +148,7 @@ class DatasetSpec(PluginSpec):
             weights; if None, that of the network's record.
         convert: ``"module:attribute"`` of the `ipucnn.plugin.Writer` that writes
             other datasets in this format; empty if there is none.
-        recipe: how training images are cropped, one of `RECIPES`.
+        recipe: how training images are cropped: `random-resized-crop` or `padded-crop`.
         native_size: height and width of all images in pixels, required for `padded-crop`; 0 if the
             sizes differ, or if images are created at the model's input size.
         train_samples: number of training images, for `plan`, which reads no images; 0 if it
@@ -269,8 +270,8 @@ class BackendSpec(PluginSpec):
     Attributes:
         inference: it can run inference.
         training: it can train.
-        precisions: the ``compute.master`` pairs it computes in.
-        features: which of `FEATURES` it has.
+        precisions: the precisions it computes in: `16.16`, `16.32`, `32.32`, `int8`.
+        features: the optional features it has; "Writing a plugin" lists them.
         preference: `--backend auto` takes the usable built-in backend with the highest value, which
             is this one's on its best device (a probe may report a lower one for another). `auto`
             loads no third-party plugin; such a backend is selected by name.

@@ -20,6 +20,8 @@ DEFAULT_FOLDER = "data/images"
 
 _WAYS = ("download sample images with 'make get_data' or 'ipucnn data fetch sample-images', draw "
          "some with 'ipucnn data shapes --out DIR', or name your own folder with '--data-dir'")
+_NAMED = ("check its name; 'ipucnn data fetch sample-images' downloads sample images, and "
+          "'ipucnn data shapes --out DIR' draws some")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def make(request: DatasetRequest, options: Optional[RealOptions] = None) -> Imag
                 "contains them"))
         return FileImages([place])
     if not stored and not os.path.isdir(place):
-        raise DataError(f"image folder {place!r} does not exist", _WAYS)
+        raise DataError(f"image folder {place!r} does not exist",
+                        _NAMED if request.data_dir else _WAYS)
     left = LeftOut(place)
     paths = list_images(place, left)
     if not paths:

@@ -107,9 +107,14 @@ class TestReal:
             dataset.image(1)
         assert caught.value.message.encode("utf-8")
 
-    def test_missing_folder(self, tmp_path):
+    def test_missing_folder(self, tmp_path, monkeypatch):
         with pytest.raises(DataError, match=r"'.*nowhere' does not exist") as caught:
             load("real", data_dir=str(tmp_path / "nowhere"))
+        assert caught.value.hint.startswith("check its name; ")
+        assert "--data-dir" not in caught.value.hint  # no option of 'ipucnn data show'
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(DataError, match="'data/images' does not exist") as caught:
+            load("real")
         for way in ("make get_data", "ipucnn data fetch sample-images", "ipucnn data shapes --out",
                     "--data-dir"):
             assert way in caught.value.hint
