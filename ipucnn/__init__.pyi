@@ -70,11 +70,11 @@ from ipucnn.planning.training_plan import (
 from ipucnn.training.checkpoints.averaging import (
     AverageResult,
 )
-from ipucnn.training.train_result import (
-    TrainResult,
-)
 from ipucnn.training.metrics.validation import (
     Validations,
+)
+from ipucnn.training.train_result import (
+    TrainResult,
 )
 from ipucnn.version import (
     __version__ as __version__,
