@@ -29,14 +29,13 @@ def path_of(name: str, value: Any) -> str:
     return os.path.expanduser(path)  # a Path would change URLs
 
 
-def whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> int:
+def whole_number(name: str, value: Any, least: int) -> int:
     """Return a whole number, also of one of numpy.
 
     Args:
         name: of the argument, for the error.
         value: the argument.
         least: the smallest value.
-        most: the largest value.
 
     Raises:
         UsageError: it is no whole number, or not in the range.
@@ -45,12 +44,12 @@ def whole_number(name: str, value: Any, least: int, most: int = LARGEST) -> int:
     try:
         number = as_type(int, builtin(value))
     except TooManyDigitsError:
-        number = most + 1
+        number = LARGEST + 1
     if number is None:
         raise UsageError(f"option {name!r}: {brief(value)} is not a whole number")
-    if not least <= number <= most:
+    if not least <= number <= LARGEST:
         raise UsageError(
             f"option {name!r}: {brief(value)} is too {'small' if number < least else 'large'}",
             f"the {'smallest' if number < least else 'largest'} value is "
-            f"{least if number < least else most}")
+            f"{least if number < least else LARGEST}")
     return number

@@ -45,10 +45,10 @@ def class_key(name: str) -> str:
     return (form.lstrip("0") or "0") if re.fullmatch("[0-9]+", form) else form
 
 
-def close_matches(name: str, candidates: Iterable[str], limit: int = 3) -> List[str]:
-    """Return up to `limit` candidates that look like `name`, best first."""
+def close_matches(name: str, candidates: Iterable[str]) -> List[str]:
+    """Return up to three candidates that look like `name`, best first."""
     by_key = {key(candidate): candidate for candidate in candidates}
-    found = difflib.get_close_matches(key(name), list(by_key), n=limit, cutoff=0.6)
+    found = difflib.get_close_matches(key(name), list(by_key))
     return [by_key[match] for match in found]
 
 

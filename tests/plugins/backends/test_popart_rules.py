@@ -15,6 +15,7 @@ import pytest
 import torch
 from chosen import optimizer
 from sample_norms import use_sample_norms
+from states import assert_close
 from torch import nn
 
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -94,13 +95,6 @@ def logits(model, options=None, **plan):
                                                    **plan}), SIZE) as made:
         made.compile()
         return made(batch(2).images), made
-
-
-def close(a, b, tolerance=1e-5):
-    assert list(a) == list(b)
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance,
-                                   msg=lambda text, name=name: f"{name}: {text}")
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -254,8 +248,8 @@ def test_average_pools_do_not_count_padding(popart, pad, plan):
             made.compile()
             results.append(torch.cat([made(part) for part in images.split(
                 made.samples_per_call)]))
-    close({"logits": results[0]}, {"logits": results[1]},
-          2e-2 if plan.get("precision") else 1e-5)
+    assert_close({"logits": results[0]}, {"logits": results[1]},
+                 2e-2 if plan.get("precision") else 1e-5)
 
 
 @pytest.mark.parametrize("opset", [10, 11])
@@ -288,7 +282,7 @@ def test_average_pools_train(popart):
         with session(backend, model) as made:
             made.step(batch(4), 0)
             weights.append(made.weights())
-    close(*weights)
+    assert_close(*weights)
 
 
 # -- PReLU -------------------------------------------------------------------------------------
@@ -316,13 +310,13 @@ def test_prelu_has_no_gradient(popart, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["32.32", "16.32", "16.16"])
 def test_layers_before_prelu_are_trained(popart, precision):
-    close(stepped(PopArtBackend(), precision=precision), stepped(TorchBackend()),
-          1e-5 if precision == "32.32" else 2e-2)
+    assert_close(stepped(PopArtBackend(), precision=precision), stepped(TorchBackend()),
+                 1e-5 if precision == "32.32" else 2e-2)
 
 
 def test_prelu_in_a_pipeline(popart):
-    close(stepped(PopArtBackend(), pipeline_splits=("3",), gradient_accumulation=4),
-          stepped(TorchBackend(), gradient_accumulation=4))
+    assert_close(stepped(PopArtBackend(), pipeline_splits=("3",), gradient_accumulation=4),
+                 stepped(TorchBackend(), gradient_accumulation=4))
 
 
 # -- types -------------------------------------------------------------------------------------
@@ -499,7 +493,7 @@ def test_variants_of_rmsprop_are_kept_apart(machine, tmp_path):
                 "optimizer": optimizer(name, weight_decay=0.0, **RMSPROP)})
             made.step(batch(4), 0)
             found.append(made.weights())
-    close(found[2], found[3], 0)
+    assert_close(found[2], found[3], 0)
     assert [event["event"] for event in machine.events
             if event["event"] in ("compiled", "loaded")] == ["compiled"] * 4
 
@@ -587,14 +581,14 @@ def test_velocity_scaling_stays_with_the_velocity():
         for one, scaling in ((expected, 4.0), (made, 4.0 * 2**number)):
             one.set_rates(0.05, scaling)
             one.step(batch(4, number), number)
-    close(made.weights(), expected.weights())
+    assert_close(made.weights(), expected.weights())
     again = combined(loss_scaling=64.0)  # restored with another loss scaling
     again.load(made.weights(), made.state())
     again.set_rates(0.05, 4.0)
     for one in (expected, again):
         one.set_rates(0.05, 4.0)
         one.step(batch(4, 3), 3)
-    close(again.weights(), expected.weights())
+    assert_close(again.weights(), expected.weights())
 
 
 # -- recomputation -----------------------------------------------------------------------------
@@ -682,7 +676,7 @@ def test_transfers_overlap_without_changing_anything(popart, accumulation, recom
     for number in range(2):
         for made in (plain, tiled):
             made.step(batch(2 * accumulation, number), number)
-    close(plain.weights(), tiled.weights(), 0)
+    assert_close(plain.weights(), tiled.weights(), 0)
     marks = popart._transfers.overlapping(tiled._session._model)
     assert set(marks) == {"images", "labels"}
     strategy = "OverlapInnerLoop" if accumulation > 1 else "OverlapLoops"
@@ -719,7 +713,7 @@ def test_mixed_training_is_that_of_the_torch_backend(popart, monkeypatch, mix, s
                 part.images if eight_bit else part.images / 64 - 2, part.labels,
                 draw(mix, 1, 0, range(8 * number, 8 * number + 8), 4, SIZE)), number)
         found.append((made.weights(), result.loss, result.correct))
-    close(found[0][0], found[1][0], 1e-4)  # torch mixes normalised images
+    assert_close(found[0][0], found[1][0], 1e-4)  # torch mixes normalised images
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-5)
     assert found[0][2] == found[1][2]
 
@@ -768,7 +762,7 @@ def test_an_emulated_device_trains_and_is_released():
         with made.detached():
             pass
         made.step(batch(4, 1), 1)
-    close(emulated.weights(), expected.weights(), 0)
+    assert_close(emulated.weights(), expected.weights(), 0)
     emulated.close()
     assert torch.equal(logits(network(), {"ipu_model": True})[0], logits(network())[0])
     with PopArtBackend(PopArtOptions(offline_target_ipu_version=2)).inference(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from chosen import optimizer
 from sample_norms import use_sample_norms
+from states import assert_close
 from torch import nn
 from torchvision.ops import StochasticDepth
 
@@ -101,12 +102,6 @@ def trained(made, batches, per_call=1, first=0):
     return result, made.weights()
 
 
-def assert_close(a, b, tolerance=1e-5):
-    assert list(a) == list(b)
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance, msg=name)
-
-
 def assert_like_torch(model=None, setup=None, size=SIZE, classes=5, calls=2, **plan):
     """Train with both backends, and require the same weights and the same losses."""
     count = session(TorchBackend(), setup, model=model, size=size, **plan)._plan.combined_batch
@@ -115,7 +110,7 @@ def assert_like_torch(model=None, setup=None, size=SIZE, classes=5, calls=2, **p
     results = [trained(session(backend, setup, model=model, size=size, **plan), parts,
                        plan.get("device_iterations", 1))
                for backend in (PopArtBackend(), TorchBackend())]
-    assert_close(results[0][1], results[1][1])
+    assert_close(results[0][1], results[1][1], relative=1e-5)
     for number in range(2):
         assert len(results[number][0].losses) == plan.get("device_iterations", 1)
     torch.testing.assert_close(torch.tensor(results[0][0].losses),

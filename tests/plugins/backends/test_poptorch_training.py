@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 from chosen import optimizer
+from states import assert_close
 from torch import nn
 
 from ipucnn.__main__ import invoke
@@ -70,12 +71,6 @@ def trained(made, batches, per_call=1):
     for number, part in enumerate(batches):
         result = made.step(part, number * per_call)
     return result, made.weights()
-
-
-def assert_close(a, b, tolerance=1e-5):
-    assert list(a) == list(b)
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=name)
 
 
 # -- what is computed --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import copy
 import pytest
 import torch
 from chosen import optimizer as chosen
+from states import assert_close
 from torch import nn
 
 from ipucnn.core.errors import IpucnnError, UsageError
@@ -105,12 +106,6 @@ def batch(count, seed=0):
         torch.randint(0, 5, (count,), generator=generator))
 
 
-def same(a, b, tolerance=1e-6):
-    assert list(a) == list(b)
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=name)
-
-
 # -- what goes in ------------------------------------------------------------------------------
 
 
@@ -160,7 +155,7 @@ def test_input_that_is_not_contiguous(poptorch):
         made = session()
         made.step(TrainingBatch(images, part.labels), 0)  # warnings are errors here
         weights.append(made.weights())
-    same(*weights)
+    assert_close(*weights, 1e-6)
 
 
 def test_input_that_requires_grad(poptorch):
@@ -248,7 +243,7 @@ def test_one_call_makes_as_many_updates_as_there_are_iterations():
     for start in (0, 2, 4):
         apart.step(TrainingBatch(parts.images[start:start + 2], parts.labels[start:start + 2]),
                    start // 2)
-    same(together.weights(), apart.weights())
+    assert_close(together.weights(), apart.weights(), 1e-6)
 
 
 def test_backward_on_an_output(poptorch):
@@ -321,7 +316,7 @@ def test_final_loss_of_a_session_is_marked():
             made.compile()
             made.step(batch(2), 0)
             weights.append(made.weights())
-        same(*weights)
+        assert_close(*weights, 1e-6)
 
 
 def test_no_loss(poptorch):
@@ -376,7 +371,7 @@ def test_reduction_of_a_session_is_the_mean(machine):
     for part in (batch(8), batch(8, 1)):
         made.step(part, 0)
         other.step(part, 0)
-    same(made.weights(), other.weights())
+    assert_close(made.weights(), other.weights(), 1e-6)
 
 
 def test_loss_scaling_changes_nothing_but_the_arithmetic(poptorch):
@@ -789,7 +784,7 @@ def test_updates_of_a_session_are_those_of_the_torch_backend(name, given):
             made.set_rates(rate, 1.0)
             made.step(batch(2, number), number)
         weights.append(made.weights())
-    same(*weights, tolerance=1e-5)
+    assert_close(*weights, tolerance=1e-5)
 
 
 def test_plain_state_of_torch_cannot_be_loaded(poptorch):
@@ -826,7 +821,7 @@ def test_detached_training_continues_unchanged():
         stayed.step(batch(2, number), number)
         with left.detached():
             assert not left._executor.isAttachedToDevice()
-    same(left.weights(), stayed.weights(), 0)
+    assert_close(left.weights(), stayed.weights(), 0)
 
 
 def test_random_numbers_of_a_device_that_is_left_are_read(poptorch):

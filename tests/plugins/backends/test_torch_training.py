@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from chosen import optimizer
+from states import assert_close
 from torch import nn
 
 from ipucnn.core.errors import UnavailableError
@@ -60,12 +61,6 @@ def run(made, data, per_call=1):
         made.step(TrainingBatch(images, labels), update)
         update += per_call
     return made.weights()
-
-
-def assert_close(a, b, tolerance):
-    assert list(a) == list(b)
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=tolerance, msg=name)
 
 
 def plain(model, data):
