@@ -35,7 +35,7 @@ from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.training.job import train
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 sys.path.insert(0, str(Path(__file__).parent / "data"))
 from images import photograph

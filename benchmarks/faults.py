@@ -264,7 +264,7 @@ def _wait_for_checkpoint(folder: Path) -> None:
 
 
 def _require_whole_checkpoint(folder: Path) -> None:
-    from ipucnn.training.checkpoint_folder import newest
+    from ipucnn.training.checkpoints.checkpoint_folder import newest
 
     newest(folder / "c")
 

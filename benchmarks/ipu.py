@@ -37,7 +37,7 @@ from ipucnn.core.registry.records import BackendSpec, OptimizerSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.models.build import create_model
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
-from ipucnn.training.checkpoints import load
+from ipucnn.training.checkpoints.checkpoint import load
 
 BACKENDS = ("popart", "poptorch")
 SIZE, CLASSES, MICRO_BATCH = 32, 10, 4

@@ -91,7 +91,7 @@ def measured_in_child(loggers: List[str], epochs: int, folder: str) -> Dict[str,
 def trained(loggers: List[str], epochs: int) -> Dict[str, float]:
     """Train here, and return wall, CPU and logger seconds."""
     import ipucnn
-    from ipucnn.training.run_files import FileRecords
+    from ipucnn.training.records.run_files import FileRecords
 
     spent: Dict[str, float] = {"calls": 0.0}
     marks: Dict[str, Any] = {}

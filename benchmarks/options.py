@@ -14,7 +14,7 @@ TIMED = """
 import json, statistics, time
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import registry
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 given = {"model": "resnet50", "optimizer": "adamw", "beta1": 0.8, "lr_schedule": "polynomial",
          "lr_power": 1.5, "backend": "torch", "data": "shapes", "batch_size": 16}

@@ -27,7 +27,7 @@ from ipucnn.core.machine import usable_cores
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.training.job import train
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 COUNTS = (1, 2, 4)
 SIZE, BATCH, TURN = 64, 32, 2

@@ -28,11 +28,11 @@ from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
 from ipucnn.core.progress import Listener
 from ipucnn.data import ImageDataset
-from ipucnn.training.checkpoints import Checkpoint, Position
-from ipucnn.training.checkpoints import save as save_checkpoint
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position
+from ipucnn.training.checkpoints.checkpoint import save as save_checkpoint
 from ipucnn.training.feed import own_part
 from ipucnn.training.job import train
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 from ipucnn.training.trainer import Trainer
 
 PROCESSES = (1, 2, 4)

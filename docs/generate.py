@@ -27,14 +27,16 @@ REFERENCE = Path(__file__).resolve().parent / "reference"
 STUB = Path(ipucnn.__file__).with_suffix(".pyi")
 
 RESULTS = {
-    "AverageResult": "ipucnn.training.averaging", "Converted": "ipucnn.data.formats.convert",
+    "AverageResult": "ipucnn.training.checkpoints.averaging",
+    "Converted": "ipucnn.data.formats.convert",
     "ExportResult": "ipucnn.onnx.job", "ImageDataset": "ipucnn.data",
     "LoadedModel": "ipucnn.api.loaded_model", "Partitions": "ipucnn.data.formats.partition",
     "NetworkBench": "ipucnn.benchmarking.network_result",
     "Report": "ipucnn.doctor.report", "RunResult": "ipucnn.inference.run_result",
     "Status": "ipucnn.core.progress", "TrainResult": "ipucnn.training.train_result",
     "TrainingPlan": "ipucnn.planning.training_plan",
-    "Validations": "ipucnn.training.validation", "Verification": "ipucnn.data.formats.verify"}
+    "Validations": "ipucnn.training.metrics.validation",
+    "Verification": "ipucnn.data.formats.verify"}
 """The classes that the public functions take and return, and their modules."""
 
 

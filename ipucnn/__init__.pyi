@@ -67,13 +67,13 @@ from ipucnn.onnx.job import (
 from ipucnn.planning.training_plan import (
     TrainingPlan,
 )
-from ipucnn.training.averaging import (
+from ipucnn.training.checkpoints.averaging import (
     AverageResult,
 )
 from ipucnn.training.train_result import (
     TrainResult,
 )
-from ipucnn.training.validation import (
+from ipucnn.training.metrics.validation import (
     Validations,
 )
 from ipucnn.version import (

@@ -29,7 +29,7 @@ from ipucnn.onnx.embedded_metadata import Metadata
 from ipucnn.plugins.datasets._webdataset import shard_metadata
 from ipucnn.plugins.datasets._webdataset.shard_index import File, Unreadable
 from ipucnn.plugins.datasets._webdataset.shard_samples import read_records
-from ipucnn.training import checkpoints
+from ipucnn.training.checkpoints import checkpoint as checkpoints
 
 SECONDS = 10.0
 """In which a file of a few kilobytes must be read or refused; a busy machine needs some."""

@@ -14,8 +14,10 @@ PACKAGE = ROOT / "ipucnn"
 # From the top layer to the bottom; a component imports only from components below it.
 COMPONENTS = (
     "__main__", "cli", "commands", "api", "testing", "scaffolding", "plugin", "migration", "runs",
-    "benchmarking", "planning", "inference", "onnx", "training", "doctor", "terminal", "reports",
-    "models", "data", "core.execution", "core.options", "core.registry", "core", "version")
+    "benchmarking", "planning", "inference", "onnx", "training", "training.records",
+    "training.setup", "training.checkpoints", "training.metrics", "training.options", "doctor",
+    "terminal", "reports", "models", "data", "core.execution", "core.options",
+    "core.registry", "core", "version")
 
 LIBRARIES = {"data", "models", "onnx", "version"}
 """What plugins may import beside core."""
@@ -30,9 +32,8 @@ def component(module):
     parts = module.split(".")
     if len(parts) == 1:
         return "ipucnn"
-    if parts[1] == "core" and len(parts) > 2 and f"core.{parts[2]}" in COMPONENTS:
-        return f"core.{parts[2]}"
-    return parts[1]
+    inner = ".".join(parts[1:3])
+    return inner if inner in COMPONENTS else parts[1]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.records import ModelSpec
 from ipucnn.core.registry.registry import Registry, State
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 DOCS = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
 

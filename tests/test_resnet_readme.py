@@ -10,7 +10,7 @@ import pytest
 
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
-from ipucnn.training.checkpoints import load
+from ipucnn.training.checkpoints.checkpoint import load
 
 SHORT = "--epochs 1 --progress off --json --norm-groups 4 --norm-type GROUP --precision 32"
 DATA = "--data-dir=./data/cifar10"

@@ -24,8 +24,8 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.data import DatasetRequest
 from ipucnn.data.host_loader import HostLoader
 from ipucnn.core.options.building import build
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import prepare as prepare_training
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.preparation import prepare as prepare_training
 
 class Small(torch.nn.Module):
     def forward(self, images):

@@ -27,8 +27,8 @@ from ipucnn.core.names import key
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.planning.options import PlanOptions
-from ipucnn.training.options import RestoreOptions, TrainOptions
-from ipucnn.training.stored_options import AverageOptions, ValidateOptions
+from ipucnn.training.options.stored_options import AverageOptions, ValidateOptions
+from ipucnn.training.options.train_options import RestoreOptions, TrainOptions
 
 if TYPE_CHECKING:
     from ipucnn.benchmarking.network_result import NetworkBench
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from ipucnn.inference.run_result import RunResult
     from ipucnn.onnx.job import ExportResult
     from ipucnn.planning.training_plan import TrainingPlan
-    from ipucnn.training.averaging import AverageResult
+    from ipucnn.training.checkpoints.averaging import AverageResult
+    from ipucnn.training.metrics.validation import Validations
     from ipucnn.training.train_result import TrainResult
-    from ipucnn.training.validation import Validations
 
 ResultT = TypeVar("ResultT", "NetworkBench", "RunResult", "TrainResult", "TrainingPlan",
                   "Validations")

@@ -14,8 +14,8 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
 from ipucnn.inference.prepared_run import prepare as prepare_inference
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import prepare as prepare_training
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.preparation import prepare as prepare_training
 
 BATCH_SIZE = 16
 SECONDS = 5.0

@@ -177,7 +177,7 @@ def training(backend: str, case: Case, link: Link) -> Facts:
         IpucnnError: it cannot train there.
     """
     from ipucnn.training.job import train
-    from ipucnn.training.options import TrainOptions
+    from ipucnn.training.options.train_options import TrainOptions
 
     with tempfile.TemporaryDirectory() as folder:
         given: Dict[str, Any] = {

@@ -14,7 +14,7 @@ from ipucnn.terminal import tables as render
 from ipucnn.terminal.command_group import CommandGroup
 from ipucnn.terminal.completion import of_profiles, of_words
 from ipucnn.terminal.options_command import JSON
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 PROFILED = {"run": RunOptions, "train": TrainOptions, "export": ExportOptions,
             "launch": LaunchProfileOptions}

@@ -188,7 +188,7 @@ def show(  # noqa: PLR0913 - one per option
         from ipucnn.core.options.building import build
         from ipucnn.models.options import ModelOptions
         from ipucnn.models.weights_card import preprocessing_of
-        from ipucnn.training.defaults import SMALLEST_CROP
+        from ipucnn.training.setup.defaults import SMALLEST_CROP
     network = build(ModelOptions, {"model": model, "weights": weights, "input_size": input_size})
     with render.only_data(as_json):
         sheet = contact_sheet(SheetRequest(

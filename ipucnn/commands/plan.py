@@ -15,7 +15,7 @@ from ipucnn.planning.options import ESTIMATE, IPU_LAUNCHER, POPRUN, PlanOptions
 from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launcher_of
 from ipucnn.terminal.options_command import add_command
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def add_to(app: typer.Typer) -> None:

@@ -83,8 +83,8 @@ def _plotted(kind: str, name: str, settings: List[str]) -> str:
     from ipucnn.core.registry.registry import registry
     from ipucnn.planning.plot import plot_schedule
     from ipucnn.terminal.flags import parsed
-    from ipucnn.training.options import TrainOptions
-    from ipucnn.training.rates import learning_rate
+    from ipucnn.training.options.train_options import TrainOptions
+    from ipucnn.training.setup.rates import learning_rate
 
     if kind_named(kind).name != "lr-schedule":
         raise UsageError("'--plot' draws learning-rate schedules only",

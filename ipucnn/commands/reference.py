@@ -10,8 +10,8 @@ from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.planning.options import PlanOptions
-from ipucnn.training.options import RestoreOptions, TrainOptions
-from ipucnn.training.stored_options import AverageOptions, ValidateOptions
+from ipucnn.training.options.stored_options import AverageOptions, ValidateOptions
+from ipucnn.training.options.train_options import RestoreOptions, TrainOptions
 
 COMMANDS: Mapping[str, Tuple[type, ...]] = {
     "run": (RunOptions,), "train": (TrainOptions,), "restore": (RestoreOptions,),

@@ -18,8 +18,8 @@ from ipucnn.terminal import tables as render
 from ipucnn.terminal.launch import LaunchOptions, launchable
 from ipucnn.terminal.options_command import add_command
 from ipucnn.terminal.progress import TrainProgress, busy, importing_torch
-from ipucnn.training.options import RestoreOptions, TrainOptions
-from ipucnn.training.stored_options import AverageOptions, ValidateOptions
+from ipucnn.training.options.stored_options import AverageOptions, ValidateOptions
+from ipucnn.training.options.train_options import RestoreOptions, TrainOptions
 
 
 def add_to(app: typer.Typer) -> None:

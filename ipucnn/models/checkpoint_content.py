@@ -1,4 +1,4 @@
-"""Reads the content of checkpoints, checks that it is valid, and chooses a whole one."""
+"""Reads and checks the content of checkpoints, loads weights, and chooses a whole one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import TYPE_CHECKING, Any, Callable, Dict
 
 from ipucnn.core.errors import DataError, IpucnnError
 from ipucnn.core.files import kind_of
 from ipucnn.models.card import is_plain
 from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries
 from ipucnn.models.store_paths import present, shown_path
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ipucnn.core.execution.training_session import StateDict
 
 log = logging.getLogger("ipucnn.checkpoints")
 
@@ -91,6 +96,21 @@ def damaged(path: Path, reason: str) -> CheckpointError:
     """Return the error for a file that was not written by a training."""
     return CheckpointError(f"checkpoint '{shown_path(path)}' is damaged or incomplete: {reason}",
                            "use another one, or the folder, for its newest complete checkpoint")
+
+
+def load_state(module: nn.Module, weights: StateDict, place: str) -> None:
+    """Load the weights of a checkpoint into the network that was built for it.
+
+    Raises:
+        CheckpointError: they are of another network.
+    """
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"the weights in '{place}' do not fit the network of its options: {reason}",
+            "use the plugins of its training, in the same versions") from error
 
 
 def _is_zip(path: Path) -> bool:

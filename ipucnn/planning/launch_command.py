@@ -14,7 +14,7 @@ from ipucnn.core.registry.records import LauncherSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.planning.options import IPU_LAUNCHER, POPRUN, LaunchProfileOptions
 from ipucnn.planning.training_plan import TrainingPlan
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def command_of(made: TrainingPlan, launcher: str, own: Any, given: Mapping[str, Any],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipucnn.training.rates import LearningRate
+from ipucnn.training.setup.rates import LearningRate
 
 
 def plot_schedule(rate: LearningRate, epochs: int, width: int = 80, height: int = 20) -> str:

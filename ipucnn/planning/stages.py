@@ -27,7 +27,7 @@ from ipucnn.models.stage_memory import (
     StageMemory,
     device_of,
 )
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 if TYPE_CHECKING:
     from ipucnn.models.footprint import Trace

@@ -22,10 +22,10 @@ from ipucnn.planning.options import IPU_LAUNCHER, PlanOptions
 from ipucnn.planning.stages import Pipeline, devices_of, pipeline_of
 from ipucnn.planning.times import Times, times_of
 from ipucnn.planning.warnings import warnings
-from ipucnn.training.defaults import OF_IMAGES, foreseen_size, size_note
-from ipucnn.training.idle_options import notes_on_idle
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.outline import (
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.defaults import OF_IMAGES, foreseen_size, size_note
+from ipucnn.training.setup.idle_options import notes_on_idle
+from ipucnn.training.setup.outline import (
     accumulation_notes,
     endless_epoch,
     fine_tuning_plan,

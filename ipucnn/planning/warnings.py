@@ -12,8 +12,8 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.targets import import_target
 from ipucnn.models.stage_memory import MIB
 from ipucnn.planning.stages import FITS, MARGIN, TOO_LARGE, Pipeline
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.rates import optimizer_choice
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.rates import optimizer_choice
 
 
 def warnings(options: TrainOptions, plan: ExecutionPlan, registry: Registry,

@@ -18,8 +18,8 @@ from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_paths import divided, place_of
 from ipucnn.runs.found import DEPTH, searched
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.precedence import without_overridden
+from ipucnn.training.options.precedence import without_overridden
+from ipucnn.training.options.train_options import TrainOptions
 
 if TYPE_CHECKING:
     from ipucnn.core.progress import Listener
@@ -155,8 +155,8 @@ def _changes(given: Mapping[str, Any], options: TrainOptions, found: str) -> Dic
     Equal options are left out, because a restored training may not be able to change them. Those of
     a file of the user are given, too; a training adapts shipped profiles to its images.
     """
-    from ipucnn.training.checkpoint_folder import newest
-    from ipucnn.training.checkpoints import load
+    from ipucnn.training.checkpoints.checkpoint import load
+    from ipucnn.training.checkpoints.checkpoint_folder import newest
 
     path = place_of(found)
     saved = (newest(path)[0] if path.is_dir() else load(path)).options

@@ -76,7 +76,7 @@ class OptimizerSuite(Suite):
         """An optimizer restored from a state dictionary computes the same following steps."""
         import torch
 
-        from ipucnn.training.plain_values import Typed, plain
+        from ipucnn.training.checkpoints.plain_values import Typed, plain
 
         w = self.weights()
         optimizer = self.build(w)

@@ -197,8 +197,8 @@ def _commands(kind: str) -> List[Type[CommandOptions]]:
     from ipucnn.inference.options import RunOptions
     from ipucnn.onnx.options import ExportOptions
     from ipucnn.terminal.launch import LaunchOptions
-    from ipucnn.training.options import RestoreOptions, TrainOptions
-    from ipucnn.training.stored_options import ValidateOptions
+    from ipucnn.training.options.stored_options import ValidateOptions
+    from ipucnn.training.options.train_options import RestoreOptions, TrainOptions
 
     launchable: List[Type[CommandOptions]] = [
         RunOptions, TrainOptions, RestoreOptions, ValidateOptions]

@@ -20,8 +20,8 @@ from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.mixup import draw
 from ipucnn.data.session_loader import feed
 from ipucnn.models.class_names import labels_by_output
-from ipucnn.training.class_balance import without_label
-from ipucnn.training.preparation import Prepared
+from ipucnn.training.setup.class_balance import without_label
+from ipucnn.training.setup.preparation import Prepared
 
 
 def own_part(order: numpy.ndarray[Any, Any], plan: ExecutionPlan,

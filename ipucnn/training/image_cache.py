@@ -26,8 +26,8 @@ from ipucnn.data.pixel_cache import PixelCache, sampled
 from ipucnn.data.pixel_store import PixelStore, in_folder, in_memory, remove, supported
 from ipucnn.data.prepare import Preparation
 from ipucnn.training.feed import transform_of
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import Prepared
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.preparation import Prepared
 
 _FORMAT = 1
 _SHARE_OF_MEMORY, _SHARE_OF_DISK = 0.5, 0.9

@@ -15,14 +15,14 @@ from ipucnn.core.progress import Listener, Status
 from ipucnn.core.registry.registry import Registry
 from ipucnn.core.registry.registry import registry as current_registry
 from ipucnn.data.images import cannot_skip
-from ipucnn.training.checkpoint_folder import check_result
-from ipucnn.training.checkpoints import Checkpoint, load_session
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, load_session
+from ipucnn.training.checkpoints.checkpoint_folder import check_result
 from ipucnn.training.image_cache import kept_images
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import prepare
-from ipucnn.training.run_files import ready, with_folder
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.records.run_files import ready, with_folder
+from ipucnn.training.setup.preparation import prepare
+from ipucnn.training.setup.trained_data import grown
 from ipucnn.training.train_result import TrainResult
-from ipucnn.training.trained_data import grown
 from ipucnn.training.trainer import EARLY_STOPPING, Trainer
 from ipucnn.training.validator import Validator
 

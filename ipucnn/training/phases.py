@@ -20,14 +20,14 @@ from ipucnn.data.opening import open_dataset, request_of
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.store_paths import on_store, place_of, shown_path
 from ipucnn.models.weights_card import preprocessing_of
-from ipucnn.training.averaging import AverageResult, average, averaged_paths, reestimate
-from ipucnn.training.checkpoint_folder import newest
-from ipucnn.training.checkpoints import Checkpoint
-from ipucnn.training.folder_lock import locked
+from ipucnn.training.checkpoints.averaging import AverageResult, average, averaged_paths, reestimate
+from ipucnn.training.checkpoints.checkpoint import Checkpoint
+from ipucnn.training.checkpoints.checkpoint_folder import newest
 from ipucnn.training.job import train
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.outline import fine_tuning, fine_tuning_plan
-from ipucnn.training.stored_options import AverageOptions
+from ipucnn.training.options.stored_options import AverageOptions
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.records.folder_lock import locked
+from ipucnn.training.setup.outline import fine_tuning, fine_tuning_plan
 from ipucnn.training.train_result import TrainResult
 from ipucnn.training.trainer import EARLY_STOPPING
 
@@ -108,8 +108,9 @@ def _averaged(folder: Path, output: Optional[Path], options: AverageOptions,
 def _reestimated(checkpoint: Path, options: AverageOptions, registry: Registry,
                  ) -> Tuple[Callable[[StateDict], StateDict], Tuple[str, ...]]:
     """Return what estimates batch norm's statistics for weights, and notes about the images."""
-    from ipucnn.training.saved_plugins import UNNEEDED
-    from ipucnn.training.stored import build_stored, load_state, load_stored, options_of
+    from ipucnn.models.checkpoint_content import load_state
+    from ipucnn.training.checkpoints.saved_plugins import UNNEEDED
+    from ipucnn.training.checkpoints.stored import build_stored, load_stored, options_of
 
     stored = load_stored(checkpoint)
     training = options_of(stored, registry, {}, (), (*UNNEEDED, "loss", "backend"))

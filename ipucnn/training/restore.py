@@ -22,12 +22,12 @@ from ipucnn.data.opening import takes_folder_of
 from ipucnn.data.remote.stores import is_store
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.store_paths import divided, on_store, place_of, shown_path
-from ipucnn.training.checkpoint_folder import check_result, newest
-from ipucnn.training.checkpoints import Checkpoint, load
-from ipucnn.training.folder_lock import locked
-from ipucnn.training.options import RestoreOptions, TrainOptions
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, load
+from ipucnn.training.checkpoints.checkpoint_folder import check_result, newest
+from ipucnn.training.checkpoints.saved_plugins import Saved, still_valid, without_unusable
+from ipucnn.training.options.train_options import RestoreOptions, TrainOptions
 from ipucnn.training.phases import train_all
-from ipucnn.training.saved_plugins import Saved, still_valid, without_unusable
+from ipucnn.training.records.folder_lock import locked
 from ipucnn.training.train_result import TrainResult
 
 

@@ -14,18 +14,18 @@ from ipucnn.core.execution.session_checks import result_of_step
 from ipucnn.core.execution.training_session import NonFiniteLoss, TrainingSession
 from ipucnn.core.progress import Listener
 from ipucnn.models.store_paths import shown_path
-from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position, check, file_name, run_of
-from ipucnn.training.class_balance import unread_classes
+from ipucnn.training.checkpoints.averaging import average
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, check, file_name, run_of
+from ipucnn.training.checkpoints.saved_plugins import plugin_versions
 from ipucnn.training.feed import Feed, still_bad
-from ipucnn.training.figures import Figures, Pace
-from ipucnn.training.preparation import Prepared
-from ipucnn.training.reporter import Reporter
-from ipucnn.training.run_files import FileRecords, Records
-from ipucnn.training.saved_plugins import plugin_versions
+from ipucnn.training.metrics.figures import Figures, Pace
+from ipucnn.training.metrics.validation import Interrupted
+from ipucnn.training.records.reporter import Reporter
+from ipucnn.training.records.run_files import FileRecords, Records
+from ipucnn.training.setup.class_balance import unread_classes
+from ipucnn.training.setup.preparation import Prepared
+from ipucnn.training.setup.trained_data import described, same_images
 from ipucnn.training.train_result import TrainResult, milliseconds
-from ipucnn.training.trained_data import described, same_images
-from ipucnn.training.validation import Interrupted
 from ipucnn.training.validator import Validator
 
 EARLY_STOPPING = "early stopping"

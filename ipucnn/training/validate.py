@@ -46,15 +46,15 @@ from ipucnn.models.batch_of_inference import check as check_measurable
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.store_paths import place_of, shown_path
-from ipucnn.training.idle_options import notes_on_idle
+from ipucnn.training.checkpoints.saved_plugins import UNNEEDED
+from ipucnn.training.checkpoints.stored import StoredModel, build_stored, load_stored, options_of
 from ipucnn.training.image_cache import ImageCaches, is_cached, validation_images
-from ipucnn.training.loss_of_training import check_loss, make_loss
-from ipucnn.training.options import TrainOptions, ValidatedTraining
-from ipucnn.training.saved_plugins import UNNEEDED
-from ipucnn.training.stored import StoredModel, build_stored, load_stored, options_of
-from ipucnn.training.stored_options import ValidateOptions, ValidationResults
-from ipucnn.training.training_parts import AugmentationPart
-from ipucnn.training.validation import Evaluator, Interrupted, Validation, Validations
+from ipucnn.training.metrics.validation import Evaluator, Interrupted, Validation, Validations
+from ipucnn.training.options.stored_options import ValidateOptions, ValidationResults
+from ipucnn.training.options.train_options import TrainOptions, ValidatedTraining
+from ipucnn.training.options.training_parts import AugmentationPart
+from ipucnn.training.setup.idle_options import notes_on_idle
+from ipucnn.training.setup.loss_of_training import check_loss, make_loss
 
 
 def validate(options: ValidateOptions, registry: Optional[Registry] = None,

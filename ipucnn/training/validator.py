@@ -11,9 +11,9 @@ from ipucnn.core.execution.training_session import StateDict, TrainingSession
 from ipucnn.core.progress import Listener
 from ipucnn.models.checkpoint_files import entries
 from ipucnn.models.target_checks import copied
-from ipucnn.training.preparation import Prepared
-from ipucnn.training.stored import load_stored
-from ipucnn.training.validation import Evaluator, Validation
+from ipucnn.training.checkpoints.stored import load_stored
+from ipucnn.training.metrics.validation import Evaluator, Validation
+from ipucnn.training.setup.preparation import Prepared
 
 
 class Validator:

@@ -17,7 +17,7 @@ from ipucnn.core.progress import Listener
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, registry, use
 from ipucnn.data.formats.recognition import scored_as
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 from ipucnn.training.phases import train_all
 
 PLUGIN = str(Path(__file__).parents[1] / "tiny_plugin.py")

@@ -18,7 +18,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.planning.options import LaunchProfileOptions, PlanOptions
 from ipucnn.terminal.flags import flag_table, parsed
 from ipucnn.terminal.spellings import expanded, normalise
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,7 +16,7 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.registry import use
 from ipucnn.plugins.backends.popart import ipucnn_backends
 from ipucnn.plugins.backends.popart.options import PopArtOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "backends" / "popart.md"
 COMMANDS = [re.findall(r"`ipucnn ([^`]+)`", line)[0] for line in PAGE.read_text().splitlines()

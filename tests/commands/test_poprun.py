@@ -18,7 +18,7 @@ import pytest
 import torch
 from forked import Forked
 
-from ipucnn.training.checkpoints import load
+from ipucnn.training.checkpoints.checkpoint import load
 
 TESTS = Path(__file__).parents[1]
 DOUBLES = TESTS / "doubles"

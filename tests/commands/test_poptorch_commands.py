@@ -16,7 +16,7 @@ from ipucnn.core.options.declaration import declared
 from ipucnn.core.registry.registry import use
 from ipucnn.plugins.backends.poptorch import ipucnn_backends
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "backends" / "poptorch.md"
 OLD = {"run_benchmark.py": "run", "train.py": "train", "restore.py": "restore",

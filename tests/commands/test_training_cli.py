@@ -19,8 +19,8 @@ import ipucnn
 from ipucnn.__main__ import invoke
 from ipucnn.core.registry.registry import use
 from ipucnn.plugins.backends.torch.training import TorchTrainingSession
-from ipucnn.training import keeper
-from ipucnn.training.validation import Evaluator
+from ipucnn.training.checkpoints import keeper
+from ipucnn.training.metrics.validation import Evaluator
 
 # the folder is linked into every test's working directory
 TINY = ["--model", "resnet8-cifar", "--data", "image_folder", "--data-dir", "pictures",

@@ -125,9 +125,9 @@ def test_classes_without_training_images_are_named(given):
     from ipucnn.core.options.building import build
     from ipucnn.core.registry.registry import registry
     from ipucnn.models.class_names import ClassMatch
-    from ipucnn.training.class_balance import balanced
-    from ipucnn.training.loss_of_training import make_loss
-    from ipucnn.training.options import TrainOptions
+    from ipucnn.training.options.train_options import TrainOptions
+    from ipucnn.training.setup.class_balance import balanced
+    from ipucnn.training.setup.loss_of_training import make_loss
 
     options = build(TrainOptions, {"data": "shapes", **given})
     dataset = Uneven((4, 0, 4, 0))  # as of a list of images whose others are for validation

@@ -31,9 +31,9 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
 from ipucnn.training.feed import Feed
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import prepare
-from ipucnn.training.validation import Evaluator
+from ipucnn.training.metrics.validation import Evaluator
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.preparation import prepare
 
 FORMATS = ("image_folder", "img", "tensor", "cifar10", "shapes")
 """The last two are read from memory; `img` and `tensor` are both of `webdataset`."""

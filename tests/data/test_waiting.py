@@ -9,7 +9,7 @@ from ipucnn.data import waiting
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.data.image_files import FileImages
 from ipucnn.training.job import train
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 OPTIONS = {"model": "resnet18", "weights": "random", "input_size": 32, "data": "image_folder",
            "dataloader_worker": 1, "backend": "torch"}

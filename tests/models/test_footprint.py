@@ -26,9 +26,9 @@ from ipucnn.models.build import create_model
 from ipucnn.models.footprint import trace
 from ipucnn.models.optimisation import state_size
 from ipucnn.models.stage_memory import GPU, MIB, MK1, MK2, Device
-from ipucnn.training.checkpoints import Checkpoint, Position, save
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.rates import optimizer_choice
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.rates import optimizer_choice
 
 
 class Skip(nn.Module):

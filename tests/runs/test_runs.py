@@ -30,8 +30,8 @@ from ipucnn.runs.resuming import continued, newest_folder
 from ipucnn.runs.selection_of_runs import FIGURES, filtered, ordered
 from ipucnn.runs.watching import Watched
 from ipucnn.training import restore as restoring
-from ipucnn.training.live_status import LiveStatus
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.records.live_status import LiveStatus
 
 pty = pytest.importorskip("pty")
 

@@ -25,8 +25,8 @@ from ipucnn.runs import watching
 from ipucnn.runs.found import ENDED, listed, state_of
 from ipucnn.runs.resuming import newest_on_store
 from ipucnn.runs.watching import Watched
-from ipucnn.training import live_status
-from ipucnn.training.live_status import LiveStatus
+from ipucnn.training.records import live_status
+from ipucnn.training.records.live_status import LiveStatus
 
 URL = "faulty://bucket/runs/one"
 FACTS = {"model": "resnet18", "dataset": "shapes"}

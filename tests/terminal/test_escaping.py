@@ -43,7 +43,7 @@ WRITERS = {
     "api/reporting.py": "escaped texts, without the terminal's modules",
     "inference/bulk/parent.py": "escaped lines of its processes",
     "inference/bulk/child.py": "a log file",
-    "training/folder_lock.py": "a file that is locked",
+    "training/records/folder_lock.py": "a file that is locked",
     "data/pixel_store.py": "files of pixels"}
 
 WRITING = re.compile(r"^(print|typer\.echo|click\.echo|traceback\.print_\w+|warnings\.warn|"

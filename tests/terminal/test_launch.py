@@ -13,7 +13,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.terminal import launch
 from ipucnn.terminal.flags import flag_table
 from ipucnn.terminal.launch import LaunchOptions, launcher_of, started
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 SORTER = """
 from dataclasses import dataclass

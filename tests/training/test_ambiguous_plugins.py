@@ -4,8 +4,8 @@ import pytest
 
 from ipucnn.core.errors import PluginError
 from ipucnn.core.registry.registry import registry
-from ipucnn.training.saved_plugins import without_unusable
-from ipucnn.training.stored import load_stored
+from ipucnn.training.checkpoints.saved_plugins import without_unusable
+from ipucnn.training.checkpoints.stored import load_stored
 
 SOURCE = """
 from dataclasses import dataclass

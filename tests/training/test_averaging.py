@@ -10,12 +10,12 @@ from ipucnn.core.errors import DataError, UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import registry
 from ipucnn.models.checkpoint_files import CheckpointError
-from ipucnn.training import averaging
-from ipucnn.training.averaging import average, reestimate
-from ipucnn.training.checkpoints import Checkpoint, Position, save
-from ipucnn.training.idle_options import notes_on_idle
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.stored import load_stored
+from ipucnn.training.checkpoints import averaging
+from ipucnn.training.checkpoints.averaging import average, reestimate
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.checkpoints.stored import load_stored
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.idle_options import notes_on_idle
 
 VALUES = (1.0, 4.0, 10.0)
 

@@ -9,7 +9,7 @@ from ranks import TINY, run
 
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.models import batch_search
-from ipucnn.training import preparation
+from ipucnn.training.setup import preparation
 
 TRAINING = ["train", *TINY, "--model", "tiny", "--epoch", "1", "--backend", "torch",
             "--precision", "full", "--progress", "off", "--no-report", "--no-validation"]

@@ -28,9 +28,9 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import chosen
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.weights_file import read_weights
-from ipucnn.training.checkpoint_folder import newest
-from ipucnn.training.checkpoints import Checkpoint, Position, load, load_session, save
-from ipucnn.training.stored import build_stored, load_stored
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, load, load_session, save
+from ipucnn.training.checkpoints.checkpoint_folder import newest
+from ipucnn.training.checkpoints.stored import build_stored, load_stored
 
 
 def made(epoch=1, call=0, **values):
@@ -142,7 +142,7 @@ import resource, sys, torch
 from pathlib import Path
 from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.card import ModelCard
-from ipucnn.training.checkpoints import Position, Checkpoint, save
+from ipucnn.training.checkpoints.checkpoint import Position, Checkpoint, save
 resource.setrlimit(resource.RLIMIT_FSIZE, (3000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 big = {"a.weight": torch.zeros(4000)}
 try:

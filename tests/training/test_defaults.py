@@ -11,8 +11,8 @@ from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import registry
 from ipucnn.data import ImageDataset
-from ipucnn.training.defaults import base_rate, decided, followed_size
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.defaults import base_rate, decided, followed_size
 
 FOLDER = DatasetSpec(name="folder", summary="x", target="x:y", labelled=True)
 

@@ -8,8 +8,8 @@ import pytest
 from ranks import TINY
 
 from ipucnn.__main__ import invoke
-from ipucnn.training.figures import Figures, Standing
-from ipucnn.training.validation import Validation
+from ipucnn.training.metrics.figures import Figures, Standing
+from ipucnn.training.metrics.validation import Validation
 
 
 def validation(epoch, top1, loss):

@@ -15,11 +15,11 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.models.build import build_model
 from ipucnn.models.layer_rates import blocks_of, head_of, rate_factors
-from ipucnn.training.checkpoints import load
+from ipucnn.training.checkpoints.checkpoint import load
 from ipucnn.training.job import train
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.parameters import freeze_through
+from ipucnn.training.options.train_options import TrainOptions
 from ipucnn.training.restore import restore
+from ipucnn.training.setup.parameters import freeze_through
 
 MODEL = {"model": "resnet8-cifar", "backend": "torch"}
 

@@ -15,13 +15,13 @@ import threading
 import pytest
 
 from ipucnn.core.errors import IpucnnError, UsageError
-from ipucnn.training.folder_lock import FILE, check_held, locked
+from ipucnn.training.records.folder_lock import FILE, check_held, locked
 
 OPTION = "--checkpoint-path"
 HOLD = """
 import sys
 from pathlib import Path
-from ipucnn.training.folder_lock import locked
+from ipucnn.training.records.folder_lock import locked
 with locked(Path(sys.argv[1]), "--checkpoint-path", print):
     print("held", flush=True)
     sys.stdin.read()

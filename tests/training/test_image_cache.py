@@ -15,8 +15,8 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.data import pixel_cache
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.training import image_cache
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import prepare
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.preparation import prepare
 
 
 @pytest.fixture(scope="module")

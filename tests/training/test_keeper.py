@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from ipucnn.core.errors import UsageError
-from ipucnn.training.checkpoint_folder import PROBE
-from ipucnn.training.checkpoints import Checkpoint, Position, save
-from ipucnn.training.keeper import Keeper, continue_in, prepare
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.checkpoints.checkpoint_folder import PROBE
+from ipucnn.training.checkpoints.keeper import Keeper, continue_in, prepare
 
 
 def made(epoch, call=0, value=1.0):
@@ -208,8 +208,8 @@ def test_a_full_disk_removes_nothing(tmp_path):
 import resource, sys, torch
 from pathlib import Path
 from ipucnn.core.errors import UsageError
-from ipucnn.training.checkpoints import Checkpoint, Position
-from ipucnn.training.keeper import Keeper, prepare
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position
+from ipucnn.training.checkpoints.keeper import Keeper, prepare
 folder = Path(sys.argv[1])
 keeper = Keeper(folder, keep_last=1, restored=folder / "m_d_1.pt")
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

@@ -84,7 +84,7 @@ def test_a_kill_at_any_renaming_changes_nothing(pictures, monkeypatch, losses):
 
 def validated(monkeypatch, losses):
     """Set the loss that the validation of each epoch computes."""
-    from ipucnn.training.validation import Evaluator
+    from ipucnn.training.metrics.validation import Evaluator
 
     measured = Evaluator.__call__
 

@@ -14,9 +14,9 @@ from ipucnn.core.options.building import build
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
 from ipucnn.plugins.loggers.files import FilesLogger
-from ipucnn.training import preparation
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.run_loggers import Loggers, make_loggers
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup import preparation
+from ipucnn.training.setup.run_loggers import Loggers, make_loggers
 
 
 class Recorder(Logger):

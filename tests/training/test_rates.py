@@ -12,8 +12,8 @@ from ipucnn.core.options.building import build
 from ipucnn.core.registry.registry import Registry
 from ipucnn.planning.plot import plot_schedule
 from ipucnn.plugins.optimizers.rmsprop import RMSpropOptions
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.rates import (
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.rates import (
     LossScaling,
     learning_rate,
     optimizer_choice,

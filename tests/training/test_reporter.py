@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 from ipucnn.core.execution.instances import ALONE
 from ipucnn.core.progress import Listener
-from ipucnn.training import reporter
-from ipucnn.training.checkpoints import Position
-from ipucnn.training.figures import Figures, Pace
-from ipucnn.training.run_files import Records
+from ipucnn.training.checkpoints.checkpoint import Position
+from ipucnn.training.metrics.figures import Figures, Pace
+from ipucnn.training.records import reporter
+from ipucnn.training.records.run_files import Records
 
 
 def test_a_long_training_keeps_a_limited_number_of_rows(monkeypatch):

@@ -8,9 +8,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options.building import build
 from ipucnn.core.options.composition import settings
 from ipucnn.core.options.profiles import resolve
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.rates import learning_rate
-from ipucnn.training.resnet_trainer import ResNetTrainerOptions
+from ipucnn.training.options.resnet_trainer import ResNetTrainerOptions
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.rates import learning_rate
 
 FORMER = {"data": "cifar10", "batch_size": 1, "precision": "16.16", "epoch": 10, "lr": 0.01,
           "lr_schedule": "step", "warmup_epoch": 0.0, "validation_mode": "after",
@@ -195,7 +195,7 @@ def test_spellings_of_the_last_release(tmp_path):
 
 def test_the_old_reduction_has_a_note():
     from ipucnn.core.registry.registry import registry
-    from ipucnn.training.idle_options import notes_on_idle
+    from ipucnn.training.setup.idle_options import notes_on_idle
 
     notes = notes_on_idle(build(TrainOptions, {"reduction": "sum"}),
                           registry().get("dataset", "cifar10"), registry())

@@ -14,8 +14,8 @@ import torch
 from ipucnn.__main__ import invoke
 from ipucnn.core.errors import UsageError
 from ipucnn.core.registry.registry import registry, use
-from ipucnn.training.saved_plugins import without_unusable
-from ipucnn.training.stored import load_stored
+from ipucnn.training.checkpoints.saved_plugins import without_unusable
+from ipucnn.training.checkpoints.stored import load_stored
 
 PLUGIN = """
 from dataclasses import dataclass

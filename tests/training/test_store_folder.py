@@ -19,11 +19,11 @@ from ipucnn.models import store_folder, store_paths
 from ipucnn.models.checkpoint_content import chosen
 from ipucnn.models.checkpoint_files import CheckpointError, best_of, entries
 from ipucnn.models.store_paths import place_of
-from ipucnn.training.checkpoint_folder import newest
-from ipucnn.training.checkpoints import Checkpoint, Position, load
-from ipucnn.training.folder_lock import locked
-from ipucnn.training.keeper import Keeper, continue_in, prepare
-from ipucnn.training.store_lease import FILE, VALID
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, load
+from ipucnn.training.checkpoints.checkpoint_folder import newest
+from ipucnn.training.checkpoints.keeper import Keeper, continue_in, prepare
+from ipucnn.training.records.folder_lock import locked
+from ipucnn.training.records.store_lease import FILE, VALID
 
 URL = "faulty://bucket/run"
 BEST = {"metric": "top1", "value": 50.0, "epoch": 1, "weights": "raw"}
@@ -250,7 +250,7 @@ def test_a_training_on_another_host_is_not_disturbed():
 
 @pytest.mark.parametrize("skew", [-1, 1])
 def test_a_training_on_a_host_with_another_clock_is_not_disturbed(skew, monkeypatch):
-    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.2)
+    monkeypatch.setattr("ipucnn.training.records.store_lease.RENEWED", 0.2)
     lease(time=time.time() + skew * 10 * VALID)
     sleep = time.sleep
 
@@ -258,7 +258,7 @@ def test_a_training_on_a_host_with_another_clock_is_not_disturbed(skew, monkeypa
         lease(time=time.time() + skew * 10 * VALID)
         sleep(seconds)
 
-    monkeypatch.setattr("ipucnn.training.store_lease.time.sleep", renewed)
+    monkeypatch.setattr("ipucnn.training.records.store_lease.time.sleep", renewed)
     notes = []
     _, lock = writing(notes.append)
     with pytest.raises(UsageError, match="is in use by another training, process 12"), lock:
@@ -271,7 +271,7 @@ def test_a_training_on_a_host_with_another_clock_is_not_disturbed(skew, monkeypa
     ("elsewhere", VALID + 1), ("here", 0), ("elsewhere", -2 * VALID)])
 def test_the_lease_of_a_training_that_has_ended_is_taken_over(host, age, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "here")
-    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.05)
+    monkeypatch.setattr("ipucnn.training.records.store_lease.RENEWED", 0.05)
     # the time is that of the test, which may begin long after its collection
     lease(host=host, time=time.time() - age)
     notes = []
@@ -283,7 +283,7 @@ def test_the_lease_of_a_training_that_has_ended_is_taken_over(host, age, monkeyp
 
 @pytest.mark.parametrize("renewed", [0.02, 30])
 def test_a_training_ends_whose_lease_was_taken_over_while_it_was_suspended(renewed, monkeypatch):
-    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", renewed)
+    monkeypatch.setattr("ipucnn.training.records.store_lease.RENEWED", renewed)
     folder, lock = writing()
     with lock:
         keeper = begun()
@@ -316,13 +316,13 @@ def test_a_full_temporary_folder_does_not_end_a_training(monkeypatch, tmp_path):
 def test_two_that_start_together_do_not_both_go_on(monkeypatch):
     _, lock = writing()
     answers = iter([None, {"token": "other"}])
-    monkeypatch.setattr("ipucnn.training.store_lease._read", lambda _: next(answers))
+    monkeypatch.setattr("ipucnn.training.records.store_lease._read", lambda _: next(answers))
     with pytest.raises(UsageError, match="which has just started"), lock:
         pass
 
 
 def test_a_lease_is_renewed(monkeypatch):
-    monkeypatch.setattr("ipucnn.training.store_lease.RENEWED", 0.05)
+    monkeypatch.setattr("ipucnn.training.records.store_lease.RENEWED", 0.05)
     _, lock = writing()
     with lock:
         first = json.loads(Store(URL).read(FILE, 1000))["time"]

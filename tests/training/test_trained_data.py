@@ -12,7 +12,7 @@ import torch
 import ipucnn
 from ipucnn.core.errors import DataError
 from ipucnn.runs.found import best_validation
-from ipucnn.training import keeper
+from ipucnn.training.checkpoints import keeper
 
 SMALL = {"model": "resnet8-cifar", "input_size": 16, "batch_size": 2, "precision": "full",
          "backend": "torch", "no_validation": True, "lr": 0.05}

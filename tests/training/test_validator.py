@@ -9,8 +9,8 @@ import torch
 
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.progress import Listener
-from ipucnn.training.averaging import average
-from ipucnn.training.checkpoints import Checkpoint, Position, save
+from ipucnn.training.checkpoints.averaging import average
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
 from ipucnn.training.validator import Validator
 
 

@@ -10,7 +10,7 @@ from ipucnn.core.execution.instances import ALONE, Agreement, Instances
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.execution.training_session import StepResult
 from ipucnn.training.feed import own_part
-from ipucnn.training.figures import Figures
+from ipucnn.training.metrics.figures import Figures
 
 
 def test_instances_take_the_samples_of_their_replicas():

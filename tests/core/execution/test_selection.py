@@ -23,7 +23,7 @@ from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.records import BackendSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.options import RunOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 PLUGIN = """
     from ipucnn import BackendSpec, hookimpl

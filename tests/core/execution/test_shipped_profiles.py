@@ -17,7 +17,7 @@ from ipucnn.core.registry.registry import registry
 from ipucnn.data.formats.sample_data import GeneratedFiles, write_made
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 @pytest.fixture(scope="module")

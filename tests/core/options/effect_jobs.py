@@ -121,7 +121,7 @@ def _files(place):
 
 
 def _train(given):
-    from ipucnn.training.options import TrainOptions
+    from ipucnn.training.options.train_options import TrainOptions
     from ipucnn.training.phases import train_all
 
     listener = Notes()
@@ -146,7 +146,7 @@ def _restore(given):
 
 
 def _validate(given):
-    from ipucnn.training.stored_options import ValidateOptions
+    from ipucnn.training.options.stored_options import ValidateOptions
     from ipucnn.training.validate import validate
 
     listener = Notes()
@@ -155,8 +155,8 @@ def _validate(given):
 
 
 def _average(given):
+    from ipucnn.training.options.stored_options import AverageOptions
     from ipucnn.training.phases import average_checkpoints
-    from ipucnn.training.stored_options import AverageOptions
 
     made = average_checkpoints(build(AverageOptions, given))
     return [str(made.path), made.strategy, list(map(str, made.files))], made.notes

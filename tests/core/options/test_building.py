@@ -15,7 +15,7 @@ from ipucnn.core.options.profiles import resolve
 from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry
 from ipucnn.inference.options import RunOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 @dataclass(frozen=True)

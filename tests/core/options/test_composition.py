@@ -30,7 +30,7 @@ from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.registry.kinds import KINDS
 from ipucnn.core.registry.registry import registry
 from ipucnn.inference.options import RunOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 FORMER = json.loads((Path(__file__).parent / "former_options.json").read_text())
 """The options of every command when each listed all of its own, by flag, with their defaults."""

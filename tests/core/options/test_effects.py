@@ -31,7 +31,7 @@ from ipucnn.core.registry.discovery import PluginSettings
 from ipucnn.core.registry.registry import Registry, registry, use
 from ipucnn.core.registry.targets import missing_requirements
 from ipucnn.planning.options import POPRUN
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 TESTS = Path(__file__).parents[2]
 DAMAGED = b"\xff\xd8\xff\xe0 not an image"

@@ -12,7 +12,7 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.options import profiles
 from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 FORMER = json.loads((Path(__file__).parent / "former_profiles.json").read_text())
 """What each profile stands for: what all of a command's have in common, and the rest."""

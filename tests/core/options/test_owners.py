@@ -19,8 +19,8 @@ from ipucnn.data.formats.convert_options import ConvertOptions
 from ipucnn.inference.options import RunOptions
 from ipucnn.onnx.options import ExportOptions
 from ipucnn.terminal.flags import flag_table, parsed
-from ipucnn.training.options import RestoreOptions, TrainOptions
-from ipucnn.training.stored_options import ValidateOptions
+from ipucnn.training.options.stored_options import ValidateOptions
+from ipucnn.training.options.train_options import RestoreOptions, TrainOptions
 
 
 @pytest.fixture
@@ -485,7 +485,7 @@ def test_owners_in_words():
 
 def test_finding_owners_imports_no_torch():
     code = ("import sys; from ipucnn.core.options.building import build; "
-            "from ipucnn.training.options import TrainOptions; "
+            "from ipucnn.training.options.train_options import TrainOptions; "
             "from ipucnn.core.errors import UsageError\n"
             "for given in ({'momentum': .5}, {'num_io_tiles': 64}, {'momentun': 1}):\n"
             "    try: build(TrainOptions, given)\n"

@@ -13,7 +13,7 @@ from ipucnn.core.options import profiles
 from ipucnn.core.options.building import build
 from ipucnn.core.options.profiles import resolve
 from ipucnn.inference.options import RunOptions
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def _file(tmp_path, text):

@@ -6,7 +6,7 @@ import pytest
 
 from ipucnn.core.errors import UsageError
 from ipucnn.inference.options import RunResults
-from ipucnn.training.stored_options import ValidationResults
+from ipucnn.training.options.stored_options import ValidationResults
 
 
 @pytest.mark.parametrize(("part", "flags"), [

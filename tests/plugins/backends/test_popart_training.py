@@ -36,7 +36,7 @@ from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.losses.binary_cross_entropy import BinaryCrossEntropy
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
 from ipucnn.plugins.losses.focal import Focal
-from ipucnn.training.parameters import train_from
+from ipucnn.training.setup.parameters import train_from
 
 SIZE = 16
 REGISTRY = Registry(PluginSettings(disable_all=True))

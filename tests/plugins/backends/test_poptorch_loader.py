@@ -25,7 +25,7 @@ from ipucnn.data.host_loader import HostLoader
 from ipucnn.data.session_loader import feed
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.datasets._folder_images import make
-from ipucnn.training.stored import load_stored
+from ipucnn.training.checkpoints.stored import load_stored
 
 ROOT = Path(__file__).parents[3]
 DOUBLES = ROOT / "tests" / "doubles"

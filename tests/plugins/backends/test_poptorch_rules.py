@@ -18,7 +18,7 @@ from ipucnn.plugins.backends.poptorch.engine import PopTorchBackend
 from ipucnn.plugins.backends.poptorch.options import PopTorchOptions
 from ipucnn.plugins.backends.torch.engine import TorchBackend
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy, CrossEntropyOptions
-from ipucnn.training.checkpoints import Checkpoint, Position, load, save
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, load, save
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ from ipucnn.plugins.backends.torch.training import TorchTrainingSession
 from ipucnn.plugins.launchers._distributed import DistributedInstances
 from ipucnn.plugins.losses._class_weights import weights_like
 from ipucnn.plugins.losses.cross_entropy import CrossEntropy
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 CPU = Device(torch.device("cpu"), "CPU", torch.bfloat16, torch.float32)
 CARD = Device(torch.device("cuda"), "Card", torch.float16, torch.float16)

@@ -244,7 +244,7 @@ def test_a_resumed_session_continues_bit_for_bit(name, tmp_path):
 
 
 def test_a_copy_of_a_partly_frozen_model_is_frozen_too():
-    from ipucnn.training.parameters import train_from
+    from ipucnn.training.setup.parameters import train_from
 
     model = network(norm=True)
     train_from(model, "7")

@@ -27,8 +27,8 @@ from ipucnn.data.formats.verify import verify
 from ipucnn.data.host_loader import HostLoader
 from ipucnn.plugins.datasets import _cifar_files
 from ipucnn.testing import check_plugin
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.preparation import prepare
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.preparation import prepare
 
 PUBLISHED = {"cifar10": dict(_cifar_files.FORMS["cifar10"].md5),
              "cifar100": dict(_cifar_files.FORMS["cifar100"].md5)}

@@ -9,8 +9,8 @@ from torch import nn
 from ipucnn.core.errors import UsageError
 from ipucnn.core.names import did_you_mean
 from ipucnn.models.layer_rates import head_of, rate_factors
-from ipucnn.training.fine_tuning import FineTuningPart
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.fine_tuning import FineTuningPart
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def layers_of(model: nn.Module, tuning: FineTuningPart) -> Tuple[Dict[str, float], str]:

@@ -13,7 +13,7 @@ from ipucnn.core.execution.training_session import OptimizerChoice
 from ipucnn.core.registry.records import OptimizerSpec, ScheduleSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.target_checks import checked_optimizer
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 _ROUNDING = 1e-9  # 3 * (1 / 3) must count as 1
 

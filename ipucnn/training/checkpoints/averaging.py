@@ -18,8 +18,8 @@ from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
-from ipucnn.training.checkpoints import Checkpoint, Position, save
-from ipucnn.training.stored import StoredModel, load_stored
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.checkpoints.stored import StoredModel, load_stored
 
 
 @dataclass(frozen=True, repr=False)

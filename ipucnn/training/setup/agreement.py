@@ -8,8 +8,8 @@ from typing import Any, Dict, Optional
 from ipucnn.core.environment import describe
 from ipucnn.core.execution.instances import Instances, check_equal
 from ipucnn.core.options.composition import settings
-from ipucnn.training.checkpoints import Checkpoint
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.checkpoints.checkpoint import Checkpoint
+from ipucnn.training.options.train_options import TrainOptions
 
 _PATHS = ("DIR", "FILE")
 """First placeholders of paths in help; paths may differ between hosts."""

@@ -13,7 +13,7 @@ from ipucnn.core.registry.records import DatasetSpec, ModelSpec, OptimizerSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
 from ipucnn.data.dataset_checks import image_of
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 OF_IMAGES = ("batch_size", "epoch", "num_classes", "input_size")
 """Options whose values a training chooses from its images, unless they are given."""

@@ -38,26 +38,26 @@ from ipucnn.models.built import BuiltModel
 from ipucnn.models.card import ModelCard
 from ipucnn.models.class_names import ClassMatch, match_classes, similar_names
 from ipucnn.models.memory_checks import check_images
-from ipucnn.training.agreement import check_options, check_start
-from ipucnn.training.batch_of_training import with_measured_batch
-from ipucnn.training.checkpoints import Checkpoint
-from ipucnn.training.class_balance import balanced, check_classes, check_outputs
-from ipucnn.training.defaults import decided, followed_size, foreseen_size, size_note
-from ipucnn.training.idle_options import notes_on_idle, notes_on_length
-from ipucnn.training.loss_of_training import check_loss, make_loss
-from ipucnn.training.network_of_training import network_for, preprocessing_for, sized, usual
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.outline import accumulation_notes, endless_epoch
-from ipucnn.training.parameters import freeze, layers_of
-from ipucnn.training.rates import (
+from ipucnn.training.checkpoints.checkpoint import Checkpoint
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.agreement import check_options, check_start
+from ipucnn.training.setup.batch_of_training import with_measured_batch
+from ipucnn.training.setup.class_balance import balanced, check_classes, check_outputs
+from ipucnn.training.setup.defaults import decided, followed_size, foreseen_size, size_note
+from ipucnn.training.setup.idle_options import notes_on_idle, notes_on_length
+from ipucnn.training.setup.loss_of_training import check_loss, make_loss
+from ipucnn.training.setup.network_of_training import network_for, preprocessing_for, sized, usual
+from ipucnn.training.setup.outline import accumulation_notes, endless_epoch
+from ipucnn.training.setup.parameters import freeze, layers_of
+from ipucnn.training.setup.rates import (
     LearningRate,
     LossScaling,
     learning_rate,
     loss_scaling,
     optimizer_choice,
 )
-from ipucnn.training.run_loggers import make_loggers
-from ipucnn.training.trained_data import compared, crop_as_before, moved
+from ipucnn.training.setup.run_loggers import make_loggers
+from ipucnn.training.setup.trained_data import compared, crop_as_before, moved
 
 
 @dataclass

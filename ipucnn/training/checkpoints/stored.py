@@ -25,12 +25,12 @@ from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.old_checkpoints import OLD_WEIGHTS, old_options, translated_options
 from ipucnn.models.store_paths import shown_path
 from ipucnn.models.weights_card import card_in
-from ipucnn.training.fine_tuning import FineTuningPart
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.saved_plugins import Saved, still_valid, without_unusable
+from ipucnn.training.checkpoints.saved_plugins import Saved, still_valid, without_unusable
+from ipucnn.training.options.fine_tuning import FineTuningPart
+from ipucnn.training.options.train_options import TrainOptions
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 
 @dataclass(frozen=True)
@@ -153,21 +153,6 @@ def build_stored(stored: StoredModel, registry: Registry) -> BuiltModel:
         built = build_model(replace(options.network, num_classes=outputs), options.plugins,
                             registry)
     return built if card is None else replace(built, card=card)
-
-
-def load_state(module: nn.Module, weights: StateDict, place: str) -> None:
-    """Load the weights of a checkpoint into the network that was built for it.
-
-    Raises:
-        CheckpointError: they are of another network.
-    """
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"the weights in '{place}' do not fit the network of its options: {reason}",
-            "use the plugins of its training, in the same versions") from error
 
 
 def _plain(weights: StateDict, values: Mapping[str, Any]) -> StateDict:

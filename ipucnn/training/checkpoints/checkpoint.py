@@ -23,8 +23,8 @@ from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.old_checkpoints import OLD_WEIGHTS
 from ipucnn.models.store_paths import on_store
 from ipucnn.models.weights_card import CARD, card_in
-from ipucnn.training.figures import Figures
-from ipucnn.training.plain_values import Typed, plain
+from ipucnn.training.checkpoints.plain_values import Typed, plain
+from ipucnn.training.metrics.figures import Figures
 
 
 @dataclass(frozen=True)

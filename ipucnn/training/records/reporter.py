@@ -7,11 +7,11 @@ from typing import Any, Dict, Optional
 from ipucnn.core.progress import Listener, Status
 from ipucnn.data.waiting import hint
 from ipucnn.reports.metric_rows import MetricRows
-from ipucnn.training.checkpoints import Position
-from ipucnn.training.figures import Figures, Pace
-from ipucnn.training.preparation import Prepared
-from ipucnn.training.run_files import Records
-from ipucnn.training.validation import Validation
+from ipucnn.training.checkpoints.checkpoint import Position
+from ipucnn.training.metrics.figures import Figures, Pace
+from ipucnn.training.metrics.validation import Validation
+from ipucnn.training.records.run_files import Records
+from ipucnn.training.setup.preparation import Prepared
 
 MOST_ROWS = 100_000
 """Maximum number of rows that stay in memory, apart from validations and epochs."""

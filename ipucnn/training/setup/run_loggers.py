@@ -10,7 +10,7 @@ from ipucnn.core.loggers import FAILED, Logger, RunInfo
 from ipucnn.core.registry.loading import GUARDED, cause_of
 from ipucnn.core.registry.records import LoggerSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def make_loggers(options: TrainOptions, registry: Registry) -> List[Logger]:

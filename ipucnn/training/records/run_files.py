@@ -38,20 +38,20 @@ from ipucnn.models.checkpoint_files import CheckpointError
 from ipucnn.models.checkpoint_names import NAME
 from ipucnn.models.store_folder import SUPERSEDED, free_name
 from ipucnn.models.store_paths import on_store, place_of
-from ipucnn.training import keeper as keeping
-from ipucnn.training.checkpoints import Checkpoint
-from ipucnn.training.figures import Figures
-from ipucnn.training.folder_lock import check_held, locked
-from ipucnn.training.idle_options import writes_checkpoints
-from ipucnn.training.keeper import Keeper
-from ipucnn.training.live_status import LiveStatus
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.run_loggers import Loggers
-from ipucnn.training.shown_images import shown
-from ipucnn.training.validation import Validation
+from ipucnn.training.checkpoints import keeper as keeping
+from ipucnn.training.checkpoints.checkpoint import Checkpoint
+from ipucnn.training.checkpoints.keeper import Keeper
+from ipucnn.training.metrics.figures import Figures
+from ipucnn.training.metrics.validation import Validation
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.records.folder_lock import check_held, locked
+from ipucnn.training.records.live_status import LiveStatus
+from ipucnn.training.records.shown_images import shown
+from ipucnn.training.setup.idle_options import writes_checkpoints
+from ipucnn.training.setup.run_loggers import Loggers
 
 if TYPE_CHECKING:
-    from ipucnn.training.preparation import Prepared
+    from ipucnn.training.setup.preparation import Prepared
 
 RETRY_SECONDS = 60.0
 """Delay before a failed checkpoint is retried."""

@@ -10,7 +10,7 @@ from ipucnn.core.execution.accuracy import per_cent
 from ipucnn.core.execution.instances import ALONE, Instances
 from ipucnn.core.execution.training_session import StepResult
 from ipucnn.models.card import ModelCard
-from ipucnn.training.validation import Validation
+from ipucnn.training.metrics.validation import Validation
 
 
 @dataclass

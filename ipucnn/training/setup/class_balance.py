@@ -13,7 +13,7 @@ from ipucnn.data.balanced import BalancedImages
 from ipucnn.data.labels import class_counts, imbalance
 from ipucnn.data.views import Part
 from ipucnn.models.class_names import ClassMatch
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def check_classes(data: DatasetSpec, dataset: ImageDataset, backend: BackendSpec) -> None:

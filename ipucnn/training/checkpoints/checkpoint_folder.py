@@ -15,7 +15,7 @@ from ipucnn.core.staging import sweep
 from ipucnn.models.checkpoint_files import CheckpointError, entries, names_in
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
-from ipucnn.training.checkpoints import Checkpoint, load
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, load
 
 PROBE = ".writable"
 """Name of the file that is written to check write access to a folder."""

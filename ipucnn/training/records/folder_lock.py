@@ -16,7 +16,7 @@ from ipucnn.core.environment import command
 from ipucnn.core.errors import IpucnnError, UsageError
 from ipucnn.core.staging import is_at, lock
 from ipucnn.models.store_paths import on_store, shown_path
-from ipucnn.training.store_lease import leased
+from ipucnn.training.records.store_lease import leased
 
 FILE = ".lock"
 """Name of the file that is locked; it names the process that holds it."""

@@ -20,9 +20,9 @@ from ipucnn.models.card import ModelCard
 from ipucnn.models.checkpoint_content import CLASS_COUNTS
 from ipucnn.models.class_names import match_classes
 from ipucnn.models.optimisation import parameter_groups
-from ipucnn.training.checkpoints import Checkpoint
-from ipucnn.training.fine_tuning import FineTuningPart
-from ipucnn.training.parameters import layers_of
+from ipucnn.training.checkpoints.checkpoint import Checkpoint
+from ipucnn.training.options.fine_tuning import FineTuningPart
+from ipucnn.training.setup.parameters import layers_of
 
 
 def described(dataset: ImageDataset, counts: Sequence[int] = ()) -> Dict[str, Any]:

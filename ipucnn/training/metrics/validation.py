@@ -27,11 +27,11 @@ from ipucnn.data.loader import Batch, Loader
 from ipucnn.data.pixel_cache import PixelCache
 from ipucnn.data.session_loader import feed
 from ipucnn.models.card import ModelCard
+from ipucnn.models.checkpoint_content import load_state
 from ipucnn.models.class_names import ClassMatch, labels_by_output
 from ipucnn.models.target_checks import copied
 from ipucnn.reports.evidence import Evidence, merged
 from ipucnn.reports.thumbnails import of_dataset, with_thumbnails
-from ipucnn.training.stored import load_state
 
 
 class Interrupted(Exception):

@@ -24,7 +24,7 @@ from ipucnn.core.registry.discovery import Provider
 from ipucnn.core.registry.kinds import KINDS, Kind
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.weights_options import DETERMINED, adds_distribution
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 UNNEEDED = ("optimizer", "lr-schedule", "logger")
 """Kinds of plugins that take part in a training only, not in the use of its checkpoints."""

@@ -9,9 +9,9 @@ from ipucnn.core.errors import UsageError
 from ipucnn.core.execution.plan import ExecutionPlan
 from ipucnn.core.options.building import build
 from ipucnn.core.options.declaration import declared
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.resnet_trainer import raised_note
-from ipucnn.training.training_parts import AugmentationPart, HalfResolutionPart
+from ipucnn.training.options.resnet_trainer import raised_note
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.options.training_parts import AugmentationPart, HalfResolutionPart
 
 FINE_TUNE = "fine-tune"
 """Folder of the fine-tuning's checkpoints, inside that of the preceding training."""

@@ -12,10 +12,10 @@ from ipucnn.core.options.parts import ProfilePart, other_input
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import DETERMINED, settled_otherwise, with_card
-from ipucnn.training.fine_tuning import FineTuningPart
-from ipucnn.training.precedence import with_one_folder, without_overridden
-from ipucnn.training.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
-from ipucnn.training.training_parts import (
+from ipucnn.training.options.fine_tuning import FineTuningPart
+from ipucnn.training.options.precedence import with_one_folder, without_overridden
+from ipucnn.training.options.resnet_trainer import STANDS_FOR, ResNetTrainerOptions, translated
+from ipucnn.training.options.training_parts import (
     AugmentationPart,
     HalfResolutionPart,
     OptimisationPart,
@@ -25,7 +25,7 @@ from ipucnn.training.training_parts import (
     TrainNetwork,
     ValidationPart,
 )
-from ipucnn.training.written_parts import (
+from ipucnn.training.options.written_parts import (
     CheckpointPart,
     NewTrainResults,
     RestoredCheckpoints,

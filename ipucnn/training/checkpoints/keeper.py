@@ -18,8 +18,13 @@ from ipucnn.models.checkpoint_files import CheckpointError, Entry, best_of, entr
 from ipucnn.models.checkpoint_names import BEST
 from ipucnn.models.store_folder import free_name
 from ipucnn.models.store_paths import on_store, shown_path
-from ipucnn.training.checkpoint_folder import PROBE, check_unused, remove_best, remove_stale
-from ipucnn.training.checkpoints import Checkpoint, Position, save
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.checkpoints.checkpoint_folder import (
+    PROBE,
+    check_unused,
+    remove_best,
+    remove_stale,
+)
 
 
 def prepare(folder: Path) -> None:

@@ -16,10 +16,10 @@ from ipucnn.core.options.attributes import (
 from ipucnn.core.options.effects import idle_notes
 from ipucnn.core.registry.records import DatasetSpec
 from ipucnn.core.registry.registry import Registry
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 if TYPE_CHECKING:
-    from ipucnn.training.rates import LearningRate
+    from ipucnn.training.setup.rates import LearningRate
 
 _PLACES = 64
 """Places of a training at which a schedule is compared with its start."""

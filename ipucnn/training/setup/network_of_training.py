@@ -19,8 +19,8 @@ from ipucnn.models.class_names import known_outputs
 from ipucnn.models.memory_checks import MANY_OUTPUTS
 from ipucnn.models.optimisation import state_size
 from ipucnn.models.weights_card import file_card, preprocessing_of
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.rates import optimizer_choice
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.setup.rates import optimizer_choice
 
 
 def preprocessing_for(options: TrainOptions, data: DatasetSpec, registry: Registry,

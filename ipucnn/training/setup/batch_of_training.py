@@ -18,11 +18,11 @@ from ipucnn.core.registry.records import LossSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.models.batch_search import Call, Found, Record, check_backend, search
 from ipucnn.models.build import build_model, seeded
-from ipucnn.training.defaults import FEWEST_UPDATES, base_rate
-from ipucnn.training.options import TrainOptions
-from ipucnn.training.parameters import freeze
-from ipucnn.training.rates import optimizer_choice
-from ipucnn.training.training_parts import OptimisationPart
+from ipucnn.training.options.train_options import TrainOptions
+from ipucnn.training.options.training_parts import OptimisationPart
+from ipucnn.training.setup.defaults import FEWEST_UPDATES, base_rate
+from ipucnn.training.setup.parameters import freeze
+from ipucnn.training.setup.rates import optimizer_choice
 
 if TYPE_CHECKING:
     import torch

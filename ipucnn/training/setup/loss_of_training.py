@@ -7,7 +7,7 @@ from ipucnn.core.execution.losses import Loss
 from ipucnn.core.registry.records import LossSpec
 from ipucnn.core.registry.registry import Registry
 from ipucnn.data import ImageDataset
-from ipucnn.training.options import TrainOptions
+from ipucnn.training.options.train_options import TrainOptions
 
 
 def make_loss(options: TrainOptions, registry: Registry) -> Loss:
