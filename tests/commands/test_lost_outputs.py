@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 def _late(tmp_path, monkeypatch):
     """Files in a folder that becomes a file during the job, after they were checked."""
     (tmp_path / "late").write_text("")
-    for module in ("core.options.parts", "training.checkpoint_folder"):
+    for module in ("core.options.parts", "training.checkpoints.checkpoint_folder"):
         monkeypatch.setattr(f"ipucnn.{module}.require_writable", lambda _path: None)
 
 
