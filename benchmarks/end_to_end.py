@@ -73,7 +73,7 @@ import sys, time
 from ipucnn.core.preprocessing import Preprocessing
 from ipucnn.data import DatasetRequest
 from ipucnn.data.host_loader import HostLoader
-from ipucnn.plugins.datasets.real import make
+from ipucnn.plugins.datasets._unlabelled_images import make
 data = make(DatasetRequest(sys.argv[1]))
 started = time.perf_counter()
 images = HostLoader(data, Preprocessing(224), int(sys.argv[2]), range(len(data)), arrays=True)

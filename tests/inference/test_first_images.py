@@ -15,7 +15,7 @@ from ipucnn.core.registry.registry import Registry
 from ipucnn.data import DatasetRequest
 from ipucnn.inference.job import run
 from ipucnn.inference.options import RunOptions
-from ipucnn.plugins.datasets.real import make
+from ipucnn.plugins.datasets._unlabelled_images import make
 
 BACKEND = str(Path(__file__).with_name("waiting_backend.py"))
 

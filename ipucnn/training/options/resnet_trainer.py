@@ -23,7 +23,6 @@ from ipucnn.core.names import flag_of
 from ipucnn.core.options.assignment import by_name, options_for
 from ipucnn.core.options.composition import Given, default_of
 from ipucnn.core.options.declaration import option
-from ipucnn.data.formats.recognition import dataset_in
 
 if TYPE_CHECKING:
     from ipucnn.core.registry.registry import Registry
@@ -140,6 +139,8 @@ def translated(options_class: type, sources: Sequence[Dict[str, Any]], others: L
 
 def _former(values: Mapping[str, Any], registry: "Registry") -> Dict[str, Any]:
     """Return the old trainer's defaults; without its dataset where a folder holds another one."""
+    from ipucnn.data.formats.recognition import dataset_in
+
     place = values.get("data_dir")
     kept = not place or "size" in values or "dataset" in values \
         or dataset_in(place, registry, _FORMER["data"]) == _FORMER["data"]

@@ -10,7 +10,6 @@ from ipucnn.core.options.composition import CommandOptions, Given, part
 from ipucnn.core.options.owners import builtin_owners
 from ipucnn.core.options.parts import ProfilePart, other_input
 from ipucnn.core.registry.records import DatasetSpec
-from ipucnn.data.formats.recognition import dataset_here, dataset_in
 from ipucnn.models.weights_options import DETERMINED, settled_otherwise, with_card
 from ipucnn.training.options.fine_tuning import FineTuningPart
 from ipucnn.training.options.precedence import with_one_folder, without_overridden
@@ -93,6 +92,8 @@ class TrainOptions(TrainingOptions):
 
         The latter only if the given folder contains another dataset.
         """
+        from ipucnn.data.formats.recognition import dataset_in
+
         settled = settled_otherwise(profile, given, registry) + other_input(profile, given)
         if "data" not in profile or not given.get("data_dir") or {"data", "dataset"} & given.keys():
             return settled
@@ -111,6 +112,8 @@ class TrainOptions(TrainingOptions):
     def combined(cls, sources: Sequence[Dict[str, Any]], others: List[List[Given]],
                  registry: "Registry") -> Dict[str, Any]:
         """Return merged values of several sources, with the old trainer's options translated."""
+        from ipucnn.data.formats.recognition import dataset_here, dataset_in
+
         sources = without_overridden([with_one_folder(source) for source in sources])
         values = with_card([translated(cls, sources, others, registry)], others, registry,
                            training=True)
