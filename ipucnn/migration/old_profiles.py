@@ -133,12 +133,12 @@ def _has_too_many(root: Any) -> bool:
     """
     waiting = [root]
     for _ in range(_MOST):
-        if not waiting:
-            return False
+        if not waiting or len(waiting) > _MOST:
+            break
         value = getattr(waiting.pop(), "value", None)
         for item in value if isinstance(value, list) else ():
             waiting.extend(item if isinstance(item, tuple) else (item,))
-    return True
+    return bool(waiting)
 
 
 def _converted(name: str, options: Mapping[str, Any], where: Tuple[str, Script],

@@ -27,6 +27,7 @@ from ipucnn.training.job import train
 from ipucnn.training.options.stored_options import AverageOptions
 from ipucnn.training.options.train_options import TrainOptions
 from ipucnn.training.records.folder_lock import locked
+from ipucnn.training.setup.idle_options import check_share
 from ipucnn.training.setup.outline import fine_tuning, fine_tuning_plan
 from ipucnn.training.train_result import TrainResult
 from ipucnn.training.trainer import EARLY_STOPPING
@@ -48,6 +49,8 @@ def train_all(options: TrainOptions, registry: Optional[Registry] = None,
     """
     registry = registry or current_registry()
     listener = listener or Listener()
+    if restored is None:  # a restored training needs the images as they were, in each phase
+        check_share(options, registry.get_typed(DatasetSpec, options.dataset.data))
     if not options.half_resolution.half_res_training:
         return train(options, registry, listener, restored)
     fine_tuning_plan(options, synthetic=False)  # rejected now, not after days of training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy
@@ -125,6 +126,17 @@ def test_a_share_is_not_held_out_beside_other_validation_images(cli):
                          "--validation-data-dir", "photos", "--progress", "off")
     assert code == 0, err
     assert "15 of the 30 images in 'photos' are held out" in err
+    # in its fine-tuning, too
+    code, _, err = train(cli, "--validation-split", "0.5", "--epoch", "1", "--half-res-training",
+                         "--fine-tune-epoch", "1", "--fine-tune-batch-size", "4",
+                         "--fine-tune-first-trainable-layer", "2", "--weight-avg-strategy", "mean",
+                         "--checkpoint-path", "h")
+    assert code == 0, err
+    shutil.rmtree("h/fine-tune")
+    code, _, err = cli("restore", "--plugin", PLUGIN, "--checkpoint-path", "h", "--epoch", "2",
+                       "--validation-data-dir", "photos", "--progress", "off")
+    assert code == 0, err
+    assert list(Path("h/fine-tune").glob("*.pt"))
 
 
 def test_folders_that_are_no_classes_of_the_model_are_noted(cli, photos):

@@ -675,6 +675,7 @@ def test_profiles_of_one_file_name_are_refused(tmp_path, capsys):
     ("a: {batch-size: 0x" + "f" * 5000 + "}", "is not YAML"),
     ("a0: &b0 [x]\n" + "".join(f"a{n}: &b{n} [*b{n - 1}, *b{n - 1}]\n" for n in range(1, 40)),
      "more than 100,000"),
+    ("a: &a [" + ", ".join(["*a"] * 5000) + "]", "more than 100,000"),
     (None, "cannot read")])
 def test_configurations_that_are_none(tmp_path, capsys, content, message):
     place = tmp_path / "configs.yml"

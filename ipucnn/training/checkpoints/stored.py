@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Collection, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Collection, Dict, Mapping, Optional, Sequence, Tuple
 
 from ipucnn.core.execution.training_session import StateDict
 from ipucnn.core.names import key
@@ -28,9 +28,6 @@ from ipucnn.models.weights_card import card_in
 from ipucnn.training.checkpoints.saved_plugins import Saved, still_valid, without_unusable
 from ipucnn.training.options.fine_tuning import FineTuningPart
 from ipucnn.training.options.train_options import TrainOptions
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

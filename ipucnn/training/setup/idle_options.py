@@ -83,14 +83,14 @@ def notes_on_length(options: TrainOptions, rate: LearningRate, calls: int) -> Li
     return notes
 
 
-def check_share(options: TrainOptions) -> None:
+def check_share(options: TrainOptions, data: DatasetSpec) -> None:
     """Raise an error for a share that is held out and not validated, of the options of a training.
 
     Raises:
         UsageError: the validation images are in another folder.
     """
     elsewhere = options.validation.validation_data_dir
-    if elsewhere and options.validation.mode != "none" \
+    if elsewhere and data.reads_folder and options.validation.mode != "none" \
             and options.plugins.value("validation_split"):
         raise UsageError("'--validation-split' has no effect: the validation images are those in "
                          f"{elsewhere!r}", "leave it out to train on all images, or set it to 0 if "

@@ -44,7 +44,7 @@ from ipucnn.training.setup.agreement import check_options, check_start
 from ipucnn.training.setup.batch_of_training import with_measured_batch
 from ipucnn.training.setup.class_balance import balanced, check_classes, check_outputs
 from ipucnn.training.setup.defaults import decided, followed_size, foreseen_size, size_note
-from ipucnn.training.setup.idle_options import check_share, notes_on_idle, notes_on_length
+from ipucnn.training.setup.idle_options import notes_on_idle, notes_on_length
 from ipucnn.training.setup.loss_of_training import check_loss, make_loss
 from ipucnn.training.setup.network_of_training import network_for, preprocessing_for, sized, usual
 from ipucnn.training.setup.outline import accumulation_notes, endless_epoch
@@ -259,8 +259,6 @@ def _check_dataset(draft: _Draft) -> None:
         # old scripts that change only '--data' still name ImageNet's folder
         draft.options = draft.options.with_values(data_dir=None, validation_data_dir=None)
     check_dataset_options(draft.options.dataset, draft.data, {})
-    if draft.restored is None:  # a restored training needs the images as they were
-        check_share(draft.options)
 
 
 def _training_images(draft: _Draft) -> Tuple[ImageDataset, DatasetRequest]:
