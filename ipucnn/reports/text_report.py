@@ -185,8 +185,12 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[Any]], width: int) -
     lines: List[str] = []
     for row, text in zip(shown, texts):
         line = "  " + "".join(padded(cell, size) + "  " for cell, size in zip(row, widths))
-        lines += [line + shortened(text[-1], room)] if room >= least else [
-            line, "    " + shortened(text[-1], width - 4)]
+        if room >= least:
+            lines.append(line + shortened(text[-1], room))
+        else:
+            lines.append(line)
+            if text[-1]:
+                lines.append("    " + shortened(text[-1], width - 4))
     return lines
 
 
