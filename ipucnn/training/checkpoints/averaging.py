@@ -18,7 +18,7 @@ from ipucnn.core.showing import Blocks, Facts, Shown
 from ipucnn.models.checkpoint_files import CheckpointError, entries
 from ipucnn.models.checkpoint_names import BEST, NAME
 from ipucnn.models.store_paths import shown_path
-from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, not_finite, save
 from ipucnn.training.checkpoints.stored import StoredModel, load_stored
 
 
@@ -130,11 +130,11 @@ def average(folder: Path, strategy: str, decay: float, last: int, output: Option
 
 def _require_finite(weights: StateDict, path: Path) -> None:
     """Raise `CheckpointError` for weights of a checkpoint that would make the average NaN."""
-    for name, value in weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"checkpoint '{shown_path(path)}' cannot be averaged: {name!r} is not finite",
-                "its training has diverged: move it, and others like it, to another folder")
+    name = not_finite(weights)
+    if name is not None:
+        raise CheckpointError(
+            f"checkpoint '{shown_path(path)}' cannot be averaged: {name!r} is not finite",
+            "its training has diverged: move it, and others like it, to another folder")
 
 
 def _require_own_name(target: Path, folder: Path, averaged: List[Path]) -> None:

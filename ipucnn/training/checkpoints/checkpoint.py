@@ -154,6 +154,12 @@ def save(checkpoint: Checkpoint, folder: Path, name: str = "") -> Path:
     return target
 
 
+def not_finite(weights: StateDict) -> Optional[str]:
+    """Return the name of the first tensor with values that are not finite, or None."""
+    return next((name for name, value in weights.items() if value.is_floating_point()
+                 and not bool(torch.isfinite(value).all())), None)
+
+
 def check(checkpoint: Checkpoint) -> None:
     """Check that a checkpoint could be written and read again, without writing it.
 

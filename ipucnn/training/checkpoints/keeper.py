@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional
 
-import torch
-
 from ipucnn.core.documents import write_json
 from ipucnn.core.errors import DataError, IpucnnError, UsageError
 from ipucnn.core.files import make_folder, new_file
@@ -18,7 +16,7 @@ from ipucnn.models.checkpoint_files import CheckpointError, Entry, best_of, entr
 from ipucnn.models.checkpoint_names import BEST
 from ipucnn.models.store_folder import free_name
 from ipucnn.models.store_paths import on_store, shown_path
-from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, save
+from ipucnn.training.checkpoints.checkpoint import Checkpoint, Position, not_finite, save
 from ipucnn.training.checkpoints.checkpoint_folder import (
     PROBE,
     check_unused,
@@ -261,8 +259,8 @@ class Keeper:
 
 
 def _require_finite(checkpoint: Checkpoint, folder: Path) -> None:
-    for name, value in checkpoint.weights.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise CheckpointError(
-                f"checkpoint '{folder / checkpoint.name}' is not written: {name!r} is not finite",
-                "use a lower '--lr'")
+    name = not_finite(checkpoint.weights)
+    if name is not None:
+        raise CheckpointError(
+            f"checkpoint '{folder / checkpoint.name}' is not written: {name!r} is not finite",
+            "use a lower '--lr'")
